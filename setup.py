@@ -1,0 +1,9 @@
+"""What pyproject.toml cannot say: conf/ stands beside the package in a clone and inside it in a wheel."""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=[*find_packages(include=["asrcompress*"]), "asrcompress.conf"],
+    package_dir={"asrcompress.conf": "conf"},
+    package_data={"asrcompress.conf": ["*.yaml", "*/*.yaml"]},
+)
