@@ -1,0 +1,36 @@
+"""`asrcompress COMMAND`: every module of this folder is a command.
+
+A command module has a docstring whose first line is its help, `add_arguments(parser)` and `run(args)`.
+It imports what is heavy inside `run`, so that `asrcompress --help` is quick and works in both environments.
+"""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import asrcompress
+from asrcompress.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="asrcompress", description=asrcompress.__doc__)
+    parser.add_argument("--version", action="version", version=asrcompress.__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in pkgutil.iter_modules(__path__):
+        if module.name.startswith("_"):
+            continue
+        command = importlib.import_module(f"{__name__}.{module.name}")
+        summary = (command.__doc__ or "").strip().splitlines()[0]
+        sub = commands.add_parser(module.name.replace("_", "-"), help=summary, description=command.__doc__,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"asrcompress {args.command}: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,5 @@
+import sys
+
+from asrcompress.cli import main
+
+sys.exit(main())

@@ -1,0 +1,31 @@
+"""Make the lang folder: tokens, lexicon and word list, in phones or BPE."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--unit", choices=("phone", "bpe"), default="phone")
+    parser.add_argument("--lexicon", type=Path, required=True, help="WORD phone phone ..., one pronunciation a line")
+    parser.add_argument("--text", type=Path, nargs="+", required=True, help="transcripts of the training sets")
+    parser.add_argument("--vocab-size", type=int, default=500, help="BPE tokens (with --unit bpe)")
+    parser.add_argument("--keep-stress", action="store_true", help="keep CMUdict's stress digits on the vowels")
+    parser.add_argument("--out", type=Path, required=True)
+
+
+def run(args: argparse.Namespace) -> None:
+    from asrcompress.lang import lexicon as lexicons
+    from asrcompress.lang import text
+    from asrcompress.lang.prepare import bpe_lang, phone_lang
+
+    texts = [line for path in args.text for line in text.read(path).values()]
+    spoken = lexicons.words_of(texts)
+    if args.unit == "phone":
+        lexicon = phone_lang(args.out, args.lexicon, strip_stress=not args.keep_stress)
+    else:
+        listed = [word for word in lexicons.read(args.lexicon) if not word.startswith("<")]
+        lexicon = bpe_lang(args.out, sorted({*listed, *spoken}), texts, args.vocab_size)
+    unknown = [word for word in spoken if word not in lexicon]
+    print(f"{args.out}: {len(lexicon)} words, {len(lexicons.tokens_of(lexicon))} tokens and the blank; "
+          f"{len(unknown)} of {len(spoken)} training words have no pronunciation"
+          + (f" ({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''})" if unknown else ""))

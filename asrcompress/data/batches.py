@@ -1,0 +1,107 @@
+"""Batches for training: cuts by duration in buckets, collated, encoded, augmented."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lhotse import CutSet, load_manifest
+from lhotse.dataset import DynamicBucketingSampler
+from lhotse.dataset.collation import collate_features
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from asrcompress.data import augment
+from asrcompress.errors import UserError
+from asrcompress.files import existing
+from asrcompress.lang.lexicon import Encoder
+
+Batch = dict[str, Any]
+
+
+def load_cuts(folder: Path, names: Sequence[str], encode: Encoder, max_duration: float | None = None) -> CutSet:
+    """The cuts of some sets, without those that have words outside the lexicon or are too long; both are counted."""
+    cuts = CutSet.from_cuts(cut for name in names
+                            for cut in load_manifest(existing(folder / f"{name}.jsonl.gz", "the prepared set")))
+    kept = [cut for cut in cuts if not encode.unknown(cut.supervisions[0].text)]
+    short = [cut for cut in kept if max_duration is None or cut.duration <= max_duration]
+    if len(short) < len(cuts):
+        print(f"{' '.join(names)}: of {len(cuts)} cuts {len(cuts) - len(kept)} have words outside the lexicon and "
+              f"{len(kept) - len(short)} are longer than {max_duration} s; left out", flush=True)
+    if not short:
+        raise UserError(f"no cut of {' '.join(names)} in {folder} can be used for training; check the lexicon")
+    return CutSet.from_cuts(short)
+
+
+class Cuts(Dataset[Batch]):
+    """lhotse's map from a CutSet (one batch) to tensors: x (N, T, 80), x_lens, targets (N, U), target_lens.
+
+    The generator of the augmentation is seeded by (seed, the batch's ids): it does not depend on the order of work.
+    """
+
+    def __init__(self, encode: Encoder, augmentation: Mapping[str, Any] | None, seed: int, epoch: int) -> None:
+        self.encode, self.augmentation, self.seed, self.epoch = encode, augmentation, seed, epoch
+
+    def __getitem__(self, cuts: CutSet) -> Batch:
+        x, lens = collate_features(cuts)
+        lens = lens.long()
+        ids = [cut.id for cut in cuts]
+        if self.augmentation:
+            x = self._augment(x, lens, torch.Generator().manual_seed(hash_seed(self.seed, self.epoch, *ids)))
+        targets = [torch.tensor(self.encode(cut.supervisions[0].text)) for cut in cuts]
+        return {"x": x, "x_lens": lens, "ids": ids, "targets": pad_sequence(targets, batch_first=True),
+                "target_lens": torch.tensor([len(target) for target in targets])}
+
+    def _augment(self, x: Tensor, lens: Tensor, generator: torch.Generator) -> Tensor:
+        options = self.augmentation or {}
+        if options.get("warp"):
+            x = augment.warp_frequency(x, options["warp"], generator)
+        if options.get("noise"):
+            x = augment.add_noise(x, lens, options["noise"], tuple(options["snr"]), generator)
+        return augment.spec_augment(x, lens, generator, **options.get("spec_augment", {}))
+
+
+def hash_seed(*parts: object) -> int:
+    """A 63-bit seed of some values, the same in every process."""
+    import hashlib
+
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
+
+
+class SkipFirst(Sampler[CutSet]):
+    """A batch sampler without its first `skip` batches: how training goes on in the middle of an epoch."""
+
+    def __init__(self, sampler: Any, skip: int) -> None:
+        self.sampler, self.skip = sampler, skip
+
+    def __iter__(self) -> Iterator[CutSet]:
+        for i, batch in enumerate(self.sampler):
+            if i >= self.skip:
+                yield batch
+
+
+def one_speed_each(cuts: CutSet, seed: int, epoch: int) -> CutSet:
+    """One of the speed copies of every utterance, drawn anew each epoch: an epoch is one pass over the speech."""
+    copies: dict[str, list[Any]] = {}
+    for cut in cuts:
+        copies.setdefault(cut.supervisions[0].id.split("_sp")[0], []).append(cut)
+    return CutSet.from_cuts(group[hash_seed(seed, epoch, name) % len(group)] for name, group in copies.items())
+
+
+def train_loader(cuts: CutSet, encode: Encoder, *, batch_seconds: float, augmentation: Mapping[str, Any] | None, seed: int,
+                 epoch: int, workers: int, buckets: int = 20, rank: int = 0, world_size: int = 1, skip: int = 0) -> DataLoader:
+    """The batches of one epoch; the same for the same (seed, epoch). Each of `world_size` ranks gets its own share."""
+    chosen = one_speed_each(cuts, seed, epoch)
+    sampler = DynamicBucketingSampler(chosen, max_duration=batch_seconds, num_buckets=min(buckets, len(chosen)), shuffle=True,
+                                      drop_last=False, seed=seed + epoch, rank=rank, world_size=world_size,
+                                      buffer_size=20_000)
+    data = Cuts(encode, augmentation, seed, epoch)
+    return DataLoader(data, sampler=SkipFirst(sampler, skip), batch_size=None, num_workers=workers)
+
+
+def eval_loader(cuts: CutSet, encode: Encoder, batch_seconds: float = 200) -> DataLoader:
+    """Every cut once, longest first, without augmentation."""
+    ordered = CutSet.from_cuts(sorted(cuts, key=lambda cut: -cut.duration))
+    sampler = DynamicBucketingSampler(ordered, max_duration=batch_seconds, num_buckets=2, shuffle=False)
+    return DataLoader(Cuts(encode, None, 0, 0), sampler=sampler, batch_size=None)
