@@ -1,0 +1,88 @@
+"""The training step as a lightning module: criterion, learning rate, what is logged."""
+
+import math
+from typing import Any
+
+import kaldialign
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from asrcompress.data.batches import Batch, hash_seed
+from asrcompress.lang.tokens import collapse
+from asrcompress.training.semi_orthogonal import constrain
+
+
+def learning_rate(progress: float, peak: float, warmup: float) -> float:
+    """Linear rise over the share `warmup` of the training, then a cosine to 1 % of the peak; progress in [0, 1]."""
+    if progress < warmup:
+        return peak * max(progress, 0.01 * warmup) / warmup
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
+    return peak * (0.01 + 0.99 * fall)
+
+
+class AcousticModule(LightningModule):
+    """Trains any model of `asrcompress.models`, compressed or not.
+
+    Progress, and with it the learning rate, is counted in seconds of audio, so it does not depend on how batches fall.
+    Each step is seeded by (seed, epoch, batch): a run that goes on from a checkpoint repeats what it would have done.
+    """
+
+    def __init__(self, model: nn.Module, criterion: nn.Module, config: dict[str, Any], total_seconds: float) -> None:
+        super().__init__()
+        self.model, self.criterion, self.config, self.total_seconds = model, criterion, config, total_seconds
+        self.seconds = 0.0
+        self.unaligned = 0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        options = self.config["optimizer"]
+        matrices = [p for p in self.model.parameters() if p.requires_grad and p.dim() > 1]
+        vectors = [p for p in self.model.parameters() if p.requires_grad and p.dim() <= 1]
+        groups = [{"params": matrices, "weight_decay": options["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=options["lr"], betas=tuple(options.get("betas", (0.9, 0.999))), fused=True)
+
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None,
+                                    gradient_clip_algorithm: str | None = None) -> None:
+        """Lightning refuses to clip for a fused optimizer (meant for loss scaling, which bfloat16 does not need)."""
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config["gradient_clip"])
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        torch.manual_seed(hash_seed(self.config["seed"], self.current_epoch, index, self.global_rank))
+        optimizer = self.optimizers()
+        rate = learning_rate(self.seconds / self.total_seconds, self.config["optimizer"]["lr"], self.config["warmup"])
+        for group in optimizer.param_groups:  # type: ignore[union-attr]
+            group["lr"] = rate
+        result = self._criterion(batch)
+        self.unaligned += int(result["unaligned"])
+        self.seconds += float(batch["x_lens"].sum()) / 100 * self.trainer.world_size
+        self.log_dict({"loss": result["loss"], "lr": rate}, prog_bar=True, batch_size=len(batch["ids"]))
+        return result["loss"]
+
+    def _criterion(self, batch: Batch) -> dict[str, Any]:
+        log_probs, lens = self.model(batch["x"], batch["x_lens"])
+        with torch.autocast(log_probs.device.type, enabled=False):
+            return self.criterion(log_probs, lens, batch["targets"], batch["target_lens"])
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
+        every = self.config["semi_orthogonal_every"]
+        if every and self.global_step % every == 0 and hasattr(self.model, "semi_orthogonal"):
+            for layer in self.model.semi_orthogonal():
+                constrain(layer.weight)
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        log_probs, lens = self.model(batch["x"], batch["x_lens"])
+        result = self.criterion(log_probs.float(), lens, batch["targets"], batch["target_lens"])
+        best = log_probs.argmax(-1).cpu()
+        errors = tokens = 0
+        for path, length, target, count in zip(best, lens, batch["targets"], batch["target_lens"], strict=True):
+            reference = target[:count].tolist()
+            errors += kaldialign.edit_distance(reference, collapse(path[:length].tolist()))["total"]
+            tokens += len(reference)
+        self.log("dev_loss", result["loss"], batch_size=int(lens.sum()), sync_dist=True)
+        self.log("dev_ter", 100 * errors / max(1, tokens), batch_size=max(1, tokens), sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["seconds"] = self.seconds
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seconds = checkpoint["seconds"]

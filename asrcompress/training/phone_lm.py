@@ -1,0 +1,82 @@
+"""The trigram phone language model of LF-MMI, as one dense tensor.
+
+P[a, b, c] is the probability of c after a, b. Token 0, the CTC blank, is never a phone, so index 0 is free for the
+sentence boundary: as a context it is the start (P[0, 0] for the first phone, P[0, b] for the second), as a prediction it is
+the end.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from asrcompress.errors import UserError
+from asrcompress.files import atomic, existing
+
+MAX_TOKENS = 128  # the tensor is the cube of this, and so is the work of a frame
+
+
+def estimate(sequences: Iterable[Sequence[int]], tokens: int) -> Tensor:
+    """Witten-Bell smoothed trigram (V, V, V) float32 of phone sequences (ids 1 to tokens - 1), V = tokens.
+
+    P(c|ab) = (n(abc) + d(ab) P(c|b)) / (n(ab) + d(ab)), d the number of distinct successors; P(c|b) likewise, down to
+    uniform.
+    Witten and Bell, "The zero-frequency problem", IEEE Transactions on Information Theory 37(4), 1991.
+    """
+    counts = count(sequences, tokens)
+    probs = torch.full((tokens,), 1.0 / tokens, dtype=torch.float64)
+    for ngrams in (counts.sum((0, 1)), counts.sum(0), counts):
+        total, distinct = ngrams.sum(-1, keepdim=True), (ngrams > 0).sum(-1, keepdim=True)
+        probs = torch.where(total > 0, (ngrams + distinct * probs) / (total + distinct).clamp(min=1), probs)
+    return probs.float()
+
+
+def count(sequences: Iterable[Sequence[int]], tokens: int) -> Tensor:
+    """Trigram counts (V, V, V) float64, with two starts before each sequence and one end after it."""
+    check_size(tokens)
+    counts = torch.zeros(tokens**3, dtype=torch.float64)
+    empty = True
+    for sequence in sequences:
+        if not all(0 < token < tokens for token in sequence):
+            raise UserError(f"the phone LM knows tokens 1 to {tokens - 1}, not all of {list(sequence)[:20]}; use one lang folder")
+        ids = torch.tensor([0, 0, *sequence, 0])
+        trigrams = (ids[:-2] * tokens + ids[1:-1]) * tokens + ids[2:]
+        counts.index_add_(0, trigrams, torch.ones(len(trigrams), dtype=counts.dtype))
+        empty = False
+    if empty:
+        raise UserError("a phone LM needs at least one training transcript, and there is none")
+    return counts.view(tokens, tokens, tokens)
+
+
+def score(lm: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+    """log P (N,) of whole sequences, the end included, for targets (N, U) and target_lengths (N,)."""
+    position = torch.arange(targets.shape[1] + 1, device=targets.device)
+    lengths = target_lengths.to(targets.device)[:, None]
+    # Past its end a sequence is made of 0, so that the first such position predicts the end.
+    ids = torch.nn.functional.pad(targets.masked_fill(position[:-1] >= lengths, 0), (2, 1))
+    log_probs = lm[ids[:, :-2], ids[:, 1:-1], ids[:, 2:]].log()
+    return log_probs.masked_fill(position > lengths, 0.0).sum(1)
+
+
+def check_size(tokens: int) -> None:
+    if tokens > MAX_TOKENS:
+        raise UserError(f"LF-MMI needs phone units (at most {MAX_TOKENS} tokens, not {tokens}); use --unit phone, or CTC")
+
+
+def save(path: Path | str, lm: Tensor) -> None:
+    with atomic(path) as temporary:
+        save_file({"trigram": lm.contiguous()}, temporary)
+
+
+def load(path: Path | str) -> Tensor:
+    """The trigram (V, V, V) of `save`; UserError where the file is missing or is something else."""
+    try:
+        lm = load_file(existing(path, "the phone LM"))["trigram"]
+    except (SafetensorError, KeyError) as error:
+        raise UserError(f"{path} is not a phone LM ({error}); make it again") from None
+    if lm.ndim != 3 or len(set(lm.shape)) != 1:
+        raise UserError(f"{path} is not a trigram phone LM (its shape is {tuple(lm.shape)}); make it again")
+    return lm

@@ -1,0 +1,126 @@
+"""The one training program: from scratch, or a compressed model to be fine-tuned."""
+
+import json
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lhotse import CutSet
+from torch import nn
+from torch.utils.data import DataLoader
+
+from asrcompress.data import batches
+from asrcompress.files import atomic
+from asrcompress.lang.lexicon import Encoder
+from asrcompress.training.module import AcousticModule
+
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", module="lightning.*")
+
+
+class SpeechData(LightningDataModule):
+    """Loaders for lightning; the training loader is made anew each epoch and starts where a checkpoint stopped."""
+
+    def __init__(self, train: CutSet, dev: CutSet, encode: Encoder, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.train, self.dev, self.encode, self.config = train, dev, encode, config
+        self.skip = 0
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        skip, self.skip = self.skip, 0
+        return batches.train_loader(
+            self.train, self.encode, batch_seconds=self.config["batch_seconds"], augmentation=self.config["augmentation"],
+            seed=self.config["seed"], epoch=self.trainer.current_epoch, workers=self.config["workers"],
+            rank=self.trainer.global_rank, world_size=self.trainer.world_size, skip=skip)
+
+    def val_dataloader(self) -> DataLoader:
+        return batches.eval_loader(self.dev, self.encode)
+
+    def state_dict(self) -> dict[str, int]:
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return {"skip": 0 if progress.is_last_batch else progress.current.ready}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.skip = state["skip"]
+
+
+class Narrator(Callback):
+    """One line an epoch, and the speed of training in seconds of audio a second (validation not counted)."""
+
+    def __init__(self) -> None:
+        self.wall = self.audio = 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"wall": self.wall, "audio": self.audio}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.wall, self.audio = state["wall"], state["audio"]
+
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.started, self.before = time.perf_counter(), module.seconds
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.wall += time.perf_counter() - self.started
+        self.audio += module.seconds - self.before
+
+    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        if trainer.is_global_zero:
+            print(f"epoch {trainer.current_epoch}: loss {metrics['loss']:.4f}, dev loss {metrics['dev_loss']:.4f}, dev token "
+                  f"error {metrics['dev_ter']:.2f} %, {self.audio / self.wall:.0f} s of audio a second", flush=True)
+
+
+def average(paths: list[Path], model: nn.Module) -> None:
+    """Load into `model` the mean of the weights (and BatchNorm statistics) of lightning checkpoints."""
+    states = [torch.load(path, weights_only=True, map_location="cpu")["state_dict"] for path in paths]
+    mean = {}
+    for name, value in model.state_dict().items():
+        stacked = torch.stack([state[f"model.{name}"].double() for state in states])
+        mean[name] = stacked.mean(0).to(value.dtype)
+    model.load_state_dict(mean)
+
+
+def fit(model: nn.Module, criterion: nn.Module, train: CutSet, dev: CutSet, encode: Encoder, config: dict[str, Any],
+        out: Path) -> nn.Module:
+    """Train `model` as `conf/training/*.yaml` says and return it with averaged weights, in eval mode.
+
+    Checkpoints go to `out/checkpoints` every epoch; a run that was cut off goes on from the last one.
+    """
+    torch.manual_seed(config["seed"])
+    per_epoch = sum(cut.duration for cut in batches.one_speed_each(train, config["seed"], 0))
+    module = AcousticModule(model, criterion, config, config["epochs"] * per_epoch)
+    folder = out / "checkpoints"
+    average_of = config["average"]
+    keep = ModelCheckpoint(
+        folder, filename="{epoch:03d}", auto_insert_metric_name=False, save_top_k=average_of["count"],
+        **({"monitor": "dev_loss", "mode": "min"} if average_of["how"] == "best" else {"monitor": "epoch", "mode": "max"}))
+    latest = ModelCheckpoint(folder, filename="latest", save_top_k=1, enable_version_counter=False,
+                             every_n_epochs=None if config["checkpoint_steps"] else 1,
+                             every_n_train_steps=config["checkpoint_steps"] or None)
+    narrator = Narrator()
+    trainer = Trainer(
+        max_epochs=config["epochs"], precision=config["precision"],
+        callbacks=[keep, latest, narrator], logger=TensorBoardLogger(out, name="tensorboard", version=""),
+        reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, num_sanity_val_steps=0, log_every_n_steps=20,
+        enable_progress_bar=False, enable_model_summary=False, **config["trainer"])
+    resume = folder / "latest.ckpt"
+    trainer.fit(module, SpeechData(train, dev, encode, config), ckpt_path=str(resume) if resume.exists() else None,
+                weights_only=True)
+    if trainer.is_global_zero:
+        average([Path(path) for path in keep.best_k_models], model)
+        with atomic(out / "train.json") as temporary:
+            temporary.write_text(json.dumps({
+                "train_seconds": round(narrator.wall, 1),
+                "audio_seconds_per_second": round(narrator.audio / narrator.wall, 1),
+                "epochs": config["epochs"], "unaligned": module.unaligned,
+                "dev_loss": float(trainer.callback_metrics.get("dev_loss", float("nan"))),
+                "dev_ter": float(trainer.callback_metrics.get("dev_ter", float("nan")))}))
+    return model.eval()
