@@ -1,0 +1,35 @@
+"""Greedy CTC search: the best token of each frame, repeats merged, blanks dropped (Graves et al., ICML 2006)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from asrcompress.decoding.archive import Archive
+
+WORD_START = "▁"  # sentencepiece puts it before the first piece of a word
+
+
+def best_tokens(log_probs: np.ndarray, blank: int = 0) -> list[int]:
+    """Log-posteriors (T, V) -> the collapsed best path, token ids without blanks."""
+    path = log_probs.argmax(axis=1)
+    changes = np.concatenate([[True], path[1:] != path[:-1]])[:len(path)]
+    return path[changes & (path != blank)].tolist()
+
+
+def greedy(archive: Archive, tokens: dict[str, int]) -> dict[str, str]:
+    """Utterance -> its tokens, parted by spaces: the hypotheses of a token (phone) error rate.
+
+    `tokens` is token -> id as in `tokens.txt`; the blank has id 0.
+    """
+    names = {number: token for token, number in tokens.items()}
+    return {utt: " ".join(names[token] for token in best_tokens(archive[utt])) for utt in archive.utts}
+
+
+def bpe_words(pieces: Sequence[str]) -> str:
+    """BPE pieces -> words: `▁THE ▁CA T` is `THE CAT`. Phones have no such inverse; their words need a graph."""
+    return " ".join("".join(pieces).replace(WORD_START, " ").split())
+
+
+def greedy_words(hypotheses: dict[str, str]) -> dict[str, str]:
+    """`greedy` of a BPE model -> utterance -> words, for a word error rate without any language model."""
+    return {utt: bpe_words(text.split()) for utt, text in hypotheses.items()}

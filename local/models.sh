@@ -1,0 +1,116 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by the recipes: one function for each thing that is done to a model. The variables are those of run.sh.
+# exp/NAME/ holds a model: model.safetensors, model.packed, row (key=value lines that its result rows share), decode/.
+
+fail() { echo "run.sh: $*" >&2; exit 1; }
+need() { [ -e "$1" ] || fail "$1 is missing: $2"; }
+run() { "$PYTHON" -m asrcompress.cli "$@"; }
+texts() { for name in $train_sets; do echo "$data/$name.text"; done; }
+
+# subsets PREFIX...: the folders PREFIX-* of the corpus, on one line.
+subsets() {
+  local prefix folder
+  for prefix in "$@"; do
+    for folder in "$corpus/LibriSpeech/$prefix"-*/; do
+      [ ! -d "$folder" ] || echo -n "$(basename "$folder") "
+    done
+  done
+}
+
+# once FOLDER COMMAND...: run it unless FOLDER/.done is there; the marker comes last.
+once() {
+  local folder=$1
+  shift
+  if [ ! -f "$folder/.done" ]; then
+    mkdir -p "$folder"
+    "$@"
+    touch "$folder/.done"
+  fi
+}
+
+train() {  # NAME, then options of asrcompress train
+  local name=$1 sets=${train_sets% }
+  shift
+  run train --data $data --lang $lang --out "exp/$name" "train_sets=[${sets// /,}]" "seed=$seed" "$@"
+  run packed save --model "exp/$name/model.safetensors" --out "exp/$name/model.packed"
+}
+
+# describe NAME KEY=VALUE...: what every result row of the model says.
+describe() {
+  local name=$1
+  shift
+  printf '%s\n' "name=$name" values=float32 bits=raw "seed=$seed" "train_set=${train_sets% }" "command=$command" \
+    "train_seconds=$(json "exp/$name/train.json" train_seconds)" "$@" > "exp/$name/row"
+}
+
+json() { "$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$1" "$2"; }
+
+train_scratch() {  # NAME MODEL
+  if [ ! -f "exp/$1/.done" ]; then
+    train "$1" "model=$2" "training.epochs=$epochs"
+    describe "$1" structure=dense "when=$([ "$1" = dense ] && echo none || echo scratch)" size=1.0
+    touch "exp/$1/.done"
+  fi
+}
+
+compress_finetune() {  # METHOD SIZE
+  local name=$1-$2
+  if [ ! -f "exp/$name/.done" ]; then
+    run compress --model exp/dense/model.safetensors --out "exp/$name/init.safetensors" "structure=$1" "budget.size=$2"
+    train "$name" --init "exp/$name/init.safetensors" training=finetune "training.epochs=$finetune_epochs"
+    describe "$name" "structure=$1" when=after "size=$2"
+    touch "exp/$name/.done"
+  fi
+}
+
+# The acoustic scale is chosen once, for the dense model, on held-out speakers of the training data.
+choose_scale() {
+  local sweep=exp/dense/decode/dev
+  if [ ! -f $sweep/.done ]; then
+    run posteriors --model exp/dense/model.packed --data $data --set dev --out $sweep/posteriors
+    search $sweep/posteriors "$scales" $sweep/sweep
+    run score --ref $data/dev.text --sweep $sweep/sweep --out $sweep/best.json
+    touch $sweep/.done
+  fi
+  json $sweep/best.json acoustic_scale
+}
+
+search() {  # ARCHIVE SCALES OUT [OPTIONS]
+  "$K2_PYTHON" -m asrcompress.cli search --archive "$1" --graph $graph/HLG.npz --words $lang/words.txt \
+    --acoustic-scale "$2" --nj "$nj" --out "${@:3}"
+}
+
+decode_model() {  # NAME: every test set, every search, a row for each
+  local name=$1 folder scale set
+  [ -f exp/dense/decode/dev/.done ] || choose_scale
+  scale=$(choose_scale)
+  [ -f "exp/$name/info.json" ] || run measure "exp/$name/model.packed" --out "exp/$name/info.json"
+  for set in $test_sets; do
+    folder=exp/$name/decode/$set
+    [ ! -f "$folder/.done" ] || continue
+    run posteriors --model "exp/$name/model.packed" --data $data --set "$set" --out "$folder/posteriors"
+    run greedy --archive "$folder/posteriors" --lang $lang --ref "$data/$set.text" --out "$folder/greedy"
+    score "$name" "$set" greedy --ref "$folder/greedy/ref.tokens.txt" --hyp "$folder/greedy/tokens.txt" --unit token
+    [ ! -f "$folder/greedy/hyp.txt" ] || score "$name" "$set" greedy --ref "$data/$set.text" --hyp "$folder/greedy/hyp.txt"
+    search "$folder/posteriors" "$scale" "$folder/tgsmall/hyp.txt"
+    score "$name" "$set" tgsmall --ref "$data/$set.text" --hyp "$folder/tgsmall/hyp.txt"
+    if [ -n "$large" ]; then
+      search "$folder/posteriors" "$scale" "$folder/tglarge/hyp.txt" --rescore $graph/G.npz
+      score "$name" "$set" tglarge --ref "$data/$set.text" --hyp "$folder/tglarge/hyp.txt"
+    fi
+    rm "$folder/posteriors"
+    touch "$folder/.done"
+  done
+}
+
+score() {  # NAME SET SEARCH, then options of asrcompress score
+  local name=$1 set=$2 kind=$3 rows dense
+  shift 3
+  mapfile -t rows < "exp/$name/row"
+  dense=exp/dense/decode/$set/$kind/$(basename "${@: -1}")
+  [[ " $* " != *" --unit token "* ]] || dense=exp/dense/decode/$set/$kind/tokens.txt
+  echo -n "$name, $set, $kind: "
+  run score "$@" --dense-hyp "$dense" --out "exp/$name/decode/$set/$kind" --rows results.jsonl --packed "exp/$name/model.packed" \
+    --dense-packed exp/dense/model.packed --model-info "exp/$name/info.json" "${rows[@]/#/--row=}" \
+    "--row=test_set=$set" "--row=search=$kind"
+}

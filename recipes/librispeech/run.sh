@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# From speech to a table of WER per compression level: data, lang, graphs, training, compression, decoding, report.
+# Every stage skips what is done already; run a part again with --stage N --stop-stage M (and remove its .done files).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+
+stage=0
+stop_stage=100
+corpus=            # a folder with LibriSpeech/ and lm/; empty: download into DIR/data/corpus
+mini=true          # true: mini LibriSpeech (5 h); false: the 960-hour corpus
+dir=$here          # data/, exp/ and the results go here
+train_sets=        # empty: every train-* of a mini corpus, or the three official sets of the full one
+test_sets=         # empty: every dev-* and test-* of a mini corpus, or the four official sets
+held_out_minutes=15  # speakers of the first training set that are kept for tuning
+unit=phone         # phone or bpe
+vocab_size=500     # BPE tokens
+model=tdnn         # conf/model/*.yaml: the model whose compression is the table
+controls="tdnnf=tdnnf dense-small=tdnn_small"  # NAME=MODEL, trained from scratch beside it
+epochs=10          # of every model that is trained from scratch
+methods="svd"      # conf/structure/*.yaml
+sizes="0.5 0.25 0.125"  # stored numbers of the compressed model over those of the dense one
+finetune_epochs=2  # of every compressed model
+scales=0.4,0.6,0.8,1.0,1.3  # acoustic scales tried on the held-out speakers
+seed=0
+nj=2               # processes for features and search
+note=              # a sentence about the test sets, printed in RESULTS.md
+
+help_message="usage: ./run.sh [--OPTION VALUE ...]\n
+$(sed -n '/^stage=/,/^note=/p' "$0" | sed 's/^\([a-z_]*\)=/  --\1 /; :a; s/^\(  --[a-z-]*\)_/\1-/; ta')\n
+stages: 0 corpus, 1 features, 2 lang, 3 graphs, 4 dense model, 5 controls, 6 compression, 7 decoding, 8 report"
+command="./run.sh $*"
+# shellcheck source=local/parse_options.sh
+. "$here/../../local/parse_options.sh"
+# shellcheck source=local/path.sh
+. "$here/../../local/path.sh"
+# shellcheck source=local/models.sh
+. "$here/../../local/models.sh"
+corpus=${corpus:+$(realpath "$corpus")}
+mkdir -p "$dir"
+cd "$dir"
+
+data=data lang=data/lang_$unit graph=data/graph_$unit
+between() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
+
+if between 0 && [ -z "$corpus" ]; then  # with --corpus there is nothing to fetch
+  run prepare --corpus data/corpus --download "$([ "$mini" = true ] && echo mini || echo full)" --out $data
+fi
+corpus=${corpus:-data/corpus}
+if [ "$mini" = true ]; then
+  train_sets=${train_sets:-$(subsets train)} test_sets=${test_sets:-$(subsets dev test)}
+else
+  train_sets=${train_sets:-train-clean-100 train-clean-360 train-other-500}
+  test_sets=${test_sets:-dev-clean dev-other test-clean test-other}
+fi
+[ -n "$train_sets" ] && [ -n "$test_sets" ] ||
+  fail "$corpus/LibriSpeech holds no train-* and dev-* or test-* folders; give another --corpus, or --train-sets and --test-sets"
+
+if between 1; then  # lhotse manifests and log-mel features, three speeds for training
+  run prepare --corpus "$corpus" --train-sets "$train_sets" --test-sets "$test_sets" --jobs "$nj" \
+    --held-out-minutes "$held_out_minutes" --out $data
+fi
+
+small=$corpus/lm/3-gram.pruned.3e-7.arpa.gz large=$corpus/lm/3-gram.arpa.gz
+if between 2; then  # tokens, lexicon, words; and a trigram of the training text where the corpus brings none
+  need "$corpus/lm/librispeech-lexicon.txt" "put the lexicon there"
+  mapfile -t texts < <(texts)
+  once $lang run lang --unit "$unit" --vocab-size "$vocab_size" --lexicon "$corpus/lm/librispeech-lexicon.txt" \
+    --text "${texts[@]}" --out $lang
+  [ -f "$small" ] || once $lang/lm run ngram --utterance-ids --text "${texts[@]}" --words $lang/words.txt \
+    --out $lang/lm/3-gram.arpa
+fi
+[ -f "$small" ] || { small=$lang/lm/3-gram.arpa; large=; }
+[ -f "$large" ] || large=
+
+if between 3; then  # HLG of the small language model, G of the large one, HLG.fst for devices
+  need $lang/.done "run stage 2"
+  "$K2_PYTHON" -m asrcompress.cli graph --lang $lang --arpa "$small" ${large:+--large "$large"} --device-fst --out $graph
+fi
+
+if between 4; then  # the dense model
+  need $lang/.done "run stage 2"
+  train_scratch dense "$model"
+fi
+
+if between 5; then  # models trained from scratch to stand beside the compressed ones
+  for control in $controls; do
+    train_scratch "${control%%=*}" "${control#*=}"
+  done
+fi
+
+if between 6; then  # every method at every size: compress the dense model, fine-tune
+  need exp/dense/.done "run stage 4"
+  for method in $methods; do
+    for size in $sizes; do
+      compress_finetune "$method" "$size"
+    done
+  done
+fi
+
+if between 7; then  # greedy, tgsmall and tglarge over the packed file of every model
+  need $graph/HLG.npz "run stage 3"
+  need exp/dense/.done "run stage 4"
+  decode_model dense
+  for model_done in exp/*/.done; do
+    decode_model "$(basename "$(dirname "$model_done")")"
+  done
+fi
+
+if between 8; then
+  run report --rows results.jsonl --out . --note "$note"
+fi
