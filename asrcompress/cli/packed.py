@@ -1,0 +1,70 @@
+"""Packed model files: write one and check it, or print where each byte goes.
+
+asrcompress packed save --model exp/svd-0.25/model.safetensors --out exp/svd-0.25/model.packed
+asrcompress packed info exp/svd-0.25/model.packed
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    save = actions.add_parser("save", help="fold BatchNorm, write the packed file, load it again and compare outputs")
+    save.add_argument("--model", required=True, metavar="FILE", help="model file")
+    save.add_argument("--out", required=True, metavar="FILE", help="packed file to write")
+    info = actions.add_parser("info", help="an itemised table of the file's bytes")
+    info.add_argument("file", metavar="FILE", help="packed file")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.action == "save":
+        write(args.model, args.out)
+    else:
+        show(args.file)
+
+
+def write(model_path: str, path: str) -> None:
+    """Pack a model file; what cannot be loaded again with the same outputs is removed and said."""
+    from typing import Any
+
+    import torch
+
+    from asrcompress.compression import load, packed
+    from asrcompress.errors import UserError
+
+    model: Any = load(model_path)
+    packed.save(path, model)
+    x = torch.randn(2, 200, model.config.get("features", 80), generator=torch.Generator().manual_seed(0))
+    x_lens = torch.tensor([200, 151])
+    with torch.inference_mode():
+        (before, lens_before), (after, lens_after) = (m(x, x_lens) for m in (model, packed.load(path)))
+    inside = torch.arange(before.shape[1]) < lens_before[:, None]
+    error = float((before - after)[inside].abs().max())
+    if not error <= 1e-3 or not torch.equal(lens_before, lens_after):
+        Path(path).unlink()
+        raise UserError(f"{model_path}: the packed model's log-probabilities differ by {error:g}, so it was not kept")
+    print(f"{path}: {Path(path).stat().st_size:,} bytes, loaded again, log-probabilities equal within {error:.1e}")
+
+
+def show(path: str) -> None:
+    """Print a row per tensor, and the sum, which is the file's size."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from asrcompress.compression import packed
+
+    rows = packed.info(path)
+    table = Table(title=path, title_justify="left")
+    for column in ("tensor", "shape", "structure", "values", "bits"):
+        table.add_column(column, overflow="fold")
+    for column in ("numbers", "bytes"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row["name"], " x ".join(map(str, row["shape"])), row["structure"], row["values"], row["bits"],
+                      f"{row['numbers']:,}" if row["numbers"] else "", f"{row['bytes']:,}")
+    table.add_section()
+    numbers, size = (sum(row[key] for row in rows) for key in ("numbers", "bytes"))
+    table.add_row("file", "", "", "", "", f"{numbers:,}", f"{size:,}")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,0 +1,115 @@
+"""budget: how much each layer gets.
+
+Every budget is a function of a `Request` that returns, per path, the options of `structures.fit`, or None for a layer
+that had better stay dense. Apart from the structure's own files, as *how much* is another question than *how*.
+"""
+
+import heapq
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from asrcompress.compression.structures import CannotShrink, Structure, checked_size, known
+from asrcompress.errors import UserError
+
+Shares = dict[str, dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a budget decides on: the selected weights, and how many numbers the whole dense model has."""
+
+    family: type[Structure]
+    weights: Mapping[str, Tensor]
+    options: Mapping[str, Any]
+    size: float | None
+    total: int
+
+    @property
+    def others(self) -> int:
+        """Numbers of the model outside the selected weights; they stay."""
+        return self.total - sum(weight.numel() for weight in self.weights.values())
+
+    def left(self, smallest: int) -> float:
+        """Numbers that the selected weights may store; a UserError where not even `smallest` fits."""
+        if checked_size(self.size) is None:
+            raise UserError("this budget needs a size: give budget.size, the fraction of the dense model to keep")
+        left = (self.size or 0) * self.total - self.others
+        if left < smallest:
+            reach = (smallest + self.others) / self.total + 5e-5
+            raise CannotShrink(f"size {self.size:g} cannot be reached with structure {self.family.name}; the smallest "
+                               f"is {reach:.4f} of the model; ask for that, include more layers, or lower the "
+                               "structure's option 'multiple' if it has one")
+        return left
+
+
+def fixed(request: Request) -> Shares:
+    """Every layer gets what the structure's options say (rank, energy)."""
+    return {path: dict(request.options) for path in request.weights}
+
+
+def uniform(request: Request) -> Shares:
+    """Every layer keeps the same fraction of its numbers; one that cannot get so small keeps its fewest."""
+    weights, options = request.weights, request.options
+    fewest = {path: request.family.smallest(weight.shape, **options) for path, weight in weights.items()}
+    pinned = {path: min(n, weights[path].numel()) for path, n in fewest.items()}
+    left = request.left(sum(pinned.values()))
+    share, free = 1.0, {path for path, n in pinned.items() if n < weights[path].numel()}
+    while free:
+        rest = left - sum(n for path, n in pinned.items() if path not in free)
+        share = min(1.0, rest / sum(weights[path].numel() for path in free))
+        low = {path for path in free if fewest[path] > share * weights[path].numel()}
+        if not low:
+            break
+        free -= low
+    return {path: None if fewest[path] >= weight.numel() or share == 1.0 else
+            {**options, "size": max(share, fewest[path] / weight.numel())} for path, weight in weights.items()}
+
+
+def global_greedy(request: Request, *, relative: bool = True) -> Shares:
+    """Merge the steps of all layers (`Structure.curve`) and take those that remove most squared error per number.
+
+    For svd this keeps the largest singular values of the whole model, by value^2 per number. With `relative` a layer's
+    values count relative to its Frobenius norm, since BatchNorm makes the scale of a layer arbitrary. Every layer gets
+    its first step; one that takes all its steps goes on to dense where the numbers suffice.
+    """
+    curves = {path: request.family.curve(weight, request.size or 1.0, **request.options)
+              for path, weight in request.weights.items()}
+    numbers = {path: weight.numel() for path, weight in request.weights.items()}
+    taken = {path: min(1, len(curve.gains)) for path, curve in curves.items()}
+    spent = sum(curves[path].cost if n else numbers[path] for path, n in taken.items())
+    left = request.left(spent) - spent
+    queue: list[tuple[float, str, int]] = []
+
+    def offer(path: str) -> None:
+        """Queue the next step of a layer: (error removed per number, negated for the heap; path; numbers)."""
+        curve, n = curves[path], taken[path]
+        scale = curve.energy if relative and curve.energy else 1.0
+        if 0 < n < len(curve.gains):
+            heapq.heappush(queue, (-float(curve.gains[n]) / curve.cost / scale, path, curve.cost))
+        elif n and n == len(curve.gains) and (cost := numbers[path] - n * curve.cost):
+            heapq.heappush(queue, (-(curve.energy - float(curve.gains.sum())) / cost / scale, path, cost))
+
+    for path in curves:
+        offer(path)
+    while queue:
+        _, path, cost = heapq.heappop(queue)
+        if cost <= left:
+            left -= cost
+            taken[path] += 1
+            offer(path)
+    return {path: {**request.options, **curve.choose(taken[path])} if 0 < taken[path] <= len(curve.gains) else None
+            for path, curve in curves.items()}
+
+
+BUDGETS: dict[str, Callable[..., Shares]] = {"fixed": fixed, "uniform": uniform, "global_greedy": global_greedy}
+
+
+def allocate(name: str, request: Request, options: Mapping[str, Any]) -> Shares:
+    """What each layer gets, per path: options of `structures.fit`, or None to stay dense."""
+    if name not in BUDGETS:
+        raise UserError(f"there is no budget '{name}'; there are {', '.join(BUDGETS)}")
+    known(request.family.fit, f"structure {request.family.name}", dict(request.options))
+    return BUDGETS[name](request, **known(BUDGETS[name], f"budget {name}", dict(options)))

@@ -1,0 +1,200 @@
+"""packed: the model file whose size is what the tables print. Little-endian, checked on read, nothing executed.
+
+    8 bytes   magic "ASRCPACK"
+    u32       version, 1
+    u64       length H of the header
+    H bytes   header, JSON in UTF-8: {"config": {...}, "tensors": [...]}, padded with spaces
+    streams   one after the other, in the order of the tensor table, without gaps
+    32 bytes  SHA-256 of everything before
+
+A tensor of the table is {"name", "shape", "values", "bits", "offset", "length"}: `values` says how its numbers are
+written, `bits` how those are stored; offset (from the end of the header) and length are bytes. The config rebuilds the
+model: its `layers` say which structure each compressed layer has; tables that follow from a seed are not stored.
+"""
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from asrcompress import models
+from asrcompress.compression import layers
+from asrcompress.compression.folding import fold
+from asrcompress.errors import UserError
+from asrcompress.files import atomic, existing
+
+MAGIC = b"ASRCPACK"
+VERSION = 1
+PREFIX = struct.Struct("<8sIQ")
+DIGEST = 32
+HEADER_CAP = 16 * 2**20
+ALIGNMENT = 64  # of the first stream, so that a reader may map the file
+DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "int64": np.dtype("<i8")}  # by the name under `values`
+
+Build = Callable[[Mapping[str, Any]], nn.Module]
+
+
+class PackedError(UserError):
+    """A packed file that is damaged, cut short, or not one."""
+
+
+def save(path: Path | str, model: nn.Module) -> None:
+    """Write a model with BatchNorm folded. It needs a `config` from which it can be built again (as ours have).
+
+    Floating-point tensors are written as float32; the model itself is not touched.
+    """
+    folded = fold(model)
+    if not isinstance(getattr(folded, "config", None), Mapping):
+        raise UserError(f"a packed file carries the model's config, and this {type(model).__name__} has none; "
+                        "set model.config to the JSON values from which it is built")
+    table: list[dict[str, Any]] = []
+    streams, offset = [], 0
+    for name, tensor in folded.state_dict().items():
+        values = "float32" if tensor.is_floating_point() else "int64"
+        stream = tensor.detach().cpu().to(getattr(torch, values)).numpy().astype(DTYPES[values]).tobytes()
+        table.append({"name": name, "shape": list(tensor.shape), "values": values, "bits": "raw", "offset": offset,
+                      "length": len(stream)})
+        streams.append(stream)
+        offset += len(stream)
+    try:
+        header = json.dumps({"config": folded.config, "tensors": table}, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the model's config is not plain JSON ({error}), so no packed file can carry it") from None
+    write(path, header, streams)
+
+
+def write(path: Path | str, header: bytes, streams: list[bytes]) -> None:
+    """Write the container, whole or not at all."""
+    header += b" " * (-(PREFIX.size + len(header)) % ALIGNMENT)
+    digest = hashlib.sha256()
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        for part in (PREFIX.pack(MAGIC, VERSION, len(header)), header, *streams):
+            digest.update(part)
+            file.write(part)
+        file.write(digest.digest())
+
+
+def is_packed(path: Path | str) -> bool:
+    """Whether the file begins as a packed file does."""
+    with existing(path, "the model file").open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def load(path: Path | str, build: Build = models.build) -> nn.Module:
+    """The model of a packed file, in eval mode; `build(config)` makes the dense model of its config, on "meta" first.
+
+    Nothing is allocated before the checksum and every length were checked, and the model's tensors not before their
+    shapes were compared with the table. Errors: PackedError, one sentence.
+    """
+    path = existing(path, "the packed file")
+    with path.open("rb") as file:
+        header = _header(file, path)
+        with torch.device("meta"):
+            expected = _assemble(header["config"], build, path).state_dict()
+        shapes = {entry["name"]: tuple(entry["shape"]) for entry in header["tensors"]}
+        if shapes != {name: tuple(tensor.shape) for name, tensor in expected.items()}:
+            raise PackedError(f"{path}: its tensors are not those of the model in its config; make the file again")
+        model = _assemble(header["config"], build, path)
+        model.load_state_dict(dict(_tensors(file, header)))
+    model.config = header["config"]
+    return model.eval()
+
+
+def info(path: Path | str) -> list[dict[str, Any]]:
+    """Where each byte of the file goes: rows of name, structure, shape, values, bits, numbers, bytes, in file order."""
+    path = existing(path, "the packed file")
+    with path.open("rb") as file:
+        header = _header(file, path)
+    compressed = header["config"].get("layers") or {}
+    rows = [{"name": "header", "structure": "", "shape": [], "values": "", "bits": "json", "numbers": 0,
+             "bytes": header["start"]}]
+    for entry in header["tensors"]:
+        owner = next((layer for layer in compressed if _stem(entry["name"]).startswith(_stem(layer) + ".")), None)
+        inside = owner is not None and ".structure." in entry["name"]
+        rows.append({"name": entry["name"], "structure": compressed[owner]["structure"] if inside else "dense",
+                     **{key: entry[key] for key in ("shape", "values", "bits")},
+                     "numbers": math.prod(entry["shape"]), "bytes": entry["length"]})
+    return [*rows, {"name": "checksum", "structure": "", "shape": [], "values": "", "bits": "sha256", "numbers": 0,
+                    "bytes": DIGEST}]
+
+
+def _stem(name: str) -> str:
+    """A tensor's or layer's path without what parametrization adds to it."""
+    return name.replace("parametrizations.", "")
+
+
+def _header(file: BinaryIO, path: Path) -> dict[str, Any]:
+    """The checked header of an open file, with `start`, where the streams begin."""
+    total = path.stat().st_size
+    start = file.read(PREFIX.size)
+    if not start.startswith(MAGIC):
+        raise PackedError(f"{path} is not a packed model file (it begins with {start[:8]!r})")
+    if len(start) < PREFIX.size or total < PREFIX.size + DIGEST:
+        raise PackedError(f"{path} is cut short after {total} bytes; copy or make it again")
+    _, version, length = PREFIX.unpack(start)
+    if version != VERSION:
+        raise PackedError(f"{path} has format version {version}, and this program reads {VERSION}; use a newer one")
+    if length > min(HEADER_CAP, total - PREFIX.size - DIGEST):
+        raise PackedError(f"{path} says that its header takes {length} bytes, which the file does not hold or the "
+                          "format does not allow; it is damaged, copy or make it again")
+    _checksum(file, total, path)
+    file.seek(PREFIX.size)
+    try:
+        header = json.loads(file.read(length).decode())
+        _check_table(header, total - PREFIX.size - length - DIGEST)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise PackedError(f"{path} has a header that contradicts itself or the file ({error}); make it again") from None
+    return {**header, "start": PREFIX.size + length}
+
+
+def _checksum(file: BinaryIO, total: int, path: Path) -> None:
+    digest, left = hashlib.sha256(), total - DIGEST
+    file.seek(0)
+    while left and (block := file.read(min(left, 2**20))):
+        digest.update(block)
+        left -= len(block)
+    if digest.digest() != file.read(DIGEST):
+        raise PackedError(f"{path} is damaged or cut short: its checksum does not match; copy or make it again")
+
+
+def _check_table(header: dict[str, Any], available: int) -> None:
+    """Raise ValueError (or what a wrong type raises) unless the table fits the streams byte for byte."""
+    if any(not isinstance(spec["structure"], str) for spec in header["config"].get("layers", {}).values()):
+        raise ValueError("a layer of its config has no structure")
+    names, offset = set(), 0
+    for entry in header["tensors"]:
+        name, shape = entry["name"], entry["shape"]
+        numbers = [entry["offset"], entry["length"], *shape]
+        if not isinstance(name, str) or name in names or any(type(n) is not int or not 0 <= n < 2**48 for n in numbers):
+            raise ValueError(f"tensor {name!r} is listed twice or has impossible numbers")
+        if entry["values"] not in DTYPES or entry["bits"] != "raw":
+            raise ValueError(f"tensor {name!r} is written as {entry['values']!r} in {entry['bits']!r}, unknown here")
+        if entry["offset"] != offset or entry["length"] != math.prod(shape) * DTYPES[entry["values"]].itemsize:
+            raise ValueError(f"tensor {name!r} does not lie where it should or has another length than its shape")
+        names.add(name)
+        offset += entry["length"]
+    if offset != available:
+        raise ValueError(f"its tensors take {offset} bytes and the file has {available}")
+
+
+def _assemble(config: dict[str, Any], build: Build, path: Path) -> nn.Module:
+    try:
+        return layers.restore(build(config), config.get("layers") or {}).eval()
+    except Exception as error:  # whatever a made-up config sets off in a model's constructor, the file is to blame
+        reason = " ".join(str(error).split())
+        raise PackedError(f"{path} has a config from which no model can be built ({reason}); make it again") from error
+
+
+def _tensors(file: BinaryIO, header: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    file.seek(header["start"])
+    for entry in header["tensors"]:
+        data = np.frombuffer(file.read(entry["length"]), DTYPES[entry["values"]])
+        native = data.astype(data.dtype.newbyteorder("="))  # a copy, which torch may own
+        yield entry["name"], torch.from_numpy(native).reshape(entry["shape"])

@@ -1,0 +1,40 @@
+"""plan: which layers are compressed, and how."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One compression of one model.
+
+    `size` is the numbers (all parameters) of the whole compressed model as a fraction of the dense one's, what stays
+    dense included on both sides: at size 0.25 the packed file is at most a quarter of the dense packed file, header
+    aside. `include` and `exclude` are globs over layer paths (`layers.*.conv`); `options` are the structure's,
+    `budget_options` the budget's. With budget "fixed" the structure's options (`rank`, `energy`) say how much is kept.
+    """
+
+    structure: str = "svd"
+    size: float | None = 0.25
+    budget: str = "global_greedy"
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    budget_options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def selects(self, path: str) -> bool:
+        """Whether the layer at this path is to be compressed."""
+        return any(fnmatchcase(path, glob) for glob in self.include) and not any(
+            fnmatchcase(path, glob) for glob in self.exclude
+        )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "Plan":
+        """The plan of a plain config as `conf/compress.yaml` composes it."""
+        structure, budget = config["structure"], config["budget"]
+        return cls(structure["name"], budget.get("size"), budget["name"], tuple(config["include"]),
+                   tuple(config["exclude"]), dict(structure.get("options") or {}), dict(budget.get("options") or {}),
+                   config["seed"])

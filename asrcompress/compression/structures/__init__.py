@@ -1,0 +1,94 @@
+"""Structures: which few numbers produce a weight. Every module of this folder without a leading underscore is one.
+
+    layer = fit("svd", weight, size=0.25)              # from a trained weight: (out, in) or (out, in, taps)
+    layer = init("svd", (512, 1536), size=0.05)        # from scratch
+    layer = build("svd", spec)                         # from `layer.spec()`, numbers still to be loaded
+
+`size` is the stored numbers as a fraction of the dense weight's. A new structure is one new file that holds a subclass
+of `Structure` whose `name` is the file's name, one `conf/structure/<name>.yaml`, and one test.
+"""
+
+import importlib
+import inspect
+import math
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asrcompress.compression.structures._base import CannotShrink, Curve, Scaled, Structure, dense_std, scaled
+from asrcompress.errors import UserError
+
+__all__ = ["CannotShrink", "Curve", "Scaled", "Structure", "build", "dense_std", "family", "fit", "init", "names",
+           "scaled"]
+
+
+def names() -> tuple[str, ...]:
+    """Every structure there is, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
+
+
+def family(name: str) -> type[Structure]:
+    """The class of a structure."""
+    if name not in names():
+        raise UserError(f"there is no structure '{name}'; there are {', '.join(names())}")
+    members = vars(importlib.import_module(f"{__name__}.{name}")).values()
+    return next(c for c in members if isinstance(c, type) and issubclass(c, Structure) and c.name == name)
+
+
+def fit(name: str, weight: Tensor, size: float | None = None, seed: int = 0, **options: Any) -> Structure:
+    """The member of a family nearest to a trained weight, (out, in) or (out, in, taps), in its dtype and on its device.
+
+    Errors: UserError for an unknown name, option or shape, or a weight that is not finite; `CannotShrink`, which says
+    the smallest size, where `size` cannot be reached.
+    """
+    check_shape(weight.shape)
+    check_finite(weight)
+    cls = family(name)
+    return cls.fit(weight.detach(), checked_size(size), seed, **known(cls.fit, f"structure {name}", options))
+
+
+def init(name: str, shape: Sequence[int], size: float | None = None, seed: int = 0, **options: Any) -> Structure:
+    """A random member of a family; the same seed gives the same numbers."""
+    check_shape(shape)
+    cls = family(name)
+    return cls.init(shape, checked_size(size), seed, **known(cls.init, f"structure {name}", options))
+
+
+def build(name: str, spec: Mapping[str, Any]) -> Structure:
+    """The structure of a `spec()`, its numbers still to be loaded."""
+    spec = dict(spec)
+    row_scale = spec.pop("row_scale", False)
+    try:
+        check_shape(spec["shape"])
+        layer = family(name).build(spec)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"structure {name} cannot be built from {spec}: {error}") from None
+    return Scaled(layer, torch.ones(layer.shape[0])) if row_scale else layer
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise UserError(f"a structure's shape is (out, in) or (out, in, taps), not {tuple(shape)}")
+
+
+def check_finite(weight: Tensor) -> None:
+    if not torch.isfinite(weight).all():
+        raise UserError("a weight holds values that are not finite; take an earlier checkpoint of the model")
+
+
+def checked_size(size: float | None) -> float | None:
+    if size is not None and not (math.isfinite(size) and size > 0):
+        raise UserError(f"size is {size}; it is the fraction of the dense original that may be stored, above 0")
+    return size
+
+
+def known(function: Callable[..., Any], what: str, options: dict[str, Any]) -> dict[str, Any]:
+    """`options`, or a UserError that names the first one that is no keyword of `function`."""
+    offered = [key for key, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for key in options:
+        if key not in offered:
+            raise UserError(f"{what} has no option '{key}'; it has {', '.join(offered) or 'none'}")
+    return options

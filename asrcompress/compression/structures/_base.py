@@ -1,0 +1,136 @@
+"""What every structure is: a weight that is made from fewer numbers."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asrcompress.errors import UserError
+from asrcompress.models import conv1d
+
+
+class CannotShrink(UserError):
+    """A family cannot get under the size that was asked for; the sentence says the smallest it can reach."""
+
+
+class Curve(NamedTuple):
+    """What more numbers give: step n costs `cost` of them and lowers the squared error by `gains[n]`."""
+
+    gains: Tensor  # (steps,), descending, float64
+    cost: int
+    energy: float  # the squared error without any step: the weight's squared Frobenius norm
+    choose: Callable[[int], dict[str, Any]]  # the options of `fit` that stand for the first n steps
+
+
+class Structure(nn.Module):
+    """Base of every structure. `shape` is that of the weight: (out, in) or (out, in, taps).
+
+    A family says how it comes to be (`fit`, `init`, `smallest`), what weight it stands for (`dense`), and what rebuilds
+    it without its numbers (`spec`). Where it knows a faster way than multiplying by `dense()`, it overrides `forward`,
+    `conv1d` and `macs`; where its rows can be scaled in place, `scale_rows`.
+    """
+
+    name = ""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(int(n) for n in shape)
+
+    @classmethod
+    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0) -> "Structure":
+        """The member nearest to a trained weight that stores at most `size` times as many numbers."""
+        raise NotImplementedError
+
+    @classmethod
+    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0) -> "Structure":
+        """A random member whose weight has the variance of a dense layer's start (`dense_std`)."""
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, spec: Mapping[str, Any]) -> "Structure":
+        """The member with this `spec()`, its numbers still to be loaded."""
+        return cls(**spec)
+
+    @classmethod
+    def smallest(cls, shape: Sequence[int]) -> int:
+        """The fewest numbers with which a member of this shape can be stored. Takes the options of `fit`."""
+        raise NotImplementedError
+
+    @classmethod
+    def curve(cls, *weight_and_size: Any, **options: Any) -> Curve:
+        """curve(weight, size, **options of `fit`): how the error falls as numbers are added, at best near `size`."""
+        raise UserError(f"structure {cls.name} has no ordered numbers to share out; use budget=uniform")
+
+    def dense(self) -> Tensor:
+        """The weight it stands for, of `self.shape`."""
+        raise NotImplementedError
+
+    def spec(self) -> dict[str, Any]:
+        """The plain JSON values from which `build` makes the same structure, without tensors."""
+        return {"shape": list(self.shape)}
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(..., in) -> (..., out), for a matrix."""
+        return functional.linear(x, self.dense(), bias)
+
+    def conv1d(self, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
+               bias: Tensor | None = None) -> Tensor:
+        """(N, in, T) -> (N, out, T'), for a kernel."""
+        return conv1d(x, self.dense(), bias, stride, padding, dilation)
+
+    def numbers(self) -> int:
+        """How many trainable numbers it stores."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def macs(self, frames: int, stride: int = 1) -> int:
+        """Multiply-adds for `frames` rows, or frames of output of a convolution with this stride."""
+        return frames * math.prod(self.shape)
+
+    def scale_rows(self, scale: Tensor) -> bool:
+        """Multiply the rows of the weight by `scale` (out,) in place; False, nothing done, where a family cannot."""
+        return False
+
+
+class Scaled(Structure):
+    """A structure whose rows are multiplied by stored numbers: what folding leaves where rows cannot be scaled."""
+
+    def __init__(self, inner: Structure, scale: Tensor) -> None:
+        super().__init__(inner.shape)
+        self.inner, self.name = inner, inner.name
+        self.scale = nn.Parameter(scale)
+
+    def dense(self) -> Tensor:
+        return self.inner.dense() * self.scale.view(-1, *[1] * (len(self.shape) - 1))
+
+    def spec(self) -> dict[str, Any]:
+        return {**self.inner.spec(), "row_scale": True}
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        y = self.inner(x) * self.scale
+        return y if bias is None else y + bias
+
+    def conv1d(self, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
+               bias: Tensor | None = None) -> Tensor:
+        y = self.inner.conv1d(x, stride, padding, dilation) * self.scale[:, None]
+        return y if bias is None else y + bias[:, None]
+
+    def macs(self, frames: int, stride: int = 1) -> int:
+        return self.inner.macs(frames, stride) + frames * self.shape[0]
+
+    @torch.no_grad()
+    def scale_rows(self, scale: Tensor) -> bool:
+        self.scale.mul_(scale)
+        return True
+
+
+def scaled(structure: Structure, scale: Tensor) -> Structure:
+    """`structure` with the rows of its weight multiplied by `scale` (out,): itself where it can, wrapped otherwise."""
+    return structure if structure.scale_rows(scale) else Scaled(structure, scale)
+
+
+def dense_std(shape: Sequence[int]) -> float:
+    """Standard deviation with which torch starts a dense weight: 1 / sqrt(3 x fan-in) (`nn.Linear`, `nn.Conv1d`)."""
+    return 1 / math.sqrt(3 * math.prod(shape[1:]))

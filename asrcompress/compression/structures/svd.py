@@ -1,0 +1,195 @@
+"""svd: a weight as the product of two thin matrices, from its truncated singular value decomposition.
+
+A convolution has two unfoldings. `input`: the matrix (out, in x taps), a kernel of `taps` to r channels, then a
+product with (out, r). `output`: the matrix (out x taps, in), a product to r channels, which all taps share, then a
+kernel of `taps` to the outputs. `best` is the one with the smaller error. For a matrix they are the same.
+
+Eckart and Young, Psychometrika 1936; Xue, Li and Gong, "Restructuring of deep neural network acoustic models with
+singular value decomposition", Interspeech 2013.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std
+from asrcompress.errors import UserError
+from asrcompress.models import conv1d
+
+
+def truncated_svd(matrix: Tensor, rank: int, split: float = 0.5) -> tuple[Tensor, Tensor]:
+    """The nearest matrix of this rank, in two factors: (m, n) -> left (m, rank), right (rank, n).
+
+    left = U_r S_r^split and right = S_r^(1 - split) V_r^T; at the default both have the same Frobenius norm. The error
+    is s_(r+1) in the spectral norm and the root of the sum of the dropped s^2 in the Frobenius norm.
+    """
+    exact = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
+    u, s, vh = torch.linalg.svd(exact, full_matrices=False)
+    left, right = u[:, :rank] * s[:rank] ** split, s[:rank, None] ** (1 - split) * vh[:rank]
+    return left.to(matrix.dtype), right.to(matrix.dtype)
+
+
+def energy_rank(singular: Tensor, energy: float) -> int:
+    """The smallest rank whose squared singular values sum to at least this fraction of all (as in Kaldi)."""
+    total = singular.double().square().cumsum(0)
+    return min(int((total < energy * total[-1]).sum()) + 1, len(singular))
+
+
+def unfold(weight: Tensor, unfolding: str) -> Tensor:
+    """(out, in, taps) -> (out, in x taps) for `input`, (out x taps, in) for `output`; a matrix stays what it is."""
+    if weight.dim() == 2 or unfolding == "input":
+        return weight.flatten(1)
+    return weight.transpose(1, 2).flatten(0, 1)
+
+
+def sides(shape: Sequence[int], unfolding: str) -> tuple[int, int]:
+    """(m, n) of the unfolded matrix."""
+    out, inputs, taps = (*shape, 1)[:3]
+    return (out, inputs * taps) if unfolding == "input" else (out * taps, inputs)
+
+
+def size_rank(shape: Sequence[int], unfolding: str, size: float, multiple: int = 1) -> int:
+    """The largest rank that stores at most `size` of the dense numbers, a multiple where it reaches one."""
+    m, n = sides(shape, unfolding)
+    rank = min(int(size * m * n / (m + n) + 1e-9), m, n)
+    if rank < 1:
+        raise CannotShrink(f"structure svd of a weight {tuple(shape)} cannot reach size {size:g}; "
+                           f"the smallest is {(m + n) / (m * n):.2g}, at rank 1")
+    return rank - rank % multiple if rank >= multiple else rank
+
+
+class Svd(Structure):
+    """W = left x right with `rank` columns and rows; pays off below rank m n / (m + n)."""
+
+    name = "svd"
+
+    def __init__(self, shape: Sequence[int], rank: int, unfolding: str = "input") -> None:
+        super().__init__(shape)
+        if unfolding not in ("input", "output") or not 1 <= rank <= min(sides(self.shape, unfolding)):
+            raise UserError(f"svd of {self.shape} has no rank {rank} in the unfolding '{unfolding}'; "
+                            "the rank is at most the smaller side, the unfolding is input or output")
+        self.rank, self.unfolding = rank, unfolding
+        out, inputs, *taps = self.shape
+        in_taps, out_taps = (taps, []) if unfolding == "input" else ([], taps)
+        self.left = nn.Parameter(torch.zeros(out, rank, *out_taps))
+        self.right = nn.Parameter(torch.zeros(rank, inputs, *in_taps))
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, rank: int | None = None,
+            energy: float | None = None, unfolding: str = "best", multiple: int = 1) -> "Svd":
+        """One of `size`, `rank` and `energy` says how much is kept; a rank from size or energy is a `multiple`."""
+        if sum(given is not None for given in (size, rank, energy)) != 1:
+            raise UserError("structure svd needs exactly one of size, rank and energy "
+                            "(with a budget that shares out a size, leave rank and energy away)")
+        _check(rank, energy, multiple)
+        tries = []
+        for way in _ways(weight.shape, unfolding, size):
+            matrix = unfold(weight, way)
+            r = rank or min(matrix.shape)
+            if size is not None:
+                r = size_rank(weight.shape, way, size, multiple)
+            elif energy is not None:
+                r = math.ceil(energy_rank(torch.linalg.svdvals(matrix.float()), energy) / multiple) * multiple
+            tries.append(cls._from_factors(weight, way, *truncated_svd(matrix, min(r, *matrix.shape))))
+        if energy is not None:
+            return min(tries, key=lambda layer: layer.numbers())
+        return min(tries, key=lambda layer: (layer.numbers() >= weight.numel(), float((layer.dense() - weight).norm())))
+
+    @classmethod
+    def _from_factors(cls, weight: Tensor, unfolding: str, left: Tensor, right: Tensor) -> "Svd":
+        layer = cls(weight.shape, left.shape[1], unfolding).to(weight)
+        if layer.left.dim() == 3:
+            left = left.unflatten(0, (weight.shape[0], -1)).transpose(1, 2)
+        with torch.no_grad():
+            layer.left.copy_(left)
+            layer.right.copy_(right.reshape(layer.right.shape))
+        return layer
+
+    @classmethod
+    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, rank: int | None = None,
+             unfolding: str = "best", multiple: int = 1) -> "Svd":
+        """Normal factors of equal Frobenius norm whose product has the variance of a dense start.
+
+        Without a weight to compare, `best` is the unfolding that gives the larger rank.
+        """
+        if (size is None) == (rank is None):
+            raise UserError("structure svd from scratch needs exactly one of size and rank")
+        _check(rank, None, multiple)
+        way = _ways(shape, unfolding)[0]
+        layer = cls(shape, rank or size_rank(shape, way, size or 1.0, multiple), way)
+        m, n = sides(shape, way)
+        spread = dense_std(shape) ** 2 / layer.rank  # of one term left x right: the product of the two variances
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            layer.left.normal_(0, (spread * n / m) ** 0.25, generator=generator)
+            layer.right.normal_(0, (spread * m / n) ** 0.25, generator=generator)
+        return layer
+
+    @classmethod
+    def smallest(cls, shape: Sequence[int], *, rank: int | None = None, energy: float | None = None,
+                 unfolding: str = "best", multiple: int = 1) -> int:
+        return min(sum(sides(shape, way)) for way in _ways(shape, unfolding))
+
+    @classmethod
+    def curve(cls, weight: Tensor, size: float, *, rank: int | None = None, energy: float | None = None,
+              unfolding: str = "best", multiple: int = 1) -> Curve:
+        """One step is `multiple` ranks and removes their squared singular values; it ends where dense is smaller."""
+        _check(rank, energy, multiple)
+        tries = []
+        for way in _ways(weight.shape, unfolding):
+            m, n = sides(weight.shape, way)
+            squares = torch.linalg.svdvals(unfold(weight, way).float()).double().square()
+            steps = (m * n - 1) // ((m + n) * multiple)
+            gains = squares[: steps * multiple].unflatten(0, (steps, multiple)).sum(1) if steps else squares[:0]
+            near = max(1, int(size * m * n / (m + n)))
+            tries.append((float(squares[near:].sum()), way, gains, (m + n) * multiple, float(squares.sum())))
+        _, way, gains, cost, energy = min(tries, key=lambda one: one[0])
+        return Curve(gains, cost, energy, lambda n: {"rank": n * multiple, "unfolding": way})
+
+    def spec(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "rank": self.rank, "unfolding": self.unfolding}
+
+    def dense(self) -> Tensor:
+        if self.left.dim() == 3:
+            return torch.einsum("ork,ri->oik", self.left, self.right)
+        return (self.left @ self.right.flatten(1)).view(self.shape)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return functional.linear(functional.linear(x, self.right), self.left, bias)
+
+    def conv1d(self, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
+               bias: Tensor | None = None) -> Tensor:
+        if self.unfolding == "input":
+            return conv1d(conv1d(x, self.right, None, stride, padding, dilation), self.left.unsqueeze(2), bias)
+        return conv1d(conv1d(x, self.right.unsqueeze(2)), self.left, bias, stride, padding, dilation)
+
+    def macs(self, frames: int, stride: int = 1) -> int:
+        first = frames * (stride if self.unfolding == "output" else 1)  # it projects before the stride drops frames
+        return first * self.right.numel() + frames * self.left.numel()
+
+    @torch.no_grad()
+    def scale_rows(self, scale: Tensor) -> bool:
+        self.left.mul_(scale.view(-1, *[1] * (self.left.dim() - 1)))
+        return True
+
+
+def _check(rank: int | None, energy: float | None, multiple: int) -> None:
+    if (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1) or multiple < 1:
+        raise UserError("svd: rank and multiple are at least 1, energy is above 0 and at most 1")
+
+
+def _ways(shape: Sequence[int], unfolding: str, size: float | None = None) -> list[str]:
+    """The unfoldings to try: of `best`, those that reach the size, or the one that comes nearest to it."""
+    if unfolding not in ("input", "output", "best"):
+        raise UserError(f"svd: unfolding is input, output or best, not '{unfolding}'")
+    if len(shape) == 2 or shape[2] == 1:
+        return ["input"]
+    if unfolding != "best":
+        return [unfolding]
+    ways = sorted(("input", "output"), key=lambda way: sum(sides(shape, way)))
+    return [way for way in ways if size is None or sum(sides(shape, way)) <= size * math.prod(shape) + 1e-9] or ways[:1]

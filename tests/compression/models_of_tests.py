@@ -1,0 +1,40 @@
+"""Small models that the compression tests share."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Net(nn.Module):
+    """Two convolutions and a depthwise one, each before a BatchNorm with used statistics, and a Linear output."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = dict(config)
+        width, folded = int(config["width"]), bool(config.get("folded"))
+        shapes = ((16, width, 3, 1), (width, width, 3, 1), (width, width, 5, width))
+        self.convs = nn.ModuleList(nn.Conv1d(i, o, k, padding=k // 2, groups=g, bias=folded) for i, o, k, g in shapes)
+        self.norms = nn.ModuleList(nn.Identity() if folded else nn.BatchNorm1d(width) for _ in shapes)
+        self.output = nn.Linear(width, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 16, T) -> (N, T, 10)."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            x = norm(conv(x)).relu()
+        return self.output(x.transpose(1, 2))
+
+    def batchnorm_pairs(self) -> Iterator[tuple[str, str]]:
+        yield from ((f"convs.{i}", f"norms.{i}") for i in range(3) if isinstance(self.norms[i], nn.BatchNorm1d))
+
+
+def net(width: int = 32) -> Net:
+    torch.manual_seed(0)
+    model = Net({"width": width})
+    for norm in model.norms:
+        nn.init.uniform_(norm.weight, 0.5, 2)
+        nn.init.normal_(norm.bias)
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    return model.eval()

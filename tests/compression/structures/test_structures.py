@@ -1,0 +1,84 @@
+"""What holds for every structure, those of later files included."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional
+
+from asrcompress.compression import structures
+from asrcompress.compression.structures import Scaled, Structure
+from asrcompress.errors import UserError
+from tests.conftest import REPO
+
+SIZES = {"dense": 1.0}
+
+
+@pytest.fixture(params=structures.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[(24, 16), (16, 12, 3)], ids=["matrix", "kernel"])
+def layer(request: pytest.FixtureRequest, name: str) -> Structure:
+    weight = torch.randn(*request.param, generator=torch.Generator().manual_seed(0))
+    return structures.fit(name, weight, SIZES.get(name, 0.5))
+
+
+def apply(layer: Structure, x: torch.Tensor) -> torch.Tensor:
+    return layer(x[0].T) if len(layer.shape) == 2 else layer.conv1d(x, padding=1)
+
+
+def test_the_fast_way_is_the_dense_way(layer: Structure) -> None:
+    x = torch.randn(2, layer.shape[1], 10)
+    w = layer.dense()
+    assert w.shape == layer.shape
+    expected = x[0].T @ w.T if w.dim() == 2 else functional.conv1d(x, w, padding=1)
+    torch.testing.assert_close(apply(layer, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_spec_rebuilds_it_through_json(layer: Structure, name: str) -> None:
+    copy = structures.build(name, json.loads(json.dumps(layer.spec())))
+    copy.load_state_dict(layer.state_dict())
+    assert torch.equal(copy.dense(), layer.dense())
+    assert copy.numbers() == layer.numbers() and copy.name == name and copy.spec() == layer.spec()
+
+
+def test_scaled_rows_are_exact_with_or_without_the_familys_help(layer: Structure) -> None:
+    scale, x = torch.rand(layer.shape[0]) + 0.5, torch.randn(2, layer.shape[1], 10)
+    rows = scale if len(layer.shape) == 2 else scale[:, None]
+    expected = apply(layer, x).detach() * rows
+    wrapped = Scaled(layer, scale)
+    torch.testing.assert_close(apply(wrapped, x).detach(), expected)
+    rebuilt = structures.build(layer.name, json.loads(json.dumps(wrapped.spec())))
+    rebuilt.load_state_dict(wrapped.state_dict())
+    assert torch.equal(rebuilt.dense(), wrapped.dense())
+    torch.testing.assert_close(apply(structures.scaled(layer, scale), x).detach(), expected)
+
+
+def test_every_number_gets_a_gradient(layer: Structure) -> None:
+    apply(layer, torch.randn(2, layer.shape[1], 10)).square().sum().backward()
+    for parameter in layer.parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
+
+
+def test_it_has_a_config_that_opens_with_its_command(name: str) -> None:
+    text = (REPO / "conf" / "structure" / f"{name}.yaml").read_text()
+    assert text.startswith("# asrcompress compress ") and f"\nname: {name}\n" in text
+
+
+def test_wrong_calls_are_user_errors(name: str) -> None:
+    w = torch.randn(8, 8)
+    for weight, options in ((w, {"size": 0}), (w, {"size": float("nan")}), (w, {"colour": 1}), (torch.randn(8), {}),
+                            (w * float("inf"), {"size": 1})):
+        with pytest.raises(UserError):
+            structures.fit(name, weight, **options)
+    with pytest.raises(UserError):
+        structures.build(name, {"shape": [8]})
+    with pytest.raises(UserError):
+        structures.build(name, {"colour": 1})
+
+
+def test_an_unknown_structure_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="there is no structure 'magic'; there are dense, "):
+        structures.fit("magic", torch.randn(8, 8))

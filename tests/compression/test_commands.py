@@ -1,0 +1,53 @@
+"""`asrcompress compress` and `asrcompress packed`, as a recipe calls them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from asrcompress import cli, models
+from asrcompress.compression import load, packed
+
+TDNN = {"model": "tdnn", "features": 80, "vocab": 24, "stack": [{"dim": 64, "taps": 3, "stride": 2, "repeat": 2}]}
+
+
+@pytest.fixture
+def dense(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    models.save(tmp_path / "dense.safetensors", models.build(TDNN))
+    return tmp_path / "dense.safetensors"
+
+
+def test_compress_then_pack_then_list(dense: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small, file = dense.with_name("small.safetensors"), dense.with_name("small.packed")
+    assert cli.main(["compress", "--model", str(dense), "--out", str(small), "budget.size=0.5"]) == 0
+    assert cli.main(["packed", "save", "--model", str(small), "--out", str(file)]) == 0
+    assert cli.main(["packed", "info", str(file)]) == 0
+    text = capsys.readouterr().out
+    assert "layers.1.conv" in text and "loaded again" in text and f"{file.stat().st_size:,}" in text
+    x, lens = torch.randn(1, 40, 80), torch.tensor([40])
+    torch.testing.assert_close(packed.load(file)(x, lens)[0], load(small)(x, lens)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_bad_input_is_one_sentence_exit_1_and_no_file(dense: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = dense.with_name("out")
+    damaged = dense.with_name("damaged.packed")
+    packed.save(damaged, load(dense))
+    content = bytearray(damaged.read_bytes())
+    content[-100] ^= 1
+    damaged.write_bytes(content)
+    compress = ["compress", "--out", str(out), "--model"]
+    for command, said in (
+        ([*compress, str(dense), "budget.size=0.001"], "cannot be reached with structure svd; the smallest is"),
+        ([*compress, str(dense), "structure=magic"], "magic"),
+        ([*compress, str(dense), "structure.options.multiple=0"], "at least 1"),
+        ([*compress, str(damaged)], "checksum"),
+        ([*compress, str(dense.with_name("none"))], "does not exist"),
+        (["packed", "info", str(damaged)], "checksum"),
+        (["packed", "info", str(dense)], "not a packed model file"),
+        (["packed", "save", "--model", str(damaged), "--out", str(out)], "checksum"),
+    ):
+        assert cli.main(command) == 1
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1
+        assert not out.exists()
