@@ -1,0 +1,35 @@
+"""The table of results.jsonl: on the terminal, as RESULTS.md, as CSV and as a plot.
+
+  asrcompress report --rows results.jsonl --out . --note "dev-clean-2 is a stand-in for mini LibriSpeech"
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rows", type=Path, nargs="+", required=True, help="results.jsonl (one or more)")
+    parser.add_argument("--out", type=Path, help="folder for RESULTS.md, table.csv and wer_vs_bytes.png")
+    parser.add_argument("--title", default="Results")
+    parser.add_argument("--note", default="", help="a statement about the test sets, printed under the title")
+    parser.add_argument("--search", help="which search the plot shows; by default the strongest")
+
+
+def run(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from asrcompress.files import existing
+    from asrcompress.report import results_md, rows, table
+
+    merged: list[rows.Row] = []
+    for path in args.rows:
+        merged = rows.merge(merged, rows.read(existing(path, "the result rows")))
+    if args.out:
+        results_md.write(merged, args.out, args.note, args.title, args.search)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # in a log, a line of the table is a line
+    for name in table.test_sets(merged):
+        console.print(table.rich_table(table.pivot(merged, name), name))
+    if args.note:
+        print(args.note)

@@ -1,0 +1,73 @@
+"""RESULTS.md: what the rows say, in the form that one reads first."""
+
+from pathlib import Path
+
+from asrcompress.errors import UserError
+from asrcompress.files import atomic
+from asrcompress.report import plot, table
+from asrcompress.report.rows import Row
+
+PICTURE, SHEET, PAGE = "wer_vs_bytes.png", "table.csv", "RESULTS.md"
+READING = """\
+Rates are in percent, with the 95 % interval of a bootstrap over utterances; `p` is the probability, on the same
+resamples, of making fewer errors than the dense model (0.5: no difference). MB is the size on disk of the packed file
+that was loaded and decoded, `ratio` the dense model's float32 bytes over it, MMAC/s millions of multiply-adds per
+second of audio. The smaller dense models trained from scratch are the control: what the same bytes buy without
+compression. RTF is the network's forward on one utterance, in seconds per second of audio, on the threads named below.
+"""
+
+
+def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Results", search: str | None = None) -> None:
+    """Write RESULTS.md, table.csv and wer_vs_bytes.png into the folder `out`, each whole or not at all."""
+    if not rows:
+        raise UserError("there are no result rows to report; score some hypotheses with --rows first")
+    out = Path(out)
+    with atomic(out / PICTURE) as temporary:
+        plot.wer_vs_bytes(rows, temporary, search)
+    with atomic(out / SHEET) as temporary:
+        temporary.write_text(table.to_csv(rows), encoding="utf-8")
+    with atomic(out / PAGE) as temporary:
+        temporary.write_text(page(rows, note, title), encoding="utf-8")
+
+
+def page(rows: list[Row], note: str = "", title: str = "Results") -> str:
+    """The Markdown text."""
+    parts = [f"# {title}\n", "Generated from result rows by `asrcompress report`; do not edit by hand.\n"]
+    if note:
+        parts.append(f"**{note}**\n")
+    for name in table.test_sets(rows):
+        parts += [f"## {name}\n", test_set(rows, name), table.markdown(table.pivot(rows, name))]
+    parts += [READING, f"![Error rate against the size of the packed file]({PICTURE})\n",
+              f"All figures: [{SHEET}]({SHEET}).\n",
+              "## How to reproduce\n", commands(rows), "## Measured on\n", machine(rows)]
+    return "\n".join(parts)
+
+
+def test_set(rows: list[Row], name: str) -> str:
+    """One sentence on a test set: its words, and what the models were trained on."""
+    here = [row for row in rows if row["test_set"] == name]
+    words = sorted({row["words"] for row in here if row["words"] and row["wer"] is not None})
+    trained = sorted({row["train_set"] for row in here if row["train_set"]})
+    said = [f"{' or '.join(f'{count:,}' for count in words)} words"] if words else []
+    said += [f"models trained on {' or '.join(trained)}"] if trained else []
+    return f"{'; '.join(said).capitalize()}.\n" if said else ""
+
+
+def commands(rows: list[Row]) -> str:
+    """The commands that made the rows, in their order, each once."""
+    found = list(dict.fromkeys(row["command"] for row in rows if row["command"]))
+    if not found:
+        return "The rows name no command.\n"
+    return "```sh\n" + "".join(f"{command}\n" for command in found) + "```\n"
+
+
+def machine(rows: list[Row]) -> str:
+    """CPU, threads, code and date."""
+    lines = []
+    for heading, key in (("CPU", "cpu"), ("threads", "threads"), ("code", "commit")):
+        found = list(dict.fromkeys(str(row[key]) for row in rows if row[key] is not None))
+        lines += [f"* {heading}: {', '.join(found)}\n"] if found else []
+    dates = sorted(row["date"] for row in rows if row["date"])
+    if dates:
+        lines.append(f"* date: {dates[0]}" + (f" to {dates[-1]}" if dates[-1] != dates[0] else "") + "\n")
+    return "".join(lines) or "The rows name no machine.\n"

@@ -1,0 +1,98 @@
+"""Result rows: one JSON object a line; every table, plot and RESULTS.md is made from them."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from asrcompress.errors import UserError
+from asrcompress.files import atomic, read_jsonl
+
+Row = dict[str, Any]
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "name model structure values bits when train_set test_set search runtime cpu command commit date note": (str,),
+    "parameters numbers packed_bytes dense_bytes device_bytes macs_per_second peak_rss_bytes": (int,),
+    "seed threads words sub ins del": (int,),
+    "size ratio rtf search_rtf wer ter p_better_than_dense": (int, float),
+    "train_seconds load_seconds acoustic_scale lm_scale": (int, float),
+    "ci95": (list,),
+}
+KEYS = {key: kinds for names, kinds in _KINDS.items() for key in names.split()}  # every key, and what it may hold
+REQUIRED = ("name", "test_set", "search")
+IDENTITY = ("name", "structure", "values", "bits", "when", "size", "seed", "test_set", "search", "runtime")
+
+
+def check(row: Any, where: str) -> Row:
+    """`row` with its keys in order and null where it says nothing; UserError("<where>: ...") where it is not a row."""
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: a result row is a JSON object, this is {json.dumps(row)[:40]}; remove the line")
+    for key, value in row.items():
+        if key not in KEYS:
+            near = get_close_matches(key, KEYS, 1)
+            raise UserError(f"{where}: unknown key '{key}'" + (f", did you mean '{near[0]}'?" if near else
+                                                               f"; the keys are {', '.join(KEYS)}"))
+        if value is not None and (not isinstance(value, KEYS[key]) or isinstance(value, bool)):
+            wanted = " or ".join(kind.__name__ for kind in KEYS[key])
+            raise UserError(f"{where}: {key} is {json.dumps(value)[:40]}, expected {wanted}; correct it")
+    missing = [key for key in REQUIRED if not row.get(key)]
+    if missing:
+        raise UserError(f"{where}: the row has no {', '.join(missing)}; add {'it' if len(missing) == 1 else 'them'}")
+    if row.get("ci95") and not (len(row["ci95"]) == 2 and all(isinstance(bound, int | float) for bound in row["ci95"])):
+        raise UserError(f"{where}: ci95 is {json.dumps(row['ci95'])[:40]}, expected two numbers; correct it")
+    return {key: row.get(key) for key in KEYS}
+
+
+def identity(row: Row) -> tuple[Any, ...]:
+    """What makes two rows the same row."""
+    return tuple(row.get(key) for key in IDENTITY)
+
+
+def read(path: Path | str) -> list[Row]:
+    """The rows of a file, [] where there is none. UserError names the file and the line that is wrong."""
+    return [check(row, f"{path}, line {number}") for number, row in enumerate(read_jsonl(path), 1)]
+
+
+def merge(rows: Iterable[Row], more: Iterable[Row]) -> list[Row]:
+    """Rows in the order of first appearance; where two are the same row, the later one's content stands."""
+    return list({identity(row): row for row in [*rows, *more]}.values())
+
+
+def put(path: Path | str, row: Row) -> Row:
+    """Add `row` to the file, in the place of the same row where there is one; safe beside other writers."""
+    path, row = Path(path), check(row, f"the row for {path}")
+    with _locked(path.parent):
+        rows = merge(read(path), [row])
+        with atomic(path) as temporary:
+            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return row
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, which leaves no lock file behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def parse(pairs: Iterable[str]) -> Row:
+    """`key=value` arguments as a row: numbers where the key holds numbers, `null` or nothing after `=` for unknown."""
+    row: Row = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"--row {pair}: expected key=value")
+        try:
+            row[key] = None if value in ("", "null") else value if str in KEYS.get(key, (str,)) else json.loads(value)
+        except json.JSONDecodeError:
+            raise UserError(f"--row {pair}: {key} holds a number, '{value}' is none") from None
+    return row

@@ -1,0 +1,130 @@
+"""Rows as a table: one line per model and compression level, one group of columns per search."""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from asrcompress.report.rows import Row
+
+LINE = ("name", "model", "structure", "values", "bits", "when", "size", "seed", "runtime")  # what makes a line
+SEARCHES = ("greedy", "tgsmall", "tglarge")  # in this order, any others after them
+VARYING = ("model", "values", "bits", "seed", "runtime")  # columns worth their place only where lines differ
+LEFT = {"name", "model", "structure", "values", "bits", "when", "runtime"}  # columns of words; the others are numbers
+
+
+@dataclass
+class Cell:
+    """One error rate in percent, its 95 % interval, and the probability of being better than dense."""
+
+    rate: float
+    ci95: list[float] | None
+    p: float | None
+
+    def text(self) -> str:
+        out = f"{self.rate:.1f}"
+        if self.ci95:
+            out += f" [{self.ci95[0]:.1f}, {self.ci95[1]:.1f}]"
+        return out if self.p is None else f"{out} p={self.p:.2f}"
+
+
+@dataclass
+class Line:
+    """One model at one compression level: what is known of it, and a cell per (rate, search)."""
+
+    facts: Row
+    cells: dict[tuple[str, str], Cell]
+
+    def is_dense(self) -> bool:
+        """The dense reference itself, which every level starts from."""
+        return self.facts["structure"] == "dense" and self.facts["when"] in (None, "none")
+
+    def is_control(self) -> bool:
+        """A smaller dense model, trained from scratch."""
+        return self.facts["structure"] == "dense" and self.facts["when"] == "scratch"
+
+
+def test_sets(rows: list[Row]) -> list[str]:
+    return list(dict.fromkeys(row["test_set"] for row in rows))
+
+
+def pivot(rows: list[Row], test_set: str) -> list[Line]:
+    """The lines of one test set: the dense reference first, then by falling size of the packed file."""
+    lines: dict[tuple[Any, ...], Line] = {}
+    for row in (row for row in rows if row["test_set"] == test_set):
+        line = lines.setdefault(tuple(row[key] for key in LINE), Line({}, {}))
+        for key, value in row.items():
+            line.facts[key] = value if line.facts.get(key) is None else line.facts[key]
+        for rate in ("wer", "ter"):
+            if row[rate] is not None:
+                line.cells[rate, row["search"]] = Cell(row[rate], row["ci95"], row["p_better_than_dense"])
+    return sorted(lines.values(), key=lambda line: (not line.is_dense(), -(line.facts["packed_bytes"] or 0)))
+
+
+def rates(lines: list[Line]) -> list[tuple[str, str]]:
+    """The (rate, search) columns: token error rates first, then the searches from the weakest to the strongest."""
+    def strength(column: tuple[str, str]) -> tuple[bool, int, str]:
+        rate, search = column
+        return rate == "wer", SEARCHES.index(search) if search in SEARCHES else len(SEARCHES), search
+
+    return sorted({column for line in lines for column in line.cells}, key=strength)
+
+
+FACTS: dict[str, tuple[str, Callable[[Any], str]]] = {  # row key -> heading, and how its value is written
+    "name": ("name", str), "model": ("model", str), "structure": ("structure", str), "values": ("values", str),
+    "bits": ("bits", str), "when": ("when", str), "seed": ("seed", str), "runtime": ("runtime", str),
+    "parameters": ("parameters (M)", lambda n: f"{n / 1e6:.2f}"), "packed_bytes": ("MB", lambda n: f"{n / 1e6:.2f}"),
+    "ratio": ("ratio", lambda x: f"{x:.2f}"), "macs_per_second": ("MMAC/s", lambda n: f"{n / 1e6:.0f}"),
+    "rtf": ("RTF", lambda x: f"{x:.4f}"),
+}
+
+
+def table(lines: list[Line]) -> list[list[str]]:
+    """Headings and lines, as text."""
+    varying = {key for key in VARYING if len({line.facts[key] for line in lines}) > 1}
+    keys = [key for key in FACTS if key not in VARYING or key in varying]
+    keys = [key for key in keys if key != "rtf" or any(line.facts[key] is not None for line in lines)]
+    columns = rates(lines)
+    out = [[FACTS[key][0] for key in keys] + [f"{rate.upper()} % {search}" for rate, search in columns]]
+    for line in lines:
+        facts = ["" if line.facts[key] is None else FACTS[key][1](line.facts[key]) for key in keys]
+        out.append(facts + [line.cells[column].text() if column in line.cells else "" for column in columns])
+    return out
+
+
+def markdown(lines: list[Line]) -> str:
+    """A Markdown table, numbers to the right."""
+    head, *body = ([cell.replace("|", "\\|") for cell in cells] for cells in table(lines))
+    rule = [":--" if heading in LEFT else "--:" for heading in head]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, rule, *body])
+
+
+def to_csv(rows: list[Row]) -> str:
+    """Every test set in one CSV, in full precision: a rate, its interval and p are four columns."""
+    lines = [line for test_set in test_sets(rows) for line in pivot(rows, test_set)]
+    measured = ("parameters", "numbers", "packed_bytes", "ratio", "macs_per_second", "rtf", "peak_rss_bytes")
+    facts = ["test_set", *LINE, *measured]
+    columns = rates(lines)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    parts_of = ("", "_low", "_high", "_p")
+    writer.writerow(facts + [f"{search}_{rate}{part}" for rate, search in columns for part in parts_of])
+    for line in lines:
+        cells = [line.cells.get(column) for column in columns]
+        parts = [[cell.rate, *(cell.ci95 or (None, None)), cell.p] if cell else [None] * 4 for cell in cells]
+        writer.writerow([line.facts[key] for key in facts] + [value for part in parts for value in part])
+    return stream.getvalue()
+
+
+def rich_table(lines: list[Line], title: str) -> Any:
+    """The same for a terminal: the dense reference in bold, the controls in italics."""
+    from rich.table import Table
+
+    head, *body = table(lines)
+    out = Table(title=title, title_justify="left")
+    for heading in head:
+        out.add_column(heading, justify="left" if heading in LEFT else "right", overflow="fold")
+    for line, cells in zip(lines, body, strict=True):
+        out.add_row(*cells, style="bold" if line.is_dense() else "italic" if line.is_control() else None)
+    return out

@@ -1,0 +1,42 @@
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asrcompress.measure import machine
+
+
+def test_cpu_has_a_name() -> None:
+    assert machine.cpu()
+
+
+def test_commit_outside_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise subprocess.CalledProcessError(128, "git")
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert machine.commit() is None
+
+
+def test_commit_marks_changed_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "asrcompress"
+    (package / "measure").mkdir(parents=True)
+    (package / "code.py").write_text("")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.com"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *arguments], check=True)
+    monkeypatch.setattr(machine, "__file__", str(package / "measure" / "machine.py"))
+    commit = machine.commit()
+    assert commit and len(commit) == 10
+    (tmp_path / "results.jsonl").write_text("")  # a result is not code
+    assert machine.commit() == commit
+    (package / "code.py").write_text("changed")
+    assert machine.commit() == f"{commit}+"
+
+
+def test_peak_rss_against_getrusage() -> None:
+    """getrusage also counts what the parent held before exec, so it is the upper bound."""
+    now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    assert 5e6 < machine.peak_rss() <= now * 1.1

@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from asrcompress.cli import main
+from asrcompress.report import results_md
+
+ROW = {"name": "dense", "structure": "dense", "when": "none", "packed_bytes": 40_000_000, "wer": 30.0, "words": 5093,
+       "ci95": [29.0, 31.0], "test_set": "dev-clean-2", "search": "tgsmall", "train_set": "train-clean-5",
+       "command": "./run.sh --stage 4", "cpu": "Some CPU", "threads": 1, "commit": "abc123", "date": "2026-01-02"}
+NOTE = "dev-clean-2 is a stand-in for mini LibriSpeech"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    large = {**ROW, "search": "tglarge", "wer": 25.0, "date": "2026-01-03"}
+    rows = [ROW, large, {**ROW, "test_set": "other", "words": 7}]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "results.jsonl"
+
+
+def test_command_writes_the_three_files_and_prints_the_table(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = results.parent / "out"
+    assert main(["report", "--rows", str(results), "--out", str(out), "--note", NOTE, "--title", "Mini"]) == 0
+    assert {path.name for path in out.iterdir()} == {results_md.PAGE, results_md.SHEET, results_md.PICTURE}
+    page = (out / "RESULTS.md").read_text()
+    for part in ("# Mini\n", f"**{NOTE}**", "## dev-clean-2\n\n5,093 words; models trained on train-clean-5.",
+                 "| dense | dense | none |", "30.0 [29.0, 31.0]", "(wer_vs_bytes.png)",
+                 "```sh\n./run.sh --stage 4\n```", "* CPU: Some CPU", "* threads: 1",
+                 "* code: abc123", "* date: 2026-01-02 to 2026-01-03"):
+        assert part in page
+    printed = capsys.readouterr().out
+    assert "WER % tglarge" in printed and "30.0 [29.0, 31.0]" in printed and NOTE in printed
+
+
+def test_the_same_rows_make_the_same_page(results: Path) -> None:
+    for name in ("one", "two"):
+        main(["report", "--rows", str(results), "--out", str(results.parent / name)])
+    for file in (results_md.PAGE, results_md.SHEET, results_md.PICTURE):
+        assert (results.parent / "one" / file).read_bytes() == (results.parent / "two" / file).read_bytes()
+
+
+def test_errors_leave_nothing_behind(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = results.parent / "out"
+    assert main(["report", "--rows", str(results), "--out", str(out), "--search", "huge"]) == 1
+    assert "no row has an error rate for the search 'huge'" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
+    assert main(["report", "--rows", str(results.parent / "none"), "--out", str(out)]) == 1
+    assert "does not exist" in capsys.readouterr().err
+    results.write_text("")
+    assert main(["report", "--rows", str(results), "--out", str(out)]) == 1
+    assert "no result rows" in capsys.readouterr().err

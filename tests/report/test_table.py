@@ -1,0 +1,63 @@
+import csv
+import io
+from typing import Any
+
+from asrcompress.report import rows, table
+
+
+def row(name: str, structure: str, when: str, size: int, wer: float, **more: Any) -> rows.Row:
+    return rows.check({"name": name, "structure": structure, "when": when, "packed_bytes": size, "wer": wer,
+                       "test_set": "dev", "search": "tgsmall", "ci95": [wer - 1, wer + 1], "parameters": size // 4,
+                       "macs_per_second": 24_600_000, "ratio": 40_000_000 / size, **more}, "here")
+
+
+ROWS = [
+    row("svd-0.25", "svd", "after", 10_000_000, 31.26, p_better_than_dense=0.034),
+    row("dense", "dense", "none", 40_000_000, 30.0),
+    row("dense", "dense", "none", 40_000_000, 25.0, search="tglarge"),
+    row("dense", "dense", "none", 40_000_000, 0.0, search="greedy") | {"wer": None, "ter": 16.0, "ci95": None},
+    row("small", "dense", "scratch", 10_000_000, 33.0),
+    row("dense", "dense", "none", 40_000_000, 50.0, test_set="other"),
+]
+
+
+def test_one_line_per_level_with_the_dense_model_first() -> None:
+    lines = table.pivot(ROWS, "dev")
+    assert [line.facts["name"] for line in lines] == ["dense", "svd-0.25", "small"]
+    assert [line.is_dense() for line in lines] == [True, False, False]
+    assert [line.is_control() for line in lines] == [False, False, True]
+    assert table.rates(lines) == [("ter", "greedy"), ("wer", "tgsmall"), ("wer", "tglarge")]
+    assert table.test_sets(ROWS) == ["dev", "other"]
+
+
+def test_cells() -> None:
+    head, *body = table.table(table.pivot(ROWS, "dev"))
+    assert head == ["name", "structure", "when", "parameters (M)", "MB", "ratio", "MMAC/s", "TER % greedy",
+                    "WER % tgsmall", "WER % tglarge"]
+    assert body[0] == ["dense", "dense", "none", "10.00", "40.00", "1.00", "25", "16.0", "30.0 [29.0, 31.0]",
+                       "25.0 [24.0, 26.0]"]
+    assert body[1][4:] == ["10.00", "4.00", "25", "", "31.3 [30.3, 32.3] p=0.03", ""]
+
+
+def test_columns_appear_where_lines_differ() -> None:
+    int8 = row("svd-0.25-int8", "svd", "after", 3_000_000, 31.0, values="int8")
+    assert "values" in table.table(table.pivot([*ROWS, int8], "dev"))[0]
+    seeds = [row("dense", "dense", "none", 40_000_000, 30.0 + seed, seed=seed) for seed in (0, 1)]
+    assert [line[3] for line in table.table(table.pivot(seeds, "dev"))] == ["seed", "0", "1"]
+
+
+def test_markdown_parses_back() -> None:
+    lines = table.pivot(ROWS, "dev")
+    written = [line.strip("|").split("|") for line in table.markdown(lines).splitlines()]
+    cells = [[cell.strip() for cell in line] for line in written]
+    assert [cells[0], *cells[2:]] == table.table(lines)
+    assert all(set(cell) <= set(":-") for cell in cells[1])
+
+
+def test_csv_parses_back_in_full_precision() -> None:
+    read = list(csv.DictReader(io.StringIO(table.to_csv(ROWS))))
+    assert [(line["test_set"], line["name"]) for line in read] == [
+        ("dev", "dense"), ("dev", "svd-0.25"), ("dev", "small"), ("other", "dense")]
+    svd = read[1]
+    assert (svd["tgsmall_wer"], svd["tgsmall_wer_low"], svd["tgsmall_wer_p"]) == ("31.26", "30.26", "0.034")
+    assert (svd["tglarge_wer"], svd["packed_bytes"], read[0]["greedy_ter"]) == ("", "10000000", "16.0")
