@@ -1,0 +1,44 @@
+"""Sentences from a context-free grammar that is a text file: lines `slot: words <slot> words | words`."""
+
+import random
+import re
+from pathlib import Path
+
+from asrcompress.errors import UserError
+from asrcompress.files import existing
+
+Grammar = dict[str, list[list[str]]]
+_SLOT = re.compile(r"<(\w+)>")
+
+
+def read(path: Path | str) -> Grammar:
+    """Slot -> its alternatives, each a list of words and `<slot>`s. Several lines of one slot add up.
+
+    UserError for a line without a colon, for a slot that no line defines, and where `sentence` is missing.
+    """
+    grammar: Grammar = {}
+    for number, line in enumerate(existing(path, "grammar").read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        slot, colon, alternatives = line.partition(":")
+        if not colon:
+            raise UserError(f"{path}, line {number} has no colon; a line of a grammar is 'slot: words | words'")
+        grammar.setdefault(slot.strip(), []).extend(part.split() for part in alternatives.split("|"))
+    used = {slot for parts in grammar.values() for part in parts for slot in _SLOT.findall(" ".join(part))}
+    for slot in sorted({"sentence", *used} - set(grammar)):
+        raise UserError(f"{path} does not say what <{slot}> is; add a line '{slot}: ...'")
+    return grammar
+
+
+def words(grammar: Grammar) -> set[str]:
+    """Every word that a sentence may have, in upper case."""
+    return {token.upper() for parts in grammar.values() for part in parts for token in part if not _SLOT.match(token)}
+
+
+def draw(grammar: Grammar, rng: random.Random, slot: str = "sentence") -> list[str]:
+    """The words, in upper case, of a random expansion of `slot`: every alternative is as likely as the others."""
+    sentence: list[str] = []
+    for token in rng.choice(grammar[slot]):
+        inner = _SLOT.fullmatch(token)
+        sentence += draw(grammar, rng, inner[1]) if inner else [token.upper()]
+    return sentence
