@@ -31,7 +31,7 @@ once() {
 train() {  # NAME, then options of asrcompress train
   local name=$1 sets=${train_sets% }
   shift
-  run train --data $data --lang $lang --out "exp/$name" "train_sets=[${sets// /,}]" "seed=$seed" "$@"
+  run train --data "$data" --lang "$lang" --out "exp/$name" "train_sets=[${sets// /,}]" "seed=$seed" "$@"
   run packed save --model "exp/$name/model.safetensors" --out "exp/$name/model.packed"
 }
 
@@ -39,7 +39,7 @@ train() {  # NAME, then options of asrcompress train
 describe() {
   local name=$1
   shift
-  printf '%s\n' "name=$name" values=float32 bits=raw "seed=$seed" "train_set=${train_sets% }" "command=$command" \
+  printf '%s\n' "name=$name" "model=$model" values=float32 bits=raw "seed=$seed" "train_set=${train_sets% }" "command=$command" \
     "train_seconds=$(json "exp/$name/train.json" train_seconds)" "$@" > "exp/$name/row"
 }
 
@@ -47,8 +47,9 @@ json() { "$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.
 
 train_scratch() {  # NAME MODEL
   if [ ! -f "exp/$1/.done" ]; then
-    train "$1" "model=$2" "training.epochs=$epochs"
-    describe "$1" structure=dense "when=$([ "$1" = dense ] && echo none || echo scratch)" size=1.0
+    train "$1" "model=$2" "criterion=$criterion" "training.epochs=$epochs"
+    grep -q bottleneck "$repo_root/conf/model/$2.yaml" && structure=semi-orthogonal || structure=dense
+    describe "$1" "structure=$structure" "when=$([ "$1" = dense ] && echo none || echo scratch)" size=1.0
     touch "exp/$1/.done"
   fi
 }
@@ -57,7 +58,7 @@ compress_finetune() {  # METHOD SIZE
   local name=$1-$2
   if [ ! -f "exp/$name/.done" ]; then
     run compress --model exp/dense/model.safetensors --out "exp/$name/init.safetensors" "structure=$1" "budget.size=$2"
-    train "$name" --init "exp/$name/init.safetensors" training=finetune "training.epochs=$finetune_epochs"
+    train "$name" --init "exp/$name/init.safetensors" training=finetune "criterion=$criterion" "training.epochs=$finetune_epochs"
     describe "$name" "structure=$1" when=after "size=$2"
     touch "exp/$name/.done"
   fi
@@ -66,17 +67,17 @@ compress_finetune() {  # METHOD SIZE
 # The acoustic scale is chosen once, for the dense model, on held-out speakers of the training data.
 choose_scale() {
   local sweep=exp/dense/decode/dev
-  if [ ! -f $sweep/.done ]; then
-    run posteriors --model exp/dense/model.packed --data $data --set dev --out $sweep/posteriors
-    search $sweep/posteriors "$scales" $sweep/sweep
-    run score --ref $data/dev.text --sweep $sweep/sweep --out $sweep/best.json
-    touch $sweep/.done
+  if [ ! -f "$sweep/.done" ]; then
+    run posteriors --model exp/dense/model.packed --data "$data" --set dev --out "$sweep/posteriors"
+    search "$sweep/posteriors" "$scales" "$sweep/sweep"
+    run score --ref "$data/dev.text" --sweep "$sweep/sweep" --out "$sweep/best.json"
+    touch "$sweep/.done"
   fi
-  json $sweep/best.json acoustic_scale
+  json "$sweep/best.json" acoustic_scale
 }
 
 search() {  # ARCHIVE SCALES OUT [OPTIONS]
-  "$K2_PYTHON" -m asrcompress.cli search --archive "$1" --graph $graph/HLG.npz --words $lang/words.txt \
+  "$K2_PYTHON" -m asrcompress.cli search --archive "$1" --graph "$graph/HLG.npz" --words "$lang/words.txt" \
     --acoustic-scale "$2" --nj "$nj" --out "${@:3}"
 }
 
@@ -88,14 +89,14 @@ decode_model() {  # NAME: every test set, every search, a row for each
   for set in $test_sets; do
     folder=exp/$name/decode/$set
     [ ! -f "$folder/.done" ] || continue
-    run posteriors --model "exp/$name/model.packed" --data $data --set "$set" --out "$folder/posteriors"
-    run greedy --archive "$folder/posteriors" --lang $lang --ref "$data/$set.text" --out "$folder/greedy"
+    run posteriors --model "exp/$name/model.packed" --data "$data" --set "$set" --out "$folder/posteriors"
+    run greedy --archive "$folder/posteriors" --lang "$lang" --ref "$data/$set.text" --out "$folder/greedy"
     score "$name" "$set" greedy --ref "$folder/greedy/ref.tokens.txt" --hyp "$folder/greedy/tokens.txt" --unit token
     [ ! -f "$folder/greedy/hyp.txt" ] || score "$name" "$set" greedy --ref "$data/$set.text" --hyp "$folder/greedy/hyp.txt"
     search "$folder/posteriors" "$scale" "$folder/tgsmall/hyp.txt"
     score "$name" "$set" tgsmall --ref "$data/$set.text" --hyp "$folder/tgsmall/hyp.txt"
     if [ -n "$large" ]; then
-      search "$folder/posteriors" "$scale" "$folder/tglarge/hyp.txt" --rescore $graph/G.npz
+      search "$folder/posteriors" "$scale" "$folder/tglarge/hyp.txt" --rescore "$graph/G.npz"
       score "$name" "$set" tglarge --ref "$data/$set.text" --hyp "$folder/tglarge/hyp.txt"
     fi
     rm "$folder/posteriors"

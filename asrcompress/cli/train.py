@@ -1,7 +1,7 @@
 """Train an acoustic model, or fine-tune a compressed one.
 
 Options of the model and of the training are Hydra overrides of conf/train.yaml:
-    asrcompress train --data data --lang data/lang_phone --out exp/dense model=tdnn training=ctc training.epochs=20
+    asrcompress train --data data --lang data/lang_phone --out exp/dense model=tdnn criterion=lfmmi training.epochs=20
 Run again, it goes on from its last checkpoint.
 """
 
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lang", type=Path, required=True)
     parser.add_argument("--init", type=Path, help="model file to start from, e.g. a compressed one; its own config counts")
     parser.add_argument("--out", type=Path, required=True, help="gets model.safetensors, train.json, checkpoints/, tensorboard/")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides: model=tdnnf training=lfmmi train_sets=[a,b] seed=1 ...")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides: model=tdnnf criterion=lfmmi train_sets=[a,b] seed=1 ...")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(config["seed"])
     model = compression.load(args.init) if args.init else models.build({**config["model"], "vocab": len(symbols)})
     transcripts = {cut.recording_id: encode(cut.supervisions[0].text) for cut in train}
-    criterion = criteria.build(**training["criterion"], vocab=len(symbols), targets=transcripts.values())
+    criterion = criteria.build(**config["criterion"], vocab=len(symbols), targets=transcripts.values())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{args.out}: {parameters / 1e6:.2f} M parameters, {len(train)} cuts", flush=True)
     models.save(args.out / "model.safetensors", fit(model, criterion, train, dev, encode, training, args.out))

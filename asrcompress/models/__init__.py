@@ -6,19 +6,19 @@
 
 import importlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from asrcompress.errors import UserError
+from asrcompress.models.base import AcousticModel
 from asrcompress.models.conv import conv1d
 from asrcompress.models.file import read, save
 
 FAMILIES = {"tdnn": "TDNN"}
-__all__ = ["build", "conv1d", "load", "read", "save"]
+__all__ = ["AcousticModel", "build", "conv1d", "load", "read", "save"]
 
 
-def build(config: Mapping[str, Any]) -> nn.Module:
+def build(config: Mapping[str, Any]) -> AcousticModel:
     """The model of a config: `model` names the family, the other keys are that family's own."""
     family = config.get("model")
     if family not in FAMILIES:
@@ -29,11 +29,14 @@ def build(config: Mapping[str, Any]) -> nn.Module:
         raise UserError(f"the config of model '{family}' is not complete or has an unknown key: {error}") from None
 
 
-def load(path: str) -> nn.Module:
+def load(path: Path | str) -> AcousticModel:
     """The model of a file without compressed layers, in eval mode. `asrcompress.compression.load` takes any file."""
     config, tensors = read(path)
     if config.get("layers"):
         raise UserError(f"{path} holds compressed layers; load it with asrcompress.compression.load")
     model = build(config)
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not hold the tensors that its config asks for ({error}); make it again") from None
     return model.eval()

@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from safetensors.torch import save as serialise
+from torch import Tensor
 
 from asrcompress.errors import UserError
 from asrcompress.files import atomic, existing
+from asrcompress.models.base import AcousticModel
 
 
-def save(path: Path | str, model: nn.Module) -> None:
+def save(path: Path | str, model: AcousticModel) -> None:
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, {"config": json.dumps(model.config)})
+        temporary.write_bytes(serialise(tensors, {"config": json.dumps(model.config)}))
 
 
 def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:

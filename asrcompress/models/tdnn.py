@@ -4,6 +4,7 @@ Peddinti, Povey and Khudanpur, "A time delay neural network architecture ...", I
 "Semi-orthogonal low-rank matrix factorization for deep neural networks", Interspeech 2018.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from asrcompress.errors import UserError
+from asrcompress.models.base import AcousticModel
 from asrcompress.models.conv import BatchNorm1d, Conv1d
 
 
@@ -36,9 +38,13 @@ class Layer(nn.Module):
     def __init__(self, inputs: int, outputs: int, taps: int, stride: int = 1, dilation: int = 1, *, bottleneck: int = 0,
                  pnorm: int = 0, dropout: float = 0.0, bypass: float = 0.0, folded: bool = False) -> None:
         super().__init__()
+        if pnorm and outputs % pnorm:
+            raise UserError(f"model: p-norm groups of {pnorm} do not divide dim {outputs}; choose a multiple")
         if bottleneck:
+            if stride > 1:
+                raise UserError("model: a layer with a bottleneck cannot have a stride; put the stride in a plain layer")
             halves = 2 if taps > 1 else 1
-            self.linear = Conv1d(inputs, bottleneck, halves, padding=dilation * (halves - 1), dilation=dilation, bias=False)
+            self.linear: nn.Module = Conv1d(inputs, bottleneck, halves, padding=dilation * (halves - 1), dilation=dilation, bias=False)
             self.conv = Conv1d(bottleneck, outputs, halves, dilation=dilation, bias=folded)
         else:
             self.linear = nn.Identity()
@@ -55,7 +61,7 @@ class Layer(nn.Module):
         return torch.add(y, x, alpha=self.bypass) if self.bypass else y
 
 
-class TDNN(nn.Module):
+class TDNN(AcousticModel):
     """x (N, T, features), x_lens (N,) -> log_probs (N, T', vocab), lengths (N,), with T' = ceil(T / subsampling).
 
     `stack` is a list of {dim, taps, stride, dilation, repeat, bottleneck, pnorm} (dim and taps are required). Each
@@ -76,7 +82,7 @@ class TDNN(nn.Module):
                 self.layers.append(layer)
                 channels = row["dim"] // (row.get("pnorm") or 1)
         self.strides = [row.get("stride", 1) for row in config["stack"] for _ in range(row.get("repeat", 1))]
-        self.subsampling = int(torch.tensor(self.strides).prod())
+        self.subsampling = math.prod(self.strides)
         self.prefinal = nn.Linear(channels, config["prefinal"], bias=False) if config.get("prefinal") else nn.Identity()
         self.output = nn.Linear(config.get("prefinal") or channels, config["vocab"])
 
@@ -93,13 +99,11 @@ class TDNN(nn.Module):
         return logits.float().log_softmax(-1), lens
 
     def batchnorm_pairs(self) -> Iterator[tuple[str, str]]:
-        """Paths of every affine map that a BatchNorm directly follows, and of that BatchNorm."""
         for i, layer in enumerate(self.layers):
             if isinstance(layer.batchnorm, BatchNorm1d):
                 yield f"layers.{i}.conv", f"layers.{i}.batchnorm"
 
     def semi_orthogonal(self) -> Iterator[nn.Conv1d]:
-        """The linear halves of the factored layers, which training keeps semi-orthogonal."""
         for layer in self.layers:
             if isinstance(layer.linear, nn.Conv1d):
                 yield layer.linear

@@ -1,9 +1,9 @@
 """Training criteria by name.
 
-Each is a module called as criterion(log_probs, lengths, targets, target_lengths), with log_probs (N, T, V) a log-softmax
-with the blank at 0, lengths (N,) in frames, targets (N, U) padded, target_lengths (N,). It returns a dict: `loss` (the mean
-per frame over the utterances that count), `frames` (how many those are), `unaligned` (utterances with fewer frames than
-their target needs, which do not count).
+Each is a module called as criterion(log_probs, lengths, targets, target_lengths), with log_probs (N, T, V) a log-
+softmax with the blank at 0, lengths (N,) in frames, targets (N, U) padded, target_lengths (N,). It returns a dict:
+`loss` (the mean per frame over the utterances that count), `frames` (how many those are), `unaligned` (utterances
+with fewer frames than their target needs, which do not count).
 """
 
 import inspect

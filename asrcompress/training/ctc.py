@@ -43,11 +43,11 @@ def mean_per_frame(losses: Tensor, lengths: Tensor, counted: Tensor) -> dict[str
 class CTC(nn.Module):
     """CTC loss, the mean per frame.
 
-    With `prior_scale` > 0 each frame's log posteriors lose prior_scale * log prior before the alignments are summed; the
-    prior is a running mean of the network's own posteriors (share `prior_decay` kept at a step), so that alignments use the
-    blank less. They are not renormalised after that: the network would learn the prior back, and be the peakier for it.
-    The loss then has another zero, and may be negative. Huang et al., "Less peaky and more accurate CTC forced alignment
-    by label priors", ICASSP 2024.
+    With `prior_scale` > 0 each frame's log posteriors lose prior_scale * log prior before the alignments are summed;
+    the prior is a running mean of the network's own posteriors (share `prior_decay` kept at a step), so that
+    alignments use the blank less. They are not renormalised after that: the network would learn the prior back, and
+    be the peakier for it. The loss then has another zero, and may be negative. Huang et al., "Less peaky and more
+    accurate CTC forced alignment by label priors", ICASSP 2024.
     """
 
     prior: Tensor

@@ -1,13 +1,13 @@
 """Lattice-free MMI with the CTC topology and a trigram phone LM: exact, dense, and without a graph library.
 
-The denominator sums over every phone sequence and each of its CTC alignments. Its state is (previous phone a, phone b) x
-(on, blank): on b, or on the blank after b. With x(k) = exp(score of token k) a frame does
+The denominator sums over every phone sequence and each of its CTC alignments. Its state is (previous phone a, phone
+b) x (on, blank): on b, or on the blank after b. With x(k) = exp(score of token k) a frame does
 
     on'[b, c]    = x(c) (on[b, c] + sum_a (blank[a, b] + [b != c] on[a, b]) P(c|a, b))
     blank'[a, b] = x(0) (on[a, b] + blank[a, b])
 
-where the sum over a is, for each b, a matrix product (N, a) x (a, c). Index 0 stands for the sentence start (as a, b) and
-its end (as c), as in phone_lm. States are laid out (b, N, a).
+where the sum over a is, for each b, a matrix product (N, a) x (a, c). Index 0 stands for the sentence start (as a, b)
+and its end (as c), as in phone_lm. States are laid out (b, N, a).
 
 Probabilities are not logarithms here: a frame is rescaled instead. That is safe because every state can emit every
 label sequence: what follows it differs from the best continuation by three LM probabilities at most, so no state that
@@ -146,9 +146,9 @@ class LogZ(torch.autograd.Function):
 class LFMMI(nn.Module):
     """LF-MMI loss, the mean per frame of log Z - log(P(reference) x its CTC score): never negative.
 
-    lm: a phone_lm trigram (V, V, V), or the file that holds one; acoustic_scale multiplies the log posteriors; ctc_weight
-    adds that much CTC, against overfitting. UserError for more than 128 tokens. Povey et al., "Purely sequence-trained
-    neural networks for ASR based on lattice-free MMI", Interspeech 2016.
+    lm: a phone_lm trigram (V, V, V), or the file that holds one; acoustic_scale multiplies the log posteriors;
+    ctc_weight adds that much CTC, against overfitting. UserError for more than 128 tokens. Povey et al., "Purely
+    sequence-trained neural networks for ASR based on lattice-free MMI", Interspeech 2016.
     """
 
     lm: Tensor
@@ -164,7 +164,7 @@ class LFMMI(nn.Module):
         """loss, its parts mmi and ctc, frames, unaligned; arguments as in CTC."""
         tokens = log_probs.shape[2]
         if tokens != len(self.lm):
-            raise UserError(f"the phone LM has {len(self.lm)} tokens and the model {tokens}; make both from one lang folder")
+            raise UserError(f"the phone LM has {len(self.lm)} tokens and the model {tokens}; make both from one lang")
         batch = (lengths, targets, target_lengths)
         scores = log_probs.masked_fill(~valid_frames(log_probs, lengths)[..., None], 0.0)
         counted = alignable(*batch).to(scores.device)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from asrcompress.data.batches import Batch, hash_seed
 from asrcompress.lang.tokens import collapse
+from asrcompress.models.base import AcousticModel
+from asrcompress.training.ctc import CTC
 from asrcompress.training.semi_orthogonal import constrain
 
 
@@ -28,9 +30,10 @@ class AcousticModule(LightningModule):
     Each step is seeded by (seed, epoch, batch): a run that goes on from a checkpoint repeats what it would have done.
     """
 
-    def __init__(self, model: nn.Module, criterion: nn.Module, config: dict[str, Any], total_seconds: float) -> None:
+    def __init__(self, model: AcousticModel, criterion: nn.Module, config: dict[str, Any], total_seconds: float) -> None:
         super().__init__()
         self.model, self.criterion, self.config, self.total_seconds = model, criterion, config, total_seconds
+        self.ctc = CTC(model.config["vocab"])
         self.seconds = 0.0
         self.unaligned = 0
 
@@ -52,26 +55,29 @@ class AcousticModule(LightningModule):
         rate = learning_rate(self.seconds / self.total_seconds, self.config["optimizer"]["lr"], self.config["warmup"])
         for group in optimizer.param_groups:  # type: ignore[union-attr]
             group["lr"] = rate
-        result = self._criterion(batch)
+        _, _, result = self._loss(batch)
         self.unaligned += int(result["unaligned"])
-        self.seconds += float(batch["x_lens"].sum()) / 100 * self.trainer.world_size
+        frames = self.trainer.strategy.reduce(batch["x_lens"].sum(), reduce_op="sum")  # of all ranks: one rate for all
+        self.seconds += float(frames) / 100
         self.log_dict({"loss": result["loss"], "lr": rate}, prog_bar=True, batch_size=len(batch["ids"]))
         return result["loss"]
 
-    def _criterion(self, batch: Batch) -> dict[str, Any]:
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
         log_probs, lens = self.model(batch["x"], batch["x_lens"])
         with torch.autocast(log_probs.device.type, enabled=False):
-            return self.criterion(log_probs, lens, batch["targets"], batch["target_lens"])
+            criterion = self.ctc if self.current_epoch < self.config["ctc_epochs"] else self.criterion
+            return log_probs, lens, criterion(log_probs, lens, batch["targets"], batch["target_lens"])
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, index: int) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """The constraint belongs to the step: lightning's hooks after it may come later than a checkpoint of the step."""
+        super().optimizer_step(*args, **kwargs)
         every = self.config["semi_orthogonal_every"]
-        if every and self.global_step % every == 0 and hasattr(self.model, "semi_orthogonal"):
+        if every and (self.global_step + 1) % every == 0:
             for layer in self.model.semi_orthogonal():
                 constrain(layer.weight)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        log_probs, lens = self.model(batch["x"], batch["x_lens"])
-        result = self.criterion(log_probs.float(), lens, batch["targets"], batch["target_lens"])
+        log_probs, lens, result = self._loss(batch)
         best = log_probs.argmax(-1).cpu()
         errors = tokens = 0
         for path, length, target, count in zip(best, lens, batch["targets"], batch["target_lens"], strict=True):
@@ -82,7 +88,7 @@ class AcousticModule(LightningModule):
         self.log("dev_ter", 100 * errors / max(1, tokens), batch_size=max(1, tokens), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["seconds"] = self.seconds
+        checkpoint["seconds"], checkpoint["unaligned"] = self.seconds, self.unaligned
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.seconds = checkpoint["seconds"]
+        self.seconds, self.unaligned = checkpoint["seconds"], checkpoint["unaligned"]

@@ -1,8 +1,8 @@
 """The trigram phone language model of LF-MMI, as one dense tensor.
 
 P[a, b, c] is the probability of c after a, b. Token 0, the CTC blank, is never a phone, so index 0 is free for the
-sentence boundary: as a context it is the start (P[0, 0] for the first phone, P[0, b] for the second), as a prediction it is
-the end.
+sentence boundary: as a context it is the start (P[0, 0] for the first phone, P[0, b] for the second), as a prediction
+it is the end.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,7 +41,7 @@ def count(sequences: Iterable[Sequence[int]], tokens: int) -> Tensor:
     empty = True
     for sequence in sequences:
         if not all(0 < token < tokens for token in sequence):
-            raise UserError(f"the phone LM knows tokens 1 to {tokens - 1}, not all of {list(sequence)[:20]}; use one lang folder")
+            raise UserError(f"tokens outside 1 to {tokens - 1}: {list(sequence)[:20]}; use one lang folder")
         ids = torch.tensor([0, 0, *sequence, 0])
         trigrams = (ids[:-2] * tokens + ids[1:-1]) * tokens + ids[2:]
         counts.index_add_(0, trigrams, torch.ones(len(trigrams), dtype=counts.dtype))
@@ -63,7 +63,7 @@ def score(lm: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
 
 def check_size(tokens: int) -> None:
     if tokens > MAX_TOKENS:
-        raise UserError(f"LF-MMI needs phone units (at most {MAX_TOKENS} tokens, not {tokens}); use --unit phone, or CTC")
+        raise UserError(f"LF-MMI needs phone units (at most {MAX_TOKENS} tokens, not {tokens}); use phones, or CTC")
 
 
 def save(path: Path | str, lm: Tensor) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lhotse import CutSet
 from torch import nn
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from asrcompress.data import batches
 from asrcompress.files import atomic
 from asrcompress.lang.lexicon import Encoder
+from asrcompress.models.base import AcousticModel
 from asrcompress.training.module import AcousticModule
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -53,29 +54,49 @@ class SpeechData(LightningDataModule):
 
 
 class Narrator(Callback):
-    """One line an epoch, and the speed of training in seconds of audio a second (validation not counted)."""
+    """One line an epoch, and the seconds that training took (validation not counted), over all runs that it took."""
 
     def __init__(self) -> None:
-        self.wall = self.audio = 0.0
+        self.wall = 0.0
+        self.metrics: dict[str, float] = {}
 
-    def state_dict(self) -> dict[str, float]:
-        return {"wall": self.wall, "audio": self.audio}
+    def state_dict(self) -> dict[str, Any]:
+        return {"wall": self.wall, "metrics": self.metrics}
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self.wall, self.audio = state["wall"], state["audio"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.wall, self.metrics = state["wall"], state["metrics"]
 
-    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.started, self.before = time.perf_counter(), module.seconds
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.lap = time.perf_counter()
 
-    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.wall += time.perf_counter() - self.started
-        self.audio += module.seconds - self.before
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        now = time.perf_counter()
+        self.wall, self.lap = self.wall + now - self.lap, now
 
     def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        self.metrics = metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         if trainer.is_global_zero:
             print(f"epoch {trainer.current_epoch}: loss {metrics['loss']:.4f}, dev loss {metrics['dev_loss']:.4f}, dev token "
-                  f"error {metrics['dev_ter']:.2f} %, {self.audio / self.wall:.0f} s of audio a second", flush=True)
+                  f"error {metrics['dev_ter']:.2f} %, {module.seconds / self.wall:.0f} s of audio a second", flush=True)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.lap = time.perf_counter()
+
+
+class Latest(Checkpoint):
+    """The checkpoint from which a run that was cut off goes on: after each epoch, and in an epoch every `steps` steps."""
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self.path, self.steps = path, steps
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        # After its last batch an epoch lacks its validation, which lightning would leave out when it goes on from there.
+        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if self.steps and trainer.global_step % self.steps == 0 and not last:
+            trainer.save_checkpoint(self.path)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        trainer.save_checkpoint(self.path)
 
 
 def average(paths: list[Path], model: nn.Module) -> None:
@@ -88,8 +109,8 @@ def average(paths: list[Path], model: nn.Module) -> None:
     model.load_state_dict(mean)
 
 
-def fit(model: nn.Module, criterion: nn.Module, train: CutSet, dev: CutSet, encode: Encoder, config: dict[str, Any],
-        out: Path) -> nn.Module:
+def fit(model: AcousticModel, criterion: nn.Module, train: CutSet, dev: CutSet, encode: Encoder, config: dict[str, Any],
+        out: Path) -> AcousticModel:
     """Train `model` as `conf/training/*.yaml` says and return it with averaged weights, in eval mode.
 
     Checkpoints go to `out/checkpoints` every epoch; a run that was cut off goes on from the last one.
@@ -102,25 +123,20 @@ def fit(model: nn.Module, criterion: nn.Module, train: CutSet, dev: CutSet, enco
     keep = ModelCheckpoint(
         folder, filename="{epoch:03d}", auto_insert_metric_name=False, save_top_k=average_of["count"],
         **({"monitor": "dev_loss", "mode": "min"} if average_of["how"] == "best" else {"monitor": "epoch", "mode": "max"}))
-    latest = ModelCheckpoint(folder, filename="latest", save_top_k=1, enable_version_counter=False,
-                             every_n_epochs=None if config["checkpoint_steps"] else 1,
-                             every_n_train_steps=config["checkpoint_steps"] or None)
-    narrator = Narrator()
+    resume, narrator = folder / "latest.ckpt", Narrator()
     trainer = Trainer(
         max_epochs=config["epochs"], precision=config["precision"],
-        callbacks=[keep, latest, narrator], logger=TensorBoardLogger(out, name="tensorboard", version=""),
+        callbacks=[narrator, keep, Latest(resume, config["checkpoint_steps"])], logger=TensorBoardLogger(out, name="tensorboard", version=""),
         reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, num_sanity_val_steps=0, log_every_n_steps=20,
         enable_progress_bar=False, enable_model_summary=False, **config["trainer"])
-    resume = folder / "latest.ckpt"
     trainer.fit(module, SpeechData(train, dev, encode, config), ckpt_path=str(resume) if resume.exists() else None,
                 weights_only=True)
+    average([Path(path) for path in keep.best_k_models], model)
     if trainer.is_global_zero:
-        average([Path(path) for path in keep.best_k_models], model)
         with atomic(out / "train.json") as temporary:
             temporary.write_text(json.dumps({
                 "train_seconds": round(narrator.wall, 1),
-                "audio_seconds_per_second": round(narrator.audio / narrator.wall, 1),
+                "audio_seconds_per_second": round(module.seconds / narrator.wall, 1),
                 "epochs": config["epochs"], "unaligned": module.unaligned,
-                "dev_loss": float(trainer.callback_metrics.get("dev_loss", float("nan"))),
-                "dev_ter": float(trainer.callback_metrics.get("dev_ter", float("nan")))}))
+                "dev_loss": narrator.metrics["dev_loss"], "dev_ter": narrator.metrics["dev_ter"]}))
     return model.eval()

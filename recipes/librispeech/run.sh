@@ -16,11 +16,12 @@ unit=phone         # phone or bpe
 vocab_size=500     # BPE tokens
 model=tdnn         # conf/model/*.yaml: the model whose compression is the table
 controls="tdnnf=tdnnf dense-small=tdnn_small"  # NAME=MODEL, trained from scratch beside it
-epochs=10          # of every model that is trained from scratch
+criterion=         # ctc, or lfmmi (an epoch of CTC, then LF-MMI); empty: lfmmi for phones, ctc for BPE
+epochs=8           # of every model that is trained from scratch
 methods="svd"      # conf/structure/*.yaml
 sizes="0.5 0.25 0.125"  # stored numbers of the compressed model over those of the dense one
 finetune_epochs=2  # of every compressed model
-scales=0.4,0.6,0.8,1.0,1.3  # acoustic scales tried on the held-out speakers
+scales=0.7,1.0,1.4,2.0,2.8  # acoustic scales tried on the held-out speakers
 seed=0
 nj=2               # processes for features and search
 note=              # a sentence about the test sets, printed in RESULTS.md
@@ -39,6 +40,7 @@ corpus=${corpus:+$(realpath "$corpus")}
 mkdir -p "$dir"
 cd "$dir"
 
+criterion=${criterion:-$([ "$unit" = phone ] && echo lfmmi || echo ctc)}
 data=data lang=data/lang_$unit graph=data/graph_$unit
 between() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 

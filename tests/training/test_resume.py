@@ -1,0 +1,101 @@
+"""A training that kill -9 cut off and that goes on equals one that was left alone, bit for bit."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import prepared
+from tests.conftest import REPO
+
+OPTIONS = [
+    "model.stack=[{dim: 16, taps: 5, stride: 2}, {dim: 24, taps: 3, stride: 2}, {dim: 24, taps: 3, repeat: 2, bottleneck: 8}]",
+    "train_sets=[train-quick,dev]", "dev_set=dev-quick", "criterion=lfmmi", "training.ctc_epochs=1", "training.epochs=3",
+    "training.batch_seconds=7", "training.precision=32-true", "training.workers=0", "training.semi_orthogonal_every=1",
+    "training.average={how: last, count: 2}", "training.trainer.accelerator=cpu"]
+
+# Runs `asrcompress train` in a child for each job; it notes every loss, and kills itself in the middle of where it is told.
+PROGRAM = """
+import json, os, signal, sys
+from asrcompress.cli import main
+import asrcompress.training.train, asrcompress.compression, asrcompress.training.criteria  # once, for all children
+from asrcompress.training.module import AcousticModule
+
+def watch(name, deadly):
+    def method(self, batch, index, original=getattr(AcousticModule, name)):
+        loss = original(self, batch, index)
+        if name == "training_step":
+            curve.write(f"{self.current_epoch} {index} {float(loss).hex()}\\n")
+        if [name, self.current_epoch, index] == deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss
+    setattr(AcousticModule, name, method)
+
+for arguments, log, deadly in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+        curve = open(f"{log}.curve", "a", buffering=1)
+        watch("training_step", deadly), watch("validation_step", deadly)
+        code = main(arguments)
+        sys.stdout.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of the same training: whole, and cut off by SIGKILL at several places."""
+    out = tmp_path_factory.mktemp("resume")
+    jobs, expected = [], []
+
+    def job(name: str, deadly: list | None = None, *more: str) -> None:
+        arguments = ["train", "--data", str(prepared.data(tiny_corpus)), "--lang", str(prepared.lang(tiny_corpus)),
+                     "--out", str(out / name), *OPTIONS, *more]
+        jobs.append((arguments, str(out / f"{name}.log"), deadly))
+        expected.append(-9 if deadly else 0)
+
+    job("whole")
+    job("epoch", ["training_step", 1, 2])
+    job("epoch")
+    for deadly in (["training_step", 0, 3], ["training_step", 1, 2], ["validation_step", 1, 0], None):
+        job("steps", deadly, "training.checkpoint_steps=2")
+    for deadly in (["validation_step", 0, 0], ["validation_step", 2, 0], None, None):
+        job("every", deadly, "training.checkpoint_steps=1")
+    done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(jobs)], cwd=REPO, capture_output=True, text=True)
+    assert [int(code) for code in done.stdout.split()] == expected, done.stderr
+    return out
+
+
+def curve(runs: Path, name: str) -> dict[str, str]:
+    """'epoch batch' -> loss; what is computed twice, before and after a kill, must be the same."""
+    losses: dict[str, str] = {}
+    for line in (runs / f"{name}.log.curve").read_text().splitlines():
+        place, _, loss = line.rpartition(" ")
+        assert losses.setdefault(place, loss) == loss, f"{name}: the loss of batch {place} changed"
+    return losses
+
+
+def epochs(runs: Path, name: str) -> set[str]:
+    """The lines of the epochs, without the speed."""
+    return set(re.findall(r"epoch .*(?=, \d+ s of audio)", (runs / f"{name}.log").read_text()))
+
+
+@pytest.mark.parametrize("name", ["epoch", "steps", "every"])
+def test_going_on_equals_going_through(runs: Path, name: str) -> None:
+    assert len(curve(runs, "whole")) > 9 and len(epochs(runs, "whole")) == 3
+    assert curve(runs, name) == curve(runs, "whole") and epochs(runs, name) == epochs(runs, "whole")
+    whole, cut = (json.loads((runs / folder / "train.json").read_text()) for folder in ("whole", name))
+    assert all(cut[key] == whole[key] for key in ("epochs", "dev_loss", "dev_ter", "unaligned"))
+    first, second = ((runs / folder / "model.safetensors").read_bytes() for folder in ("whole", name))
+    assert first == second
+
+
+def test_checkpoints_within_epochs_save_work(runs: Path) -> None:
+    lines = {name: len((runs / f"{name}.log.curve").read_text().splitlines()) for name in ("whole", "epoch", "steps", "every")}
+    assert lines["epoch"] == lines["whole"] + 3  # three batches of epoch 1 were computed twice
+    assert lines["steps"] == lines["whole"] + 2 + 2 + 2  # two batches at each kill
+    assert lines["every"] == lines["whole"] + 2  # the last batch before each of the two kills

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asrcompress import models
+from asrcompress.cli import main
+from asrcompress.training.train import average
+from tests import prepared
+
+OPTIONS = ["model.stack=[{dim: 8, taps: 5, stride: 2}, {dim: 12, taps: 3, stride: 2}]", "train_sets=[train-quick]",
+           "dev_set=dev-quick", "training.epochs=3", "training.batch_seconds=10", "training.precision=32-true",
+           "training.workers=0", "training.trainer.accelerator=cpu"]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+
+
+def train(corpus: Path, out: Path, *more: str) -> int:
+    return main(["train", "--data", str(prepared.data(corpus)), "--lang", str(prepared.lang(corpus)), "--out", str(out),
+                 *OPTIONS, *more])
+
+
+@pytest.fixture(scope="module")
+def run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("train") / "exp"
+    assert train(tiny_corpus, out, "training.average={how: last, count: 2}") == 0
+    return out
+
+
+def weights(checkpoint: Path) -> dict[str, np.ndarray]:
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    return {name.removeprefix("model."): value.numpy() for name, value in state.items() if name.startswith("model.")}
+
+
+def test_the_model_is_the_mean_of_the_last_checkpoints(run: Path) -> None:
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["001.ckpt", "002.ckpt", "latest.ckpt"]
+    config, tensors = models.read(run / "model.safetensors")
+    first, second = (weights(run / "checkpoints" / f"00{epoch}.ckpt") for epoch in (1, 2))
+    assert config["model"] == "tdnn" and tensors.keys() == first.keys()
+    for name, value in tensors.items():
+        mean = (first[name].astype(np.float64) + second[name]) / 2
+        np.testing.assert_array_equal(value.numpy(), mean.astype(value.numpy().dtype))
+    assert not np.array_equal(first["output.weight"], second["output.weight"])
+
+
+def test_what_a_training_leaves_behind(run: Path) -> None:
+    facts = json.loads((run / "train.json").read_text())
+    assert facts["epochs"] == 3 and facts["unaligned"] == 0 and facts["train_seconds"] > 0
+    assert facts["audio_seconds_per_second"] > 0 and 0 < facts["dev_loss"] < 10 and 0 <= facts["dev_ter"]
+    assert list((run / "tensorboard").glob("events.*"))
+    assert not list(run.glob(".*"))
+
+
+def test_training_again_goes_on_from_the_end(run: Path, tiny_corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {name: (run / name).read_bytes() for name in ("model.safetensors", "train.json")}
+    assert train(tiny_corpus, run, "training.average={how: last, count: 2}") == 0
+    assert "epoch" not in capsys.readouterr().out.replace("epochs", "")
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_best_checkpoints_are_those_with_the_lowest_dev_loss(tiny_corpus: Path, tmp_path: Path,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    # At such a rate the loss is lowest early.
+    assert train(tiny_corpus, tmp_path, "training.average={how: best, count: 1}", "training.optimizer.lr=1.0") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    losses = [float(line.split("dev loss ")[1].split(",")[0]) for line in lines]
+    best = int(np.argmin(losses))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [f"{best:03d}.ckpt", "latest.ckpt"]
+    expected = weights(tmp_path / "checkpoints" / f"{best:03d}.ckpt")
+    for name, value in models.read(tmp_path / "model.safetensors")[1].items():
+        np.testing.assert_array_equal(value.numpy(), expected[name])
+
+
+def test_average_takes_batchnorm_statistics_too(tmp_path: Path) -> None:
+    model = torch.nn.BatchNorm1d(3)
+    states = [{f"model.{k}": torch.full_like(v, i) for k, v in model.state_dict().items()} for i in (1, 4, 7)]
+    for i, state in enumerate(states):
+        torch.save({"state_dict": state}, tmp_path / f"{i}.ckpt")
+    average([tmp_path / f"{i}.ckpt" for i in range(3)], model)
+    assert all((value == 4).all() for value in model.state_dict().values())
+
+
+def test_a_model_learns(tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tiny_corpus, tmp_path, "training.epochs=8", "training.batch_seconds=4", "dev_set=train-quick") == 0
+    losses = [float(line.split("dev loss ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines() if "dev loss" in line]
+    assert losses[-1] < losses[0] - 0.05
