@@ -31,7 +31,7 @@ once() {
 train() {  # NAME, then options of asrcompress train
   local name=$1 sets=${train_sets% }
   shift
-  run train --data "$data" --lang "$lang" --out "exp/$name" "train_sets=[${sets// /,}]" "seed=$seed" "$@"
+  run train --data "$data" --lang "$lang" --out "exp/$name" "$@" "train_sets=[${sets// /,}]" "seed=$seed"
   run packed save --model "exp/$name/model.safetensors" --out "exp/$name/model.packed"
 }
 
