@@ -24,7 +24,7 @@ def compose(name: str, overrides: Sequence[str] = ()) -> dict:
     try:
         with initialize_config_dir(str(folder()), version_base="1.3"):
             config = OmegaConf.to_container(hydra_compose(name, list(overrides)), resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # hydra raises ValueError for model=3
         message = " ".join(str(error).split())
         raise UserError(f"the configuration {name} with [{' '.join(overrides)}] is not valid: {message}") from None
     assert isinstance(config, dict)

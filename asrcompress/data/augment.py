@@ -1,6 +1,6 @@
 """Augmentation of log-mel features, a batch at a time: vocal-tract length, noise, SpecAugment.
 
-All work on features (N, T, F) in place or by copy, with the random generator of the caller, so that an epoch can be repeated.
+All take features (N, T, F), return a copy, and draw from the generator of the caller, so that an epoch can be repeated.
 """
 
 import math
@@ -23,7 +23,8 @@ def warp_frequency(x: Tensor, limit: float, generator: torch.Generator) -> Tenso
     return x.gather(2, index) * (1 - part) + x.gather(2, index + 1) * part
 
 
-def add_noise(x: Tensor, lens: Tensor, probability: float, snr: tuple[float, float], generator: torch.Generator) -> Tensor:
+def add_noise(x: Tensor, lens: Tensor, probability: float, snr: tuple[float, float],
+              generator: torch.Generator) -> Tensor:
     """Mix some utterances with stationary coloured noise at an SNR (dB) drawn from `snr`.
 
     In the power domain log-mel energies add: log(e^x + e^n). The noise has a smooth random spectrum and the
@@ -50,8 +51,9 @@ def add_noise(x: Tensor, lens: Tensor, probability: float, snr: tuple[float, flo
     return out
 
 
-def spec_augment(x: Tensor, lens: Tensor, generator: torch.Generator, *, frequency_masks: int = 2, frequency_width: int = 27,
-                 time_masks_per_second: float = 1.0, time_width: int = 20, time_fraction: float = 0.4) -> Tensor:
+def spec_augment(x: Tensor, lens: Tensor, generator: torch.Generator, *, frequency_masks: int = 2,
+                 frequency_width: int = 27, time_masks_per_second: float = 1.0, time_width: int = 20,
+                 time_fraction: float = 0.4) -> Tensor:
     """Replace bands and stretches by the utterance's mean (Park et al., 2019; time masks scale with length, 2020).
 
     Widths are in mel bins and in frames; `time_fraction` bounds the share of frames under time masks.
@@ -63,7 +65,7 @@ def spec_augment(x: Tensor, lens: Tensor, generator: torch.Generator, *, frequen
             width = int(torch.randint(frequency_width + 1, (1,), generator=generator))
             start = int(torch.randint(x.shape[2] - width + 1, (1,), generator=generator))
             x[i, :length, start:start + width] = fill[start:start + width]
-        count = min(int(length / 100 * time_masks_per_second), int(time_fraction * length / max(1, time_width / 2)))
+        count = min(int(length / 100 * time_masks_per_second), int(time_fraction * length / max(1, time_width)))
         for _ in range(count):
             width = int(torch.randint(min(time_width, length) + 1, (1,), generator=generator))
             start = int(torch.randint(length - width + 1, (1,), generator=generator))

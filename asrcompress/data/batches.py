@@ -1,13 +1,15 @@
 """Batches for training: cuts by duration in buckets, collated, encoded, augmented."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lhotse import CutSet, load_manifest
-from lhotse.dataset import DynamicBucketingSampler
+from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from lhotse.dataset.collation import collate_features
+from lhotse.dataset.sampling.base import CutSampler
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -27,8 +29,9 @@ def load_cuts(folder: Path, names: Sequence[str], encode: Encoder, max_duration:
     kept = [cut for cut in cuts if not encode.unknown(cut.supervisions[0].text)]
     short = [cut for cut in kept if max_duration is None or cut.duration <= max_duration]
     if len(short) < len(cuts):
-        print(f"{' '.join(names)}: of {len(cuts)} cuts {len(cuts) - len(kept)} have words outside the lexicon and "
-              f"{len(kept) - len(short)} are longer than {max_duration} s; left out", flush=True)
+        limit = f" and {len(kept) - len(short)} are longer than {max_duration} s" if max_duration else ""
+        print(f"{' '.join(names)}: of {len(cuts)} cuts {len(cuts) - len(kept)} have words outside the lexicon{limit}; "
+              "left out", flush=True)
     if not short:
         raise UserError(f"no cut of {' '.join(names)} in {folder} can be used for training; check the lexicon")
     return CutSet.from_cuts(short)
@@ -81,6 +84,13 @@ class SkipFirst(Sampler[CutSet]):
                 yield batch
 
 
+def _sampler(kind: type[CutSampler], cuts: CutSet, **options: Any) -> CutSampler:
+    """A sampler of lhotse, without its warning that the set is in memory: it is on purpose, manifests are small."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using Dynamic.*Sampler with an eagerly read CutSet")
+        return kind(cuts, **options)
+
+
 def one_speed_each(cuts: CutSet, seed: int, epoch: int) -> CutSet:
     """One of the speed copies of every utterance, drawn anew each epoch: an epoch is one pass over the speech."""
     copies: dict[str, list[Any]] = {}
@@ -89,13 +99,14 @@ def one_speed_each(cuts: CutSet, seed: int, epoch: int) -> CutSet:
     return CutSet.from_cuts(group[hash_seed(seed, epoch, name) % len(group)] for name, group in copies.items())
 
 
-def train_loader(cuts: CutSet, encode: Encoder, *, batch_seconds: float, augmentation: Mapping[str, Any] | None, seed: int,
-                 epoch: int, workers: int, buckets: int = 20, rank: int = 0, world_size: int = 1, skip: int = 0) -> DataLoader:
+def train_loader(cuts: CutSet, encode: Encoder, *, batch_seconds: float, augmentation: Mapping[str, Any] | None,
+                 seed: int, epoch: int, workers: int, buckets: int = 20, rank: int = 0, world_size: int = 1,
+                 skip: int = 0) -> DataLoader:
     """The batches of one epoch; the same for the same (seed, epoch). Each of `world_size` ranks gets its own share."""
     chosen = one_speed_each(cuts, seed, epoch)
-    sampler = DynamicBucketingSampler(chosen, max_duration=batch_seconds, num_buckets=min(buckets, len(chosen)), shuffle=True,
-                                      drop_last=False, seed=seed + epoch, rank=rank, world_size=world_size,
-                                      buffer_size=20_000)
+    sampler = _sampler(DynamicBucketingSampler, chosen, max_duration=batch_seconds,
+                       num_buckets=min(buckets, len(chosen)), shuffle=True, drop_last=False, seed=seed + epoch,
+                       rank=rank, world_size=world_size, buffer_size=20_000)
     data = Cuts(encode, augmentation, seed, epoch)
     return DataLoader(data, sampler=SkipFirst(sampler, skip), batch_size=None, num_workers=workers)
 
@@ -103,5 +114,5 @@ def train_loader(cuts: CutSet, encode: Encoder, *, batch_seconds: float, augment
 def eval_loader(cuts: CutSet, encode: Encoder, batch_seconds: float = 200) -> DataLoader:
     """Every cut once, longest first, without augmentation."""
     ordered = CutSet.from_cuts(sorted(cuts, key=lambda cut: -cut.duration))
-    sampler = DynamicBucketingSampler(ordered, max_duration=batch_seconds, num_buckets=2, shuffle=False)
+    sampler = _sampler(DynamicCutSampler, ordered, max_duration=batch_seconds)
     return DataLoader(Cuts(encode, None, 0, 0), sampler=sampler, batch_size=None)

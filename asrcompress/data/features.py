@@ -1,4 +1,4 @@
-"""Log-mel filterbanks: lhotse's torch `Fbank` at its defaults (80 mel, 20 to -400 Hz, no dither), as sherpa-onnx computes them."""
+"""Log-mel filterbanks: lhotse's `Fbank` at its defaults (80 mel, 20 to -400 Hz, no dither), as sherpa-onnx has them."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +19,8 @@ def _extract(storage: Path, cuts: list[MonoCut]) -> tuple[list[MonoCut], list[st
             try:
                 done.append(cut.compute_and_store_features(extractor=Fbank(), storage=writer))
             except Exception as error:  # whatever the audio decoder raises: the utterance is named and left out
-                failed.append(f"{cut.recording_id} has audio that cannot be decoded ({type(error).__name__}); left out")
+                name = cut.recording_id.split("_sp")[0]
+                failed.append(f"{name} has audio that cannot be decoded ({type(error).__name__}); left out")
     return done, failed
 
 
@@ -32,10 +33,13 @@ def extract(cuts: Iterable[MonoCut], storage: Path, jobs: int, warn: Callable[[s
     parts = [listed[start:start + size] for start in range(0, len(listed), size)]
     names = [storage / f"feats-{i:04d}" for i in range(len(parts))]
     done: list[MonoCut] = []
+    said: set[str] = set()  # every speed copy of an utterance fails alike
     with ProcessPoolExecutor(jobs) as pool:
         results = pool.map(_extract, names, parts)
         for cuts_done, failed in track(results, total=len(parts), description=label):
             done.extend(cuts_done)
             for sentence in failed:
-                warn(sentence)
+                if sentence not in said:
+                    warn(sentence)
+                said.add(sentence)
     return CutSet.from_cuts(done)

@@ -27,9 +27,11 @@ def hold_out(cuts: CutSet, minutes: float, seed: int = 0) -> tuple[CutSet, CutSe
         if sum(spoken[s] for s in held) >= minutes:
             break
         held.add(speaker)
+    if not held:
+        raise UserError("without held-out speakers there is no development set; choose a larger --held-out-minutes")
     if len(held) == len(spoken):
-        raise UserError(f"holding out {minutes} minutes would take all {len(spoken)} speakers of the first training set; "
-                        "choose a smaller --held-out-minutes")
+        raise UserError(f"holding out {minutes} minutes would take all {len(spoken)} speakers of the first training "
+                        "set; choose a smaller --held-out-minutes")
     return (cuts.filter(lambda c: c.supervisions[0].speaker not in held).to_eager(),
             cuts.filter(lambda c: c.supervisions[0].speaker in held).to_eager())
 
@@ -38,6 +40,8 @@ def store(cuts: CutSet, name: str, out: Path, speeds: Sequence[float], jobs: int
     """Compute features at every speed and write the manifest, last, so that it stands only when all is there."""
     copies = [cut for speed in speeds for cut in (cuts if speed == 1 else cuts.perturb_speed(speed))]
     done = features.extract(copies, out / "fbank" / name, jobs, warn, label=f"features of {name}")
+    if not done:
+        raise UserError(f"no utterance of {name} has audio that can be decoded; repair the corpus")
     plain = {cut.supervisions[0].id: cut.supervisions[0].text for cut in done if "_sp" not in cut.id}
     text.write(out / f"{name}.text", plain)
     with atomic(out / f"{name}.jsonl.gz") as temporary:
@@ -52,11 +56,12 @@ def prepare(read: Callable[[Path, str], CutSet], corpus: Path, train: Sequence[s
             speeds: Sequence[float] = (0.9, 1.0, 1.1), held_out_minutes: float = 15, jobs: int = 2,
             warn: Callable[[str], None] = print) -> None:
     """Every subset once; the held-out set `dev` is made of whole speakers of the first training subset."""
-    for i, name in enumerate([*train, *test]):
-        if (out / f"{name}.jsonl.gz").exists() and (i > 0 or (out / "dev.jsonl.gz").exists()):
+    for name in [*train, *test]:
+        first = [name] == list(train[:1])
+        if (out / f"{name}.jsonl.gz").exists() and (not first or (out / "dev.jsonl.gz").exists()):
             continue
         cuts = read(corpus, name)
-        if i == 0:
+        if first:
             cuts, dev = hold_out(cuts, held_out_minutes)
             store(dev, "dev", out, (1.0,), jobs, warn)
         store(cuts, name, out, speeds if name in train else (1.0,), jobs, warn)

@@ -94,7 +94,8 @@ class Archive:
         self.dim: int = header["dim"]
         self.meta: dict[str, Any] = header["meta"]
         self._spans = {utt: (first, rows) for utt, first, rows in index}
-        self._rows = np.frombuffer(self._map, "<f2", count=index_rows(index) * self.dim, offset=start).reshape(-1, self.dim)
+        numbers = np.frombuffer(self._map, "<f2", index_rows(index) * self.dim, start)
+        self._rows = numbers.reshape(-1, self.dim)
         self.utts = list(self._spans)
 
     def _read(self) -> tuple[dict[str, Any], int, list[tuple[str, int, int]]]:
@@ -115,7 +116,8 @@ class Archive:
         self._check(digest == self._map[-DIGEST_BYTES:], "is damaged (its checksum does not match)")
         header = json.loads(self._map[PREFIX.size:rows_start])
         index = json.loads(self._map[index_start:index_start + index_bytes])
-        self._check(index_rows(index) * header["dim"] * 2 == index_start - rows_start, "is damaged (its index is wrong)")
+        rows_bytes = 2 * index_rows(index) * header["dim"]
+        self._check(rows_bytes == index_start - rows_start, "is damaged (its index does not fit)")
         return header, rows_start, index
 
     def _check(self, good: bool, what: str) -> None:

@@ -7,9 +7,9 @@ import torch
 from lhotse import CutSet, MonoCut
 from lhotse.dataset.collation import collate_features
 from rich.progress import track
-from torch import nn
 
 from asrcompress.decoding.archive import ArchiveWriter
+from asrcompress.models.base import AcousticModel
 
 
 def batches_of(cuts: CutSet, seconds: float) -> list[list[MonoCut]]:
@@ -23,7 +23,7 @@ def batches_of(cuts: CutSet, seconds: float) -> list[list[MonoCut]]:
 
 
 @torch.inference_mode()
-def write(model: nn.Module, cuts: CutSet, out: Path, batch_seconds: float = 200) -> float:
+def write(model: AcousticModel, cuts: CutSet, out: Path, batch_seconds: float = 200) -> float:
     """Write the log posteriors of every cut, under its supervision's id; the real-time factor of the network."""
     audio = wall = 0.0
     with ArchiveWriter(out, model.config["vocab"], {"frame_seconds": 0.01 * model.subsampling}) as archive:

@@ -15,7 +15,8 @@ def read_symbols(path: Path | str) -> dict[str, int]:
     for number, line in enumerate(existing(path, "the symbol table").read_text(encoding="utf-8").splitlines(), 1):
         fields = line.split()
         if len(fields) != 2 or not fields[1].isdigit():
-            raise UserError(f"{path}, line {number}: expected '<symbol> <id>', found '{line}'; make the lang folder again")
+            raise UserError(f"{path}, line {number}: expected '<symbol> <id>', found '{line}'; "
+                            "make the lang folder again")
         symbols[fields[0]] = int(fields[1])
     if sorted(symbols.values()) != list(range(len(symbols))):
         raise UserError(f"{path}: the ids are not 0 to {len(symbols) - 1}, once each; make the lang folder again")

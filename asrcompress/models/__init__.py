@@ -22,7 +22,7 @@ def build(config: Mapping[str, Any]) -> AcousticModel:
     """The model of a config: `model` names the family, the other keys are that family's own."""
     family = config.get("model")
     if family not in FAMILIES:
-        raise UserError(f"there is no model family '{family}'; the config's key 'model' is one of {', '.join(FAMILIES)}")
+        raise UserError(f"there is no model family '{family}'; the key 'model' is one of {', '.join(FAMILIES)}")
     try:
         return getattr(importlib.import_module(f"asrcompress.models.{family}"), FAMILIES[family])(config)
     except (KeyError, TypeError) as error:

@@ -42,14 +42,16 @@ class Layer(nn.Module):
             raise UserError(f"model: p-norm groups of {pnorm} do not divide dim {outputs}; choose a multiple")
         if bottleneck:
             if stride > 1:
-                raise UserError("model: a layer with a bottleneck cannot have a stride; put the stride in a plain layer")
+                raise UserError("model: a layer with a bottleneck cannot have a stride; put it in a plain layer")
             halves = 2 if taps > 1 else 1
-            self.linear: nn.Module = Conv1d(inputs, bottleneck, halves, padding=dilation * (halves - 1), dilation=dilation, bias=False)
+            self.linear: nn.Module = Conv1d(inputs, bottleneck, halves, padding=dilation * (halves - 1),
+                                            dilation=dilation, bias=False)
             self.conv = Conv1d(bottleneck, outputs, halves, dilation=dilation, bias=folded)
         else:
             self.linear = nn.Identity()
             if dilation * (taps - 1) % 2:
-                raise UserError(f"model: {taps} taps at dilation {dilation} are not centred; use odd taps or an even dilation")
+                raise UserError(f"model: {taps} taps at dilation {dilation} are not centred; "
+                                "use odd taps or an even dilation")
             self.conv = Conv1d(inputs, outputs, taps, stride, dilation * (taps - 1) // 2, dilation, bias=folded)
         self.batchnorm = nn.Identity() if folded else BatchNorm1d(outputs)
         self.activation = PNorm(pnorm) if pnorm else nn.ReLU()

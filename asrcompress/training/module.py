@@ -30,7 +30,8 @@ class AcousticModule(LightningModule):
     Each step is seeded by (seed, epoch, batch): a run that goes on from a checkpoint repeats what it would have done.
     """
 
-    def __init__(self, model: AcousticModel, criterion: nn.Module, config: dict[str, Any], total_seconds: float) -> None:
+    def __init__(self, model: AcousticModel, criterion: nn.Module, config: dict[str, Any],
+                 total_seconds: float) -> None:
         super().__init__()
         self.model, self.criterion, self.config, self.total_seconds = model, criterion, config, total_seconds
         self.ctc = CTC(model.config["vocab"])
@@ -41,7 +42,8 @@ class AcousticModule(LightningModule):
         options = self.config["optimizer"]
         matrices = [p for p in self.model.parameters() if p.requires_grad and p.dim() > 1]
         vectors = [p for p in self.model.parameters() if p.requires_grad and p.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": options["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [{"params": matrices, "weight_decay": options["weight_decay"]},
+                  {"params": vectors, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=options["lr"], betas=tuple(options.get("betas", (0.9, 0.999))), fused=True)
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None,
@@ -69,7 +71,7 @@ class AcousticModule(LightningModule):
             return log_probs, lens, criterion(log_probs, lens, batch["targets"], batch["target_lens"])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """The constraint belongs to the step: lightning's hooks after it may come later than a checkpoint of the step."""
+        """The constraint belongs to the step: lightning's hooks after it come later than a checkpoint of the step."""
         super().optimizer_step(*args, **kwargs)
         every = self.config["semi_orthogonal_every"]
         if every and (self.global_step + 1) % every == 0:

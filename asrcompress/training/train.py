@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lhotse import CutSet
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lhotse import CutSet
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -37,9 +37,10 @@ class SpeechData(LightningDataModule):
         assert self.trainer is not None
         skip, self.skip = self.skip, 0
         return batches.train_loader(
-            self.train, self.encode, batch_seconds=self.config["batch_seconds"], augmentation=self.config["augmentation"],
-            seed=self.config["seed"], epoch=self.trainer.current_epoch, workers=self.config["workers"],
-            rank=self.trainer.global_rank, world_size=self.trainer.world_size, skip=skip)
+            self.train, self.encode, batch_seconds=self.config["batch_seconds"],
+            augmentation=self.config["augmentation"], seed=self.config["seed"], epoch=self.trainer.current_epoch,
+            workers=self.config["workers"], rank=self.trainer.global_rank, world_size=self.trainer.world_size,
+            skip=skip)
 
     def val_dataloader(self) -> DataLoader:
         return batches.eval_loader(self.dev, self.encode)
@@ -73,24 +74,25 @@ class Narrator(Callback):
         now = time.perf_counter()
         self.wall, self.lap = self.wall + now - self.lap, now
 
-    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, module: Any) -> None:
         self.metrics = metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         if trainer.is_global_zero:
-            print(f"epoch {trainer.current_epoch}: loss {metrics['loss']:.4f}, dev loss {metrics['dev_loss']:.4f}, dev token "
-                  f"error {metrics['dev_ter']:.2f} %, {module.seconds / self.wall:.0f} s of audio a second", flush=True)
+            print(f"epoch {trainer.current_epoch}: loss {metrics['loss']:.4f}, dev loss {metrics['dev_loss']:.4f}, "
+                  f"dev token error {metrics['dev_ter']:.2f} %, {module.seconds / self.wall:.0f} s of audio a second",
+                  flush=True)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.lap = time.perf_counter()
 
 
 class Latest(Checkpoint):
-    """The checkpoint from which a run that was cut off goes on: after each epoch, and in an epoch every `steps` steps."""
+    """The checkpoint from which a run that was cut off goes on: after each epoch, and within it every `steps` steps."""
 
     def __init__(self, path: Path, steps: int) -> None:
         self.path, self.steps = path, steps
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        # After its last batch an epoch lacks its validation, which lightning would leave out when it goes on from there.
+        # After its last batch an epoch lacks its validation, and lightning would leave that out when it goes on.
         last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if self.steps and trainer.global_step % self.steps == 0 and not last:
             trainer.save_checkpoint(self.path)
@@ -119,15 +121,16 @@ def fit(model: AcousticModel, criterion: nn.Module, train: CutSet, dev: CutSet, 
     per_epoch = sum(cut.duration for cut in batches.one_speed_each(train, config["seed"], 0))
     module = AcousticModule(model, criterion, config, config["epochs"] * per_epoch)
     folder = out / "checkpoints"
-    average_of = config["average"]
+    best = config["average"]["how"] == "best"
     keep = ModelCheckpoint(
-        folder, filename="{epoch:03d}", auto_insert_metric_name=False, save_top_k=average_of["count"],
-        **({"monitor": "dev_loss", "mode": "min"} if average_of["how"] == "best" else {"monitor": "epoch", "mode": "max"}))
+        folder, filename="{epoch:03d}", auto_insert_metric_name=False, save_top_k=config["average"]["count"],
+        monitor="dev_loss" if best else "epoch", mode="min" if best else "max")
     resume, narrator = folder / "latest.ckpt", Narrator()
     trainer = Trainer(
         max_epochs=config["epochs"], precision=config["precision"],
-        callbacks=[narrator, keep, Latest(resume, config["checkpoint_steps"])], logger=TensorBoardLogger(out, name="tensorboard", version=""),
-        reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, num_sanity_val_steps=0, log_every_n_steps=20,
+        callbacks=[narrator, keep, Latest(resume, config["checkpoint_steps"])],
+        logger=TensorBoardLogger(out, name="tensorboard", version=""), log_every_n_steps=20,
+        reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, num_sanity_val_steps=0,
         enable_progress_bar=False, enable_model_summary=False, **config["trainer"])
     trainer.fit(module, SpeechData(train, dev, encode, config), ckpt_path=str(resume) if resume.exists() else None,
                 weights_only=True)

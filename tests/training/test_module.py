@@ -11,23 +11,45 @@ from asrcompress.models import AcousticModel, build
 from asrcompress.training import criteria
 from asrcompress.training.module import AcousticModule, learning_rate
 
-CONFIG: dict[str, Any] = {"seed": 0, "optimizer": {"lr": 1e-3, "weight_decay": 0.1, "betas": [0.9, 0.98]}, "warmup": 0.1, "gradient_clip": 0.5,
-          "semi_orthogonal_every": 2, "ctc_epochs": 0, "draws": 0}
+CONFIG: dict[str, Any] = {
+    "seed": 0,
+    "optimizer": {"lr": 1e-3, "weight_decay": 0.1, "betas": [0.9, 0.98]},
+    "warmup": 0.1,
+    "gradient_clip": 0.5,
+    "semi_orthogonal_every": 2,
+    "ctc_epochs": 0,
+    "draws": 0,
+}
 VOCAB = 6
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 
 
 def model() -> AcousticModel:
     torch.manual_seed(0)
-    return build({"model": "tdnn", "features": 80, "vocab": VOCAB, "dropout": 0.1,
-                  "stack": [{"dim": 8, "taps": 5, "stride": 2}, {"dim": 16, "taps": 3, "stride": 2},
-                            {"dim": 16, "taps": 3, "bottleneck": 4}]})
+    return build(
+        {
+            "model": "tdnn",
+            "features": 80,
+            "vocab": VOCAB,
+            "dropout": 0.1,
+            "stack": [
+                {"dim": 8, "taps": 5, "stride": 2},
+                {"dim": 16, "taps": 3, "stride": 2},
+                {"dim": 16, "taps": 3, "bottleneck": 4},
+            ],
+        }
+    )
 
 
 def batch(seed: int = 0) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
-    return {"x": torch.randn(3, 60, 80, generator=generator), "x_lens": torch.tensor([60, 52, 40]), "ids": ["a", "b", "c"],
-            "targets": torch.randint(1, VOCAB, (3, 5), generator=generator), "target_lens": torch.tensor([5, 4, 2])}
+    return {
+        "x": torch.randn(3, 60, 80, generator=generator),
+        "x_lens": torch.tensor([60, 52, 40]),
+        "ids": ["a", "b", "c"],
+        "targets": torch.randint(1, VOCAB, (3, 5), generator=generator),
+        "target_lens": torch.tensor([5, 4, 2]),
+    }
 
 
 def module(criterion: str = "ctc", total_seconds: float = 100.0, **changed: Any) -> AcousticModule:
@@ -61,8 +83,14 @@ def deviation(weight: Tensor) -> float:
 
 
 def train(recorder: AcousticModule, batches: int) -> None:
-    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                      enable_model_summary=False)
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     trainer.fit(recorder, torch.utils.data.DataLoader([batch(i) for i in range(batches)], batch_size=None))
 
 
@@ -73,10 +101,16 @@ def recorder(**changed: Any) -> Recorder:
 def test_learning_rate_rises_linearly_and_falls_as_a_cosine() -> None:
     peak, warmup = 2e-3, 0.1
     at = [learning_rate(progress, peak, warmup) for progress in np.linspace(0, 1, 1001)]
-    assert at[0] == pytest.approx(0.01 * peak) and at[100] == pytest.approx(peak) and at[1000] == pytest.approx(0.01 * peak)
+    assert (
+        at[0] == pytest.approx(0.01 * peak)
+        and at[100] == pytest.approx(peak)
+        and at[1000] == pytest.approx(0.01 * peak)
+    )
     np.testing.assert_allclose(at[1:101], peak * np.arange(1, 101) / 100, atol=1e-12)
     assert np.argmax(at) == 100 and (np.diff(at[100:]) < 0).all()
-    np.testing.assert_allclose(np.add(at[100:551], at[550:1001][::-1]), 1.01 * peak, atol=1e-9)  # a cosine is odd about its middle
+    np.testing.assert_allclose(
+        np.add(at[100:551], at[550:1001][::-1]), 1.01 * peak, atol=1e-9
+    )  # a cosine is odd about its middle
     assert learning_rate(1.5, peak, warmup) == at[1000] and learning_rate(0.0, peak, 0.0) == peak
 
 
@@ -109,16 +143,20 @@ def test_weight_decay_is_for_matrices_only() -> None:
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
     mine = module()
     names = {name: p.dim() for name, p in mine.model.named_parameters()}
-    assert len(decayed) == sum(dim > 1 for dim in names.values()) and len(free) == sum(dim == 1 for dim in names.values())
+    assert len(decayed) == sum(dim > 1 for dim in names.values()) and len(free) == sum(
+        dim == 1 for dim in names.values()
+    )
     assert all(dim == 1 for name, dim in names.items() if "batchnorm" in name or name.endswith("bias"))
 
 
 def test_a_step_depends_on_its_place_only() -> None:
     """Dropout is drawn from (seed, epoch, batch), whatever was drawn before."""
+
     def losses(draws: int, seed: int = 0) -> list[float]:
         frozen = recorder(seed=seed, draws=draws, optimizer=CONFIG["optimizer"] | {"lr": 0.0})
         train(frozen, 3)
         return frozen.losses
+
     assert losses(0) == losses(5) != losses(0, seed=1)
 
 

@@ -12,12 +12,22 @@ from tests import prepared
 from tests.conftest import REPO
 
 OPTIONS = [
-    "model.stack=[{dim: 16, taps: 5, stride: 2}, {dim: 24, taps: 3, stride: 2}, {dim: 24, taps: 3, repeat: 2, bottleneck: 8}]",
-    "train_sets=[train-quick,dev]", "dev_set=dev-quick", "criterion=lfmmi", "training.ctc_epochs=1", "training.epochs=3",
-    "training.batch_seconds=7", "training.precision=32-true", "training.workers=0", "training.semi_orthogonal_every=1",
-    "training.average={how: last, count: 2}", "training.trainer.accelerator=cpu"]
+    "model.stack=[{dim: 16, taps: 5, stride: 2}, {dim: 24, taps: 3, stride: 2}, "
+    "{dim: 24, taps: 3, repeat: 2, bottleneck: 8}]",
+    "train_sets=[train-quick,dev]",
+    "dev_set=dev-quick",
+    "criterion=lfmmi",
+    "training.ctc_epochs=1",
+    "training.epochs=3",
+    "training.batch_seconds=7",
+    "training.precision=32-true",
+    "training.workers=0",
+    "training.semi_orthogonal_every=1",
+    "training.average={how: last, count: 2}",
+    "training.trainer.accelerator=cpu",
+]
 
-# Runs `asrcompress train` in a child for each job; it notes every loss, and kills itself in the middle of where it is told.
+# Runs `asrcompress train` in a child for each job, which notes every loss and kills itself in the batch it is told.
 PROGRAM = """
 import json, os, signal, sys
 from asrcompress.cli import main
@@ -53,8 +63,17 @@ def runs(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     jobs, expected = [], []
 
     def job(name: str, deadly: list | None = None, *more: str) -> None:
-        arguments = ["train", "--data", str(prepared.data(tiny_corpus)), "--lang", str(prepared.lang(tiny_corpus)),
-                     "--out", str(out / name), *OPTIONS, *more]
+        arguments = [
+            "train",
+            "--data",
+            str(prepared.data(tiny_corpus)),
+            "--lang",
+            str(prepared.lang(tiny_corpus)),
+            "--out",
+            str(out / name),
+            *OPTIONS,
+            *more,
+        ]
         jobs.append((arguments, str(out / f"{name}.log"), deadly))
         expected.append(-9 if deadly else 0)
 
@@ -95,7 +114,10 @@ def test_going_on_equals_going_through(runs: Path, name: str) -> None:
 
 
 def test_checkpoints_within_epochs_save_work(runs: Path) -> None:
-    lines = {name: len((runs / f"{name}.log.curve").read_text().splitlines()) for name in ("whole", "epoch", "steps", "every")}
+    lines = {
+        name: len((runs / f"{name}.log.curve").read_text().splitlines())
+        for name in ("whole", "epoch", "steps", "every")
+    }
     assert lines["epoch"] == lines["whole"] + 3  # three batches of epoch 1 were computed twice
     assert lines["steps"] == lines["whole"] + 2 + 2 + 2  # two batches at each kill
     assert lines["every"] == lines["whole"] + 2  # the last batch before each of the two kills

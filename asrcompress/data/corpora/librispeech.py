@@ -70,6 +70,8 @@ def prepare(corpus: Path, subset: str, warn: Callable[[str], None] = print) -> C
             supervisions.append(supervision)
     if not recordings:
         raise UserError(f"{folder} has no usable utterance ({left_out} were left out); repair the corpus")
+    if left_out:
+        warn(f"{subset}: {left_out} of {left_out + len(recordings)} utterances left out")
     return CutSet.from_manifests(
         recordings=RecordingSet.from_recordings(recordings), supervisions=SupervisionSet.from_segments(supervisions)
     ).to_eager()

@@ -1,0 +1,103 @@
+"""Build the decoding graph HLG, and G for rescoring, from a lang folder and ARPA files (k2 environment).
+
+  asrcompress graph --lang lang --arpa lm/3-gram.pruned.3e-7.arpa.gz --large lm/3-gram.arpa.gz --out graph/tgsmall
+
+Writes DIR/HLG.npz, DIR/G.npz (with --large) and DIR/HLG.fst (with --device-fst). What is already there and was built
+from the same inputs is left alone.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--lang", type=Path, required=True, help="folder with tokens.txt, lexicon.txt and words.txt")
+    parser.add_argument("--arpa", type=Path, required=True, help="language model of the search, plain or .gz")
+    parser.add_argument("--large", type=Path, help="language model of the rescoring, plain or .gz")
+    parser.add_argument("--max-order", type=int, default=3, help="leave out n-grams of a higher order")
+    parser.add_argument("--device-fst", action="store_true", help="also write HLG.fst for sherpa-onnx")
+    parser.add_argument("--out", type=Path, required=True, help="the graph folder")
+
+
+def run(args: argparse.Namespace) -> None:
+    from asrcompress.files import atomic, existing
+
+    lang_files = [existing(args.lang / name, "the lang file") for name in ("tokens.txt", "lexicon.txt", "words.txt")]
+    jobs: dict[str, tuple[Callable[[argparse.Namespace], None], list[Path]]] = {}
+    jobs["HLG.npz"] = (_hlg, [*lang_files, args.arpa])
+    if args.device_fst:
+        jobs["HLG.fst"] = (_device, [*lang_files, args.arpa])
+    if args.large:
+        jobs["G.npz"] = (_large, [lang_files[2], args.large])
+    stamp = args.out / "graph.json"
+    for name, (build, inputs) in jobs.items():
+        wanted = _digest(inputs, args.max_order)
+        done = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else {}
+        if done.get(name) == wanted and (args.out / name).exists():
+            print(f"{args.out / name} is up to date")
+            continue
+        build(args)
+        with atomic(stamp) as temporary:
+            temporary.write_text(json.dumps(done | {name: wanted}, indent=1), encoding="utf-8")
+
+
+def _digest(inputs: list[Path], max_order: int) -> str:
+    from asrcompress.files import existing
+
+    digest = hashlib.sha256(f"graph 1 {max_order}".encode())  # count up when the programs build another graph
+    for path in inputs:
+        digest.update(hashlib.sha256(existing(path, "the file").read_bytes()).digest())
+    return digest.hexdigest()
+
+
+class _Steps:
+    """Prints what each step made and how long it took."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def __call__(self, message: str) -> None:
+        now = time.perf_counter()
+        print(f"{message} ({now - self._last:.1f} s)", flush=True)
+        self._last = now
+
+
+def _hlg(args: argparse.Namespace) -> None:
+    from asrcompress.fsa import graph, lexicon, storage
+
+    step = _Steps()
+    lang = lexicon.read_lang(args.lang)
+    grammar, kept = graph.grammar_fst(args.arpa, lang.words, args.max_order)
+    step(f"G of {args.arpa.name}: {kept}")
+    hlg = graph.compile_hlg(lang, grammar)
+    step(f"HLG: {graph.arcs_and_states(hlg)}")
+    storage.save(args.out / "HLG.npz", hlg, "HLG")
+    step(_written(args.out / "HLG.npz"))
+
+
+def _device(args: argparse.Namespace) -> None:
+    from asrcompress.fsa import openfst, storage
+
+    step = _Steps()
+    openfst.write_openfst(args.out / "HLG.fst", storage.load(args.out / "HLG.npz", "HLG"))
+    step(_written(args.out / "HLG.fst"))
+
+
+def _large(args: argparse.Namespace) -> None:
+    from asrcompress.fsa import graph, storage
+    from asrcompress.lang.tokens import read_symbols
+
+    step = _Steps()
+    words = read_symbols(args.lang / "words.txt")
+    grammar, kept = graph.grammar_fst(args.large, words, args.max_order)
+    step(f"G of {args.large.name}: {kept}")
+    storage.save(args.out / "G.npz", graph.rescoring_grammar(grammar, words["#0"]), "G")
+    step(_written(args.out / "G.npz"))
+
+
+def _written(path: Path) -> str:
+    return f"wrote {path}, {path.stat().st_size / 1e6:.0f} MB"

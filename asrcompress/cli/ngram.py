@@ -1,0 +1,52 @@
+"""Train an n-gram language model from text, or cut an ARPA model down to a vocabulary.
+
+  asrcompress ngram --text data/train/text --utterance-ids --out lm/3-gram.arpa
+  asrcompress ngram --arpa lm/3-gram.arpa.gz --words lang/words.txt --out lm/small.arpa
+"""
+
+import argparse
+from pathlib import Path
+
+from asrcompress.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text", type=Path, nargs="+", help="training text, one sentence a line")
+    parser.add_argument("--utterance-ids", action="store_true", help="the first field of a line is not a word")
+    parser.add_argument("--arpa", type=Path, help="an ARPA file (or .gz) to check and cut down, in place of --text")
+    parser.add_argument("--words", type=Path, help="words.txt: leave out n-grams with any other word")
+    parser.add_argument("--order", type=int, default=3, choices=range(1, 6))
+    parser.add_argument("--min-counts", default="", metavar="N,N,...",
+                        help="leave out n-grams of order 1, 2, ... seen fewer times (with --text)")
+    parser.add_argument("--out", type=Path, required=True, help="the ARPA file to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    from asrcompress.lang import ngram
+    from asrcompress.lang.tokens import read_symbols
+
+    if bool(args.text) == bool(args.arpa):
+        raise UserError("give either --text to train a language model or --arpa to cut one down")
+    if args.text:
+        sentences = _sentences(args.text, args.utterance_ids)
+        ngram.train(sentences, args.out, args.order, _counts(args.min_counts))
+        print(f"{args.out}: {args.order}-gram language model of {len(sentences)} sentences")
+    if args.words or args.arpa:
+        source = args.arpa or args.out
+        words = read_symbols(args.words) if args.words else [f[1] for _, f in ngram.ngrams(source, 1)]
+        print(f"{args.out}: {ngram.restrict(source, args.out, words, args.order if args.arpa else 0)}")
+
+
+def _sentences(paths: list[Path], utterance_ids: bool) -> list[str]:
+    from asrcompress.files import existing
+
+    texts = [existing(path, "the text file").read_text(encoding="utf-8") for path in paths]
+    lines = [line for text in texts for line in text.splitlines()]
+    return [line.partition(" ")[2] if utterance_ids else line for line in lines]
+
+
+def _counts(text: str) -> list[int]:
+    try:
+        return [int(count) for count in text.split(",") if count]
+    except ValueError:
+        raise UserError(f"--min-counts {text} is not a list of whole numbers such as 0,0,2") from None

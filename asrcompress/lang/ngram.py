@@ -1,0 +1,167 @@
+"""N-gram language models: read and check ARPA files, cut them down to a vocabulary, train them.
+
+The ARPA format: https://www.speech.sri.com/projects/srilm/manpages/ngram-format.5.html
+"""
+
+import contextlib
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple, NoReturn
+
+from asrcompress.errors import UserError
+from asrcompress.files import atomic, existing
+
+SENTENCE = ("<s>", "</s>")
+
+
+class Kept(NamedTuple):
+    """What `restrict` kept of a model: n-grams of each order, n-grams left out, words left out."""
+
+    ngrams: list[int]
+    dropped_ngrams: int
+    dropped_words: int
+
+    def __str__(self) -> str:
+        orders = ", ".join(f"{count} {n}-grams" for n, count in enumerate(self.ngrams, 1))
+        return f"{orders}; left out {self.dropped_ngrams} n-grams with {self.dropped_words} words outside the lexicon"
+
+
+class _Lines:
+    """The lines of an ARPA file that are not empty, with the place for messages."""
+
+    def __init__(self, path: Path | str, stream: IO[str]) -> None:
+        self.path, self.number, self._stream = path, 0, stream
+
+    def __next__(self) -> str:
+        try:
+            for line in self._stream:
+                self.number += 1
+                if line != "\n" and (line := line.strip()):
+                    return line
+        except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
+            self.wrong(str(error))
+        self.wrong("the file ends before \\end\\")
+
+    def expect(self, wanted: str) -> None:
+        line = next(self)
+        if line != wanted:
+            self.wrong(f"'{line[:40]}' where {wanted} is expected")
+
+    def check_number(self, field: str) -> None:
+        try:
+            float(field)
+        except ValueError:
+            self.wrong(f"'{field[:40]}' where a number is expected")
+
+    def wrong(self, what: str) -> NoReturn:
+        raise UserError(f"{self.path}, line {self.number}: {what}; give a whole ARPA language model") from None
+
+
+def is_gzip(path: Path | str) -> bool:
+    with existing(path, "the language model").open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def ngrams(path: Path | str, max_order: int = 0) -> Iterator[tuple[int, list[str]]]:
+    """Yield (order, [log10 probability, word, ..., back-off weight if any]) for every n-gram, checking as it goes.
+
+    Plain or gzipped. Ends after `max_order` where one is given. UserError names file and line where it is no ARPA.
+    """
+    opened = gzip.open if is_gzip(path) else open
+    with opened(path, "rt", encoding="utf-8") as stream:
+        lines = _Lines(path, stream)  # type: ignore[arg-type]
+        counts = _head(lines)
+        for order, count in enumerate(counts[:max_order or None], 1):
+            if order > 1:
+                lines.expect(f"\\{order}-grams:")
+            for _ in range(count):
+                fields = next(lines).split()
+                if not order + 1 <= len(fields) <= order + 2:
+                    lines.wrong(f"'{' '.join(fields)[:40]}' where a {order}-gram is expected")
+                lines.check_number(fields[0])
+                if len(fields) == order + 2:
+                    lines.check_number(fields[-1])
+                yield order, fields
+        if max_order in (0, len(counts)):
+            lines.expect("\\end\\")
+
+
+def _head(lines: _Lines) -> list[int]:
+    """How many n-grams of order 1, 2, ... the head promises; reads on to the first n-gram."""
+    counts: list[int] = []
+    lines.expect("\\data\\")
+    while (line := next(lines)) != "\\1-grams:":
+        found = re.fullmatch(r"ngram\s+(\d+)\s*=\s*(\d+)", line)
+        if not found or int(found[1]) != len(counts) + 1:
+            lines.wrong(f"'{line[:40]}' where 'ngram {len(counts) + 1}=...' is expected")
+        counts.append(int(found[2]))
+    return counts
+
+
+def restrict(arpa: Path | str, out: Path | str, words: Collection[str], max_order: int = 0) -> Kept:
+    """Write `arpa` to `out` (plain) without the n-grams that hold a word outside `words`; say how many went.
+
+    Their probability is lost, as in kaldi's arpa2fst, and not spread over the rest. The file is checked on the way.
+    UserError where no word is left: most often one side is in lower case.
+    """
+    keep = set(words).union(SENTENCE)
+    kept: list[list[str]] = [[]]
+    dropped, unknown = 0, set[str]()
+    for order, fields in ngrams(arpa, max_order):
+        while order > len(kept):
+            kept.append([])
+        context = fields[1:order + 1]
+        if keep.issuperset(context):
+            backoff = f"\t{fields[-1]}" if len(fields) > order + 1 else ""
+            kept[order - 1].append(f"{fields[0]}\t{' '.join(context)}{backoff}\n")
+        else:
+            dropped += 1
+            unknown.update(word for word in context if word not in keep)
+    missing = [word for word in SENTENCE if not any(line.split()[1] == word for line in kept[0])]
+    if missing:
+        raise UserError(f"{arpa} has no 1-gram {missing[0]}; give a language model of whole sentences")
+    if len(kept[0]) <= len(SENTENCE):
+        raise UserError(f"no word of {arpa} is in the lexicon; write both in the same case")
+    # After --max-order the last order still has back-off weights, where kaldilm's reader aborts.
+    kept[-1] = ["\t".join(line.rstrip("\n").split("\t")[:2]) + "\n" for line in kept[-1]]
+    _write(out, kept)
+    return Kept([len(lines) for lines in kept], dropped, len(unknown))
+
+
+def _write(out: Path | str, orders: Sequence[Sequence[str]]) -> None:
+    with atomic(out) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write("\\data\\\n" + "".join(f"ngram {n}={len(lines)}\n" for n, lines in enumerate(orders, 1)))
+        for n, lines in enumerate(orders, 1):
+            stream.write(f"\n\\{n}-grams:\n")
+            stream.writelines(lines)
+        stream.write("\n\\end\\\n")
+
+
+def train(sentences: Sequence[str], out: Path | str, order: int = 3, min_counts: Sequence[int] = ()) -> None:
+    """Train a Kneser-Ney model with kaldingram and write it as a plain ARPA file.
+
+    `min_counts[n - 1]` is the count below which an n-gram is left out, 0 where the list is shorter. Cut-offs are the
+    only pruning: kaldingram's entropy pruning fails on models trained with cut-offs.
+    """
+    try:
+        from kaldingram.train import NgramCounts
+    except ImportError:
+        raise UserError("training a language model needs the package kaldingram; install it with pip, "
+                        "or give an ARPA file") from None
+    if not any(sentence.split() for sentence in sentences):
+        raise UserError("there is no sentence to train the language model on; give a text file with words")
+    with contextlib.redirect_stderr(io.StringIO()):  # it shows a progress bar for every order of every step
+        counts = NgramCounts(order)
+        for sentence in sentences:
+            counts.add_raw_counts_from_line(" ".join(sentence.split()))
+        if any(min_counts):
+            counts.apply_count_cutoffs([*min_counts, *[0] * order][:order])
+        counts.cal_discounting_constants()
+        counts.cal_f()
+        counts.cal_bow()
+        with atomic(out) as temporary, temporary.open("w", encoding="utf-8") as stream:
+            counts.print_as_arpa(stream)

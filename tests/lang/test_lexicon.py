@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from asrcompress.errors import UserError
+from asrcompress.lang import lexicon as lexicons
+from asrcompress.lang.lexicon import Encoder
+
+TEXT = "READ  R IY1 D\nREAD\tR EH1 D\nA AH0\nA EY1\nREAD R IY1 D\n\nRED R EH1 D\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "lexicon.txt").write_text(TEXT)
+    return tmp_path / "lexicon.txt"
+
+
+def test_distinct_pronunciations_in_file_order(path: Path) -> None:
+    assert lexicons.read(path) == {
+        "READ": [["R", "IY1", "D"], ["R", "EH1", "D"]],
+        "A": [["AH0"], ["EY1"]],
+        "RED": [["R", "EH1", "D"]],
+    }
+
+
+def test_stress_goes_and_with_it_what_differs_in_stress_only(path: Path) -> None:
+    path.write_text(TEXT + "A AH1\n")
+    assert lexicons.read(path, strip_stress=True)["A"] == [["AH"], ["EY"]]
+
+
+def test_written_sorted_and_read_again(path: Path, tmp_path: Path) -> None:
+    lexicon = lexicons.read(path)
+    lexicons.write(tmp_path / "out.txt", lexicon)
+    assert (tmp_path / "out.txt").read_text().splitlines()[0] == "A AH0"
+    assert lexicons.read(tmp_path / "out.txt") == lexicon
+    assert lexicons.tokens_of(lexicon) == ["AH0", "D", "EH1", "EY1", "IY1", "R"]
+
+
+def test_bad_lexicons_are_sentences(path: Path, tmp_path: Path) -> None:
+    path.write_text(TEXT + "WORD\n")
+    with pytest.raises(UserError, match="line 8: 'WORD' has no pronunciation"):
+        lexicons.read(path)
+    path.write_text("\n")
+    with pytest.raises(UserError, match="holds no words"):
+        lexicons.read(path)
+    with pytest.raises(UserError, match="the lexicon .* does not exist"):
+        lexicons.read(tmp_path / "other.txt")
+
+
+def test_encoder_takes_the_first_pronunciation(path: Path) -> None:
+    lexicon = lexicons.read(path, strip_stress=True)
+    encode = Encoder(lexicon, {token: i for i, token in enumerate(["<blk>", *lexicons.tokens_of(lexicon)])})
+    assert encode("A RED  READ") == [1, 6, 3, 2, 6, 5, 2] and encode("") == []
+    assert encode.unknown("A BLUE RED GREEN") == ["BLUE", "GREEN"]
+    assert lexicons.words_of(["A RED", "", "RED READ"]) == ["A", "READ", "RED"]

@@ -1,0 +1,139 @@
+"""ARPA files against models written by hand, and kaldingram's against the sum of its probabilities."""
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from asrcompress.cli import main
+from asrcompress.errors import UserError
+from asrcompress.lang import ngram
+
+ARPA = r"""\data\
+ngram 1=5
+ngram 2=3
+
+\1-grams:
+-99 <s> -0.3
+-0.6 </s>
+-0.5 CAT -0.2
+-0.7 DOG -0.1
+-0.9 EMU
+
+\2-grams:
+-0.1 <s> CAT
+-0.2 CAT EMU
+-0.3 CAT </s>
+
+\end\
+"""
+
+
+@pytest.fixture
+def arpa(tmp_path: Path) -> Path:
+    path = tmp_path / "bigram.arpa"
+    path.write_text(ARPA)
+    return path
+
+
+def test_plain_and_gzip_give_the_same_ngrams(arpa: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"  # gzip is known by its first bytes, not by its name
+    packed.write_bytes(gzip.compress(ARPA.encode()))
+    found = list(ngram.ngrams(arpa))
+    assert list(ngram.ngrams(packed)) == found
+    assert len(found) == 8
+    assert found[2] == (1, ["-0.5", "CAT", "-0.2"])
+    assert found[-1] == (2, ["-0.3", "CAT", "</s>"])
+    assert list(ngram.ngrams(arpa, max_order=1)) == found[:5]
+
+
+def test_restrict_leaves_out_and_counts(arpa: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.arpa"
+    assert ngram.restrict(arpa, out, {"CAT", "DOG"}) == ngram.Kept([4, 2], 2, 1)
+    kept = [fields[1:1 + order] for order, fields in ngram.ngrams(out)]
+    assert kept == [["<s>"], ["</s>"], ["CAT"], ["DOG"], ["<s>", "CAT"], ["CAT", "</s>"]]
+    assert "-0.5\tCAT\t-0.2\n" in out.read_text()
+
+
+def test_the_highest_order_has_no_back_off(arpa: Path, tmp_path: Path) -> None:
+    ngram.restrict(arpa, tmp_path / "out", {"CAT", "DOG", "EMU"}, max_order=1)
+    assert [len(fields) for _, fields in ngram.ngrams(tmp_path / "out")] == [2] * 5
+
+
+def test_restrict_without_a_common_word(arpa: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="same case"):
+        ngram.restrict(arpa, tmp_path / "out", {"cat"})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("symbol", ["<s>", "</s>"])
+def test_restrict_without_sentence_ends(arpa: Path, tmp_path: Path, symbol: str) -> None:
+    arpa.write_text(ARPA.replace(symbol, "EMU"))
+    with pytest.raises(UserError, match=f"has no 1-gram {symbol}"):
+        ngram.restrict(arpa, tmp_path / "out", {"CAT", "DOG", "EMU"})
+
+
+@pytest.mark.parametrize(("old", "new", "line"), [
+    ("\\data\\", "CAT K AE T", 1),  # a lexicon
+    ("ngram 2=3", "ngram 2=x", 3),
+    ("-0.7 DOG -0.1\n", "", 11),  # fewer 1-grams than promised, so that the next section comes too early
+    ("-0.2 CAT EMU", "-0.2 CAT", 14),
+    ("-0.2 CAT EMU", "x CAT EMU", 14),
+    ("-0.7 DOG -0.1", "-0.7 DOG x", 9),
+    ("\\end\\\n", "", 16),
+])
+def test_not_an_arpa(arpa: Path, old: str, new: str, line: int) -> None:
+    arpa.write_text(ARPA.replace(old, new))
+    with pytest.raises(UserError, match=rf"bigram.arpa, line {line}:"):
+        list(ngram.ngrams(arpa))
+
+
+def test_truncated_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "cut.arpa.gz"
+    packed = gzip.compress(ARPA.encode())
+    path.write_bytes(packed[:len(packed) // 2])
+    with pytest.raises(UserError, match="cut.arpa.gz, line"):
+        list(ngram.ngrams(path))
+
+
+def test_command_says_what_is_wrong(arpa: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arpa.write_text("HELLO WORLD\n")
+    assert main(["ngram", "--arpa", str(arpa), "--out", str(tmp_path / "out")]) == 1
+    assert "line 1" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [arpa]
+
+
+def test_trained_model_is_a_distribution(tmp_path: Path) -> None:
+    pytest.importorskip("kaldingram")
+    text = tmp_path / "text"
+    text.write_text("u1 A B A\nu2 A B C\nu3 B A\n")
+    out = tmp_path / "lm" / "trigram.arpa"
+    assert main(["ngram", "--text", str(text), "--utterance-ids", "--out", str(out)]) == 0
+    grams = {tuple(fields[1:1 + order]): fields for order, fields in ngram.ngrams(out)}
+    assert max(map(len, grams)) == 3
+    assert not any("u1" in words for words in grams)
+
+    def log10(words: tuple[str, ...]) -> float:
+        if words in grams:
+            return float(grams[words][0])
+        back_off = grams.get(words[:-1], ["0"] * (len(words) + 1))
+        return (float(back_off[len(words)]) if len(back_off) > len(words) else 0.0) + log10(words[1:])
+
+    for history in [(), ("A",), ("<s>", "A"), ("A", "B")]:
+        assert sum(10 ** log10((*history, word)) for word in ["A", "B", "C", "</s>"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_cut_offs(tmp_path: Path) -> None:
+    pytest.importorskip("kaldingram")
+    sentences = ["A B C", "A B D", "A B C"]
+    ngram.train(sentences, tmp_path / "all", 3)
+    ngram.train(sentences, tmp_path / "cut", 3, [0, 0, 2])
+    trigrams = [[tuple(fields[1:4]) for order, fields in ngram.ngrams(tmp_path / name) if order == 3]
+                for name in ("all", "cut")]
+    assert set(trigrams[0]) - set(trigrams[1]) == {("A", "B", "D"), ("B", "D", "</s>")}
+
+
+def test_nothing_to_train_on(tmp_path: Path) -> None:
+    pytest.importorskip("kaldingram")
+    with pytest.raises(UserError, match="no sentence"):
+        ngram.train(["", " "], tmp_path / "out")
