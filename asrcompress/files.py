@@ -41,5 +41,5 @@ def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is not JSON ({error.msg}); remove the line or restore the file") from None
+            raise UserError(f"{path}, line {number} is not JSON ({error.msg}); remove or restore the line") from None
     return rows

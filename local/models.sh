@@ -64,16 +64,16 @@ compress_finetune() {  # METHOD SIZE
   fi
 }
 
-# The acoustic scale is chosen once, for the dense model, on held-out speakers of the training data.
-choose_scale() {
+# The scales are chosen once, for the dense model, on held-out speakers of the training data.
+choose_scales() {
   local sweep=exp/dense/decode/dev
-  if [ ! -f "$sweep/.done" ]; then
-    run posteriors --model exp/dense/model.packed --data "$data" --set dev --out "$sweep/posteriors"
-    search "$sweep/posteriors" "$scales" "$sweep/sweep"
-    run score --ref "$data/dev.text" --sweep "$sweep/sweep" --out "$sweep/best.json"
-    touch "$sweep/.done"
+  run posteriors --model exp/dense/model.packed --data "$data" --set dev --out $sweep/posteriors
+  search $sweep/posteriors "$scales" $sweep/sweep
+  run score --ref "$data/dev.text" --sweep $sweep/sweep --out $sweep/best.json
+  if [ -n "$large" ]; then
+    search $sweep/posteriors "$(json $sweep/best.json acoustic_scale)" $sweep/large --rescore "$graph/G.npz" --lm-scale "$lm_scales"
+    run score --ref "$data/dev.text" --sweep $sweep/large --out $sweep/large.json
   fi
-  json "$sweep/best.json" acoustic_scale
 }
 
 search() {  # ARCHIVE SCALES OUT [OPTIONS]
@@ -83,8 +83,8 @@ search() {  # ARCHIVE SCALES OUT [OPTIONS]
 
 decode_model() {  # NAME: every test set, every search, a row for each
   local name=$1 folder scale set
-  [ -f exp/dense/decode/dev/.done ] || choose_scale
-  scale=$(choose_scale)
+  once exp/dense/decode/dev choose_scales
+  scale=$(json exp/dense/decode/dev/best.json acoustic_scale)
   [ -f "exp/$name/info.json" ] || run measure "exp/$name/model.packed" --out "exp/$name/info.json"
   for set in $test_sets; do
     folder=exp/$name/decode/$set
@@ -96,7 +96,8 @@ decode_model() {  # NAME: every test set, every search, a row for each
     search "$folder/posteriors" "$scale" "$folder/tgsmall/hyp.txt"
     score "$name" "$set" tgsmall --ref "$data/$set.text" --hyp "$folder/tgsmall/hyp.txt"
     if [ -n "$large" ]; then
-      search "$folder/posteriors" "$scale" "$folder/tglarge/hyp.txt" --rescore "$graph/G.npz"
+      search "$folder/posteriors" "$scale" "$folder/tglarge/hyp.txt" --rescore "$graph/G.npz" \
+        --lm-scale "$(json exp/dense/decode/dev/large.json lm_scale)"
       score "$name" "$set" tglarge --ref "$data/$set.text" --hyp "$folder/tglarge/hyp.txt"
     fi
     rm "$folder/posteriors"

@@ -5,6 +5,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     from asrcompress.decoding import posteriors
     from asrcompress.files import existing
 
-    model = compression.load(args.model)
+    model: Any = compression.load(args.model)
     cuts = load_manifest(existing(args.data / f"{args.set}.jsonl.gz", "the prepared set"))
     rtf = posteriors.write(model, cuts, args.out)
     print(f"{args.out}: {len(cuts)} utterances, RTF of the network {rtf:.4f}")

@@ -7,14 +7,17 @@ Run again, it goes on from its last checkpoint.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared sets")
     parser.add_argument("--lang", type=Path, required=True)
-    parser.add_argument("--init", type=Path, help="model file to start from, e.g. a compressed one; its own config counts")
-    parser.add_argument("--out", type=Path, required=True, help="gets model.safetensors, train.json, checkpoints/, tensorboard/")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides: model=tdnnf criterion=lfmmi train_sets=[a,b] seed=1 ...")
+    parser.add_argument("--init", type=Path, help="model file to start from; its own config counts")
+    parser.add_argument("--out", type=Path, required=True,
+                        help="gets model.safetensors, train.json, checkpoints/, tensorboard/")
+    parser.add_argument("overrides", nargs="*",
+                        help="Hydra overrides: model=tdnnf criterion=lfmmi train_sets=[a,b] seed=1 ...")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     train = load_cuts(args.data, config["train_sets"], encode, training["max_duration"])
     dev = load_cuts(args.data, [config["dev_set"]], encode)
     torch.manual_seed(config["seed"])
-    model = compression.load(args.init) if args.init else models.build({**config["model"], "vocab": len(symbols)})
+    model: Any = compression.load(args.init) if args.init else models.build({**config["model"], "vocab": len(symbols)})
     transcripts = {cut.recording_id: encode(cut.supervisions[0].text) for cut in train}
     criterion = criteria.build(**config["criterion"], vocab=len(symbols), targets=transcripts.values())
     parameters = sum(parameter.numel() for parameter in model.parameters())

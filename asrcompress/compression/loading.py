@@ -1,6 +1,7 @@
 """loading: one function for every model file."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -27,6 +28,6 @@ def load(path: Path | str, build: packed.Build = models.build) -> nn.Module:
     return model.eval()
 
 
-def save_model(path: Path | str, model: nn.Module) -> None:
+def save_model(path: Path | str, model: Any) -> None:
     """Write a model file whose config says how the compressed layers are made; training can go on from it."""
     models.save(path, model)

@@ -4,12 +4,12 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from asrcompress.decoding.archive import Archive
 from asrcompress.errors import UserError
@@ -124,8 +124,8 @@ def _mapped(decoder: Decoder, work: list[list[str]], jobs: int) -> Iterator[Iter
     if Decoder.used:
         raise RuntimeError("several jobs need a process that has not searched yet")
     _decoder = decoder
-    with multiprocessing.get_context("fork").Pool(jobs) as pool:
-        yield pool.imap_unordered(_work, work)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:  # raises when a process dies
+        yield (future.result() for future in as_completed([pool.submit(_work, utts) for utts in work]))
 
 
 def decode(decoder: Decoder, jobs: int = 1,
@@ -134,7 +134,6 @@ def decode(decoder: Decoder, jobs: int = 1,
 
     Utterances without a frame get no words and count as empty.
     """
-    torch.set_num_threads(1)
     archive = decoder.archive
     silent = [utt for utt in archive.utts if not archive.frames(utt)]
     work = batches(archive, set(archive.utts).difference(silent), BATCH_FRAMES)

@@ -31,6 +31,7 @@ class Searcher:
     """Searches one HLG, whose arcs' scores are the language model's, and rescores with `grammar` where it is given."""
 
     def __init__(self, graph: k2.Fsa, grammar: k2.Fsa | None = None, beams: Beams = Beams()) -> None:
+        torch.set_num_threads(1)  # `jobs` share the cores, and OpenMP's threads do not survive a fork
         self.graph = k2.create_fsa_vec([graph])
         self.graph.lm_scores = graph.scores.clone()
         self.beams = beams

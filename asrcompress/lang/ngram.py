@@ -6,6 +6,7 @@ The ARPA format: https://www.speech.sri.com/projects/srilm/manpages/ngram-format
 import contextlib
 import gzip
 import io
+import math
 import re
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -16,18 +17,23 @@ from asrcompress.errors import UserError
 from asrcompress.files import atomic, existing
 
 SENTENCE = ("<s>", "</s>")
+ZERO = -99.0  # log10 of no probability, as ARPA files write it
+UNSEEN_SHARE = 0.01  # of the 1-gram probability, for all words together to which the model gives none
 
 
 class Kept(NamedTuple):
-    """What `restrict` kept of a model: n-grams of each order, n-grams left out, words left out."""
+    """What `restrict` kept of a model: n-grams of each order; n-grams and words left out; words raised from zero."""
 
     ngrams: list[int]
     dropped_ngrams: int
     dropped_words: int
+    raised: int
 
     def __str__(self) -> str:
         orders = ", ".join(f"{count} {n}-grams" for n, count in enumerate(self.ngrams, 1))
-        return f"{orders}; left out {self.dropped_ngrams} n-grams with {self.dropped_words} words outside the lexicon"
+        raised = f"; {self.raised} words of probability 0 raised to share {UNSEEN_SHARE:.0%}" if self.raised else ""
+        left_out = f"{self.dropped_ngrams} n-grams with {self.dropped_words} words outside the lexicon"
+        return f"{orders}; left out {left_out}{raised}"
 
 
 class _Lines:
@@ -106,6 +112,8 @@ def restrict(arpa: Path | str, out: Path | str, words: Collection[str], max_orde
     """Write `arpa` to `out` (plain) without the n-grams that hold a word outside `words`; say how many went.
 
     Their probability is lost, as in kaldi's arpa2fst, and not spread over the rest. The file is checked on the way.
+    Words listed with probability 0 (count cut-offs leave such) could never be recognised: together they get
+    UNSEEN_SHARE.
     UserError where no word is left: most often one side is in lower case.
     """
     keep = set(words).union(SENTENCE)
@@ -126,10 +134,13 @@ def restrict(arpa: Path | str, out: Path | str, words: Collection[str], max_orde
         raise UserError(f"{arpa} has no 1-gram {missing[0]}; give a language model of whole sentences")
     if len(kept[0]) <= len(SENTENCE):
         raise UserError(f"no word of {arpa} is in the lexicon; write both in the same case")
+    zero = [i for i, line in enumerate(kept[0]) if float(line.split()[0]) <= ZERO and line.split()[1] != "<s>"]
+    for i in zero:
+        kept[0][i] = f"{math.log10(UNSEEN_SHARE / len(zero)):.7f}\t{kept[0][i].split(maxsplit=1)[1]}"
     # After --max-order the last order still has back-off weights, where kaldilm's reader aborts.
     kept[-1] = ["\t".join(line.rstrip("\n").split("\t")[:2]) + "\n" for line in kept[-1]]
     _write(out, kept)
-    return Kept([len(lines) for lines in kept], dropped, len(unknown))
+    return Kept([len(lines) for lines in kept], dropped, len(unknown), len(zero))
 
 
 def _write(out: Path | str, orders: Sequence[Sequence[str]]) -> None:

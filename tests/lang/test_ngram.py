@@ -49,10 +49,20 @@ def test_plain_and_gzip_give_the_same_ngrams(arpa: Path, tmp_path: Path) -> None
 
 def test_restrict_leaves_out_and_counts(arpa: Path, tmp_path: Path) -> None:
     out = tmp_path / "small.arpa"
-    assert ngram.restrict(arpa, out, {"CAT", "DOG"}) == ngram.Kept([4, 2], 2, 1)
+    assert ngram.restrict(arpa, out, {"CAT", "DOG"}) == ngram.Kept([4, 2], 2, 1, 0)
     kept = [fields[1:1 + order] for order, fields in ngram.ngrams(out)]
     assert kept == [["<s>"], ["</s>"], ["CAT"], ["DOG"], ["<s>", "CAT"], ["CAT", "</s>"]]
     assert "-0.5\tCAT\t-0.2\n" in out.read_text()
+
+
+def test_words_without_probability_share_a_hundredth(arpa: Path, tmp_path: Path) -> None:
+    arpa.write_text(ARPA.replace("-0.5 CAT -0.2", "-99 CAT -0.2").replace("-0.5\tCAT\t-0.2", "-99\tCAT\t-0.2"))
+    assert ngram.restrict(arpa, tmp_path / "out", {"CAT", "DOG"}).raised == 1
+    ((_, cat),) = [found for found in ngram.ngrams(tmp_path / "out") if found[1][1:2] == ["CAT"] and found[0] == 1]
+    assert 10 ** float(cat[0]) == pytest.approx(0.01, rel=1e-5)
+    assert cat[2] == "-0.2"
+    start = next(found for _, found in ngram.ngrams(tmp_path / "out") if found[1] == "<s>")
+    assert float(start[0]) == -99  # the start of a sentence is never predicted
 
 
 def test_the_highest_order_has_no_back_off(arpa: Path, tmp_path: Path) -> None:
