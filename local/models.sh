@@ -91,8 +91,11 @@ decode_model() {  # NAME: every test set, every search, a row for each
     [ ! -f "$folder/.done" ] || continue
     run posteriors --model "exp/$name/model.packed" --data "$data" --set "$set" --out "$folder/posteriors"
     run greedy --archive "$folder/posteriors" --lang "$lang" --ref "$data/$set.text" --out "$folder/greedy"
-    score "$name" "$set" greedy --ref "$folder/greedy/ref.tokens.txt" --hyp "$folder/greedy/tokens.txt" --unit token
-    [ ! -f "$folder/greedy/hyp.txt" ] || score "$name" "$set" greedy --ref "$data/$set.text" --hyp "$folder/greedy/hyp.txt"
+    if [ -f "$folder/greedy/hyp.txt" ]; then  # BPE: words come without a graph
+      score "$name" "$set" greedy --ref "$data/$set.text" --hyp "$folder/greedy/hyp.txt"
+    else
+      score "$name" "$set" greedy --ref "$folder/greedy/ref.tokens.txt" --hyp "$folder/greedy/tokens.txt" --unit token
+    fi
     search "$folder/posteriors" "$scale" "$folder/tgsmall/hyp.txt"
     score "$name" "$set" tgsmall --ref "$data/$set.text" --hyp "$folder/tgsmall/hyp.txt"
     if [ -n "$large" ]; then

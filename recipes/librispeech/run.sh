@@ -30,13 +30,18 @@ note=              # a sentence about the test sets, printed in RESULTS.md
 help_message="usage: ./run.sh [--OPTION VALUE ...]\n
 $(sed -n '/^stage=/,/^note=/p' "$0" | sed 's/^\([a-z_]*\)=/  --\1 /; :a; s/^\(  --[a-z-]*\)_/\1-/; ta')\n
 stages: 0 corpus, 1 features, 2 lang, 3 graphs, 4 dense model, 5 controls, 6 compression, 7 decoding, 8 report"
-command="./run.sh $*"
+command=./run.sh  # what result rows say: quoted where it must be
+for word in "$@"; do
+  [[ $word == *" "* || -z $word ]] && command+=" \"$word\"" || command+=" $word"
+done
 # shellcheck source=local/parse_options.sh
 . "$here/../../local/parse_options.sh"
 # shellcheck source=local/path.sh
 . "$here/../../local/path.sh"
 # shellcheck source=local/models.sh
 . "$here/../../local/models.sh"
+command=${command/--corpus $corpus/--corpus CORPUS}  # paths of this machine help nobody
+command=${command/ --dir $dir/}
 corpus=${corpus:+$(realpath "$corpus")}
 mkdir -p "$dir"
 cd "$dir"
