@@ -42,7 +42,7 @@ done
 . "$here/../../local/models.sh"
 command=${command/--corpus $corpus/--corpus CORPUS}  # paths of this machine help nobody
 command=${command/ --dir $dir/}
-corpus=${corpus:+$(realpath "$corpus")}
+corpus=${corpus:+$(realpath -m "$corpus")}
 mkdir -p "$dir"
 cd "$dir"
 
