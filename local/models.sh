@@ -39,29 +39,23 @@ train() {  # NAME, then options of asrcompress train
 describe() {
   local name=$1
   shift
-  printf '%s\n' "name=$name" "model=$model" values=float32 bits=raw "seed=$seed" "train_set=${train_sets% }" "command=$command" \
+  printf '%s\n' "name=$name" values=float32 bits=raw "seed=$seed" "train_set=${train_sets% }" "command=$command" \
     "train_seconds=$(json "exp/$name/train.json" train_seconds)" "$@" > "exp/$name/row"
 }
 
 json() { "$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$1" "$2"; }
 
 train_scratch() {  # NAME MODEL
-  if [ ! -f "exp/$1/.done" ]; then
-    train "$1" "model=$2" "criterion=$criterion" "training.epochs=$epochs"
-    grep -q bottleneck "$repo_root/conf/model/$2.yaml" && structure=semi-orthogonal || structure=dense
-    describe "$1" "structure=$structure" "when=$([ "$1" = dense ] && echo none || echo scratch)" size=1.0
-    touch "exp/$1/.done"
-  fi
+  train "$1" "model=$2" "criterion=$criterion" "training.epochs=$epochs"
+  grep -q bottleneck "$repo_root/conf/model/$2.yaml" && structure=semi-orthogonal || structure=dense
+  describe "$1" "model=$2" "structure=$structure" "when=$([ "$1" = dense ] && echo none || echo scratch)" size=1.0
 }
 
 compress_finetune() {  # METHOD SIZE
   local name=$1-$2
-  if [ ! -f "exp/$name/.done" ]; then
-    run compress --model exp/dense/model.safetensors --out "exp/$name/init.safetensors" "structure=$1" "budget.size=$2"
-    train "$name" --init "exp/$name/init.safetensors" training=finetune "criterion=$criterion" "training.epochs=$finetune_epochs"
-    describe "$name" "structure=$1" when=after "size=$2"
-    touch "exp/$name/.done"
-  fi
+  run compress --model exp/dense/model.safetensors --out "exp/$name/init.safetensors" "structure=$1" "budget.size=$2"
+  train "$name" --init "exp/$name/init.safetensors" training=finetune "criterion=$criterion" "training.epochs=$finetune_epochs"
+  describe "$name" "model=$model" "structure=$1" when=after "size=$2"
 }
 
 # The scales are chosen once, for the dense model, on held-out speakers of the training data.

@@ -1,7 +1,6 @@
 """Search a whole posterior archive, on several cores and with several scales in one go, and count what it cost."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,6 +13,7 @@ import numpy as np
 from asrcompress.decoding.archive import Archive
 from asrcompress.errors import UserError
 from asrcompress.fsa.search import Searcher, batches, best_words, with_lm_scale
+from asrcompress.measure.machine import peak_rss
 
 BATCH_FRAMES = 1000  # 40 s of audio: larger batches take more memory and are no faster on a CPU
 RETRIES = 2
@@ -89,7 +89,7 @@ class Decoder:
             out[Setting(scale, lm_scale)] = Result(
                 {utt: words or [] for utt, words in zip(utts, found, strict=True)},
                 shared + time.perf_counter() - start, shared_cpu + time.process_time() - cpu,
-                peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+                peak_rss_bytes=peak_rss())
             missing = [i for i, words in enumerate(found) if words is None]
         for i in missing:
             if retries < RETRIES:

@@ -87,12 +87,12 @@ fi
 
 if between 4; then  # the dense model
   need $lang/.done "run stage 2"
-  train_scratch dense "$model"
+  once exp/dense train_scratch dense "$model"
 fi
 
 if between 5; then  # models trained from scratch to stand beside the compressed ones
   for control in $controls; do
-    train_scratch "${control%%=*}" "${control#*=}"
+    once "exp/${control%%=*}" train_scratch "${control%%=*}" "${control#*=}"
   done
 fi
 
@@ -100,7 +100,7 @@ if between 6; then  # every method at every size: compress the dense model, fine
   need exp/dense/.done "run stage 4"
   for method in $methods; do
     for size in $sizes; do
-      compress_finetune "$method" "$size"
+      once "exp/$method-$size" compress_finetune "$method" "$size"
     done
   done
 fi
