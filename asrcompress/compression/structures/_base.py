@@ -29,7 +29,7 @@ class Structure(nn.Module):
     """Base of every structure. `shape` is that of the weight: (out, in) or (out, in, taps).
 
     A family says how it comes to be (`fit`, `init`, `smallest`), what weight it stands for (`dense`), and what rebuilds
-    it without its numbers (`spec`). Where it knows a faster way than multiplying by `dense()`, it overrides `forward`,
+    it without its numbers (`spec`). Where it knows a faster way than multiplying by `cached()`, it overrides `forward`,
     `conv1d` and `macs`; where its rows can be scaled in place, `scale_rows`.
     """
 
@@ -38,6 +38,7 @@ class Structure(nn.Module):
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
         self.shape = tuple(int(n) for n in shape)
+        self._kept: tuple[list[Any], Tensor] | None = None
 
     @classmethod
     def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0) -> "Structure":
@@ -68,18 +69,33 @@ class Structure(nn.Module):
         """The weight it stands for, of `self.shape`."""
         raise NotImplementedError
 
+    def cached(self) -> Tensor:
+        """`dense()`, which at inference is made once and kept until the numbers change; training frees it."""
+        numbers = list(self.parameters())
+        if torch.is_grad_enabled() and any(n.requires_grad for n in numbers):
+            self._kept = None
+            return self.dense()
+        state = [(n.data_ptr(), n.dtype, 0 if n.is_inference() else n._version) for n in numbers]
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, self.dense()
+        return self._kept[1]
+
+    def train(self, mode: bool = True) -> "Structure":
+        self._kept = None
+        return super().train(mode)
+
     def spec(self) -> dict[str, Any]:
         """The plain JSON values from which `build` makes the same structure, without tensors."""
         return {"shape": list(self.shape)}
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """(..., in) -> (..., out), for a matrix."""
-        return functional.linear(x, self.dense(), bias)
+        return functional.linear(x, self.cached(), bias)
 
     def conv1d(self, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
                bias: Tensor | None = None) -> Tensor:
         """(N, in, T) -> (N, out, T'), for a kernel."""
-        return conv1d(x, self.dense(), bias, stride, padding, dilation)
+        return conv1d(x, self.cached(), bias, stride, padding, dilation)
 
     def numbers(self) -> int:
         """How many trainable numbers it stores."""

@@ -62,6 +62,19 @@ def test_every_number_gets_a_gradient(layer: Structure) -> None:
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
 
 
+def test_a_rebuilt_weight_is_kept_at_inference_only_and_follows_its_numbers(layer: Structure) -> None:
+    layer.eval()
+    with torch.no_grad():
+        kept = layer.cached()
+        assert layer.cached() is kept
+        next(layer.parameters()).mul_(2)
+        torch.testing.assert_close(layer.cached(), layer.dense())
+    assert layer.cached().requires_grad and layer._kept is None
+    with torch.inference_mode():
+        torch.testing.assert_close(layer.cached(), layer.dense())
+    assert layer.train()._kept is None
+
+
 def test_it_has_a_config_that_opens_with_its_command(name: str) -> None:
     text = (REPO / "conf" / "structure" / f"{name}.yaml").read_text()
     assert text.startswith("# asrcompress compress ") and f"\nname: {name}\n" in text
