@@ -1,53 +1,137 @@
-"""Forward time of every structure beside the dense product, one thread: python benchmarks/structures.py
+"""Forward and training step of every structure beside the dense product, one thread: python benchmarks/structures.py
 
-Columns: multiply-adds per row, then for each batch size the time of one forward in microseconds and, in brackets, how
-many times as fast as dense it is (best of several repeats).
+One line per structure and size: stored numbers, multiply-adds per row, then for each batch size two ratios in one cell:
+how many times as fast as dense the forward is, and how many times as long as dense a training step (forward and
+backward) takes. `memory` is the peak that a step at the largest batch allocates, over that of dense. Peers
+run in the same process at the same numbers: tensorly-torch's factorized layers, and torch-structured's where installed
+(`pip install torch-structured einops opt_einsum`).
 """
 
 import argparse
+import importlib
+import math
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from asrcompress.compression import structures
-from asrcompress.compression.structures import CannotShrink, Structure
+from asrcompress.compression.structures import CannotShrink
+from asrcompress.measure.machine import cpu
 
+Layer = Callable[[Tensor], Tensor]
 SHAPES, SIZES, BATCHES = ((512, 1536), (2048, 2048)), (0.5, 0.25, 0.0625), (1, 16, 256)
 
 
-def seconds(layer: Structure, x: torch.Tensor, at_least: float = 0.2) -> float:
-    """The fastest forward within `at_least` seconds of them."""
-    best, end = float("inf"), time.perf_counter() + at_least
+def seconds(call: Callable[[], Any], at_least: float) -> float:
+    """The fastest call within `at_least` seconds of them; the first one warms up, unless it takes a second."""
+    times: list[float] = []
+    end = float("inf")
     while time.perf_counter() < end:
         start = time.perf_counter()
-        layer(x)
-        best = min(best, time.perf_counter() - start)
-    return best
+        call()
+        times.append(time.perf_counter() - start)
+        if len(times) == 1:
+            end = start + times[0] + (at_least if times[0] < 1 else 0)
+    return min(times)
 
 
-@torch.inference_mode()
+def forward_seconds(layer: Layer, x: Tensor, at_least: float) -> float:
+    with torch.inference_mode():
+        return seconds(lambda: layer(x), at_least)
+
+
+def step(layer: Layer, x: Tensor) -> None:
+    layer(x).sum().backward()
+
+
+def step_seconds(layer: Layer, x: Tensor, at_least: float) -> float:
+    return seconds(lambda: step(layer, x), at_least)
+
+
+def step_bytes(layer: Layer, x: Tensor) -> int:
+    """The most bytes that one step has allocated at a time, of what is alive after it begins."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        step(layer, x)
+    events = sorted((e.start_ns(), e.nbytes()) for e in trace.profiler.kineto_results.events() if e.name() == "[memory]")
+    alive = most = 0
+    for _, change in events:
+        alive += change
+        most = max(most, alive)
+    return most
+
+
+def candidates(name: str, shape: tuple[int, int]) -> Iterator[tuple[str, Any, int, int]]:
+    """(label, layer, numbers, multiply-adds of one row) at each size that the family reaches."""
+    for size in SIZES:
+        try:
+            layer = structures.init(name, shape, size)
+        except CannotShrink as error:
+            print(f"{name} {size:g}: {error}")
+            continue
+        yield f"{name} {size:g}", layer, layer.numbers(), layer.macs(1)
+
+
+def tensorly_torch(shape: tuple[int, int]) -> Iterator[tuple[str, Any, int, None]]:
+    """Factorized layers of tensorly-torch, three modes a side, their rank chosen by the size as they do it."""
+    try:
+        tltorch = importlib.import_module("tltorch")
+    except ImportError:
+        print("tensorly-torch is not installed; its layers are left out")
+        return
+    sides = [tltorch.utils.get_tensorized_shape(shape[1], shape[0], order=3, verbose=False)]
+    for kind in ("Tucker", "CP", "BlockTT"):
+        for size in SIZES:
+            inputs, outputs = sides[0]
+            layer = tltorch.FactorizedLinear(inputs, outputs, bias=False, factorization=kind, rank=size,
+                                             implementation="factorized")
+            yield f"tltorch {kind} {size:g}", layer, sum(p.numel() for p in layer.parameters()), None
+
+
+def torch_structured(shape: tuple[int, int]) -> Iterator[tuple[str, Any, int, None]]:
+    """torch-structured has square layers only."""
+    try:
+        layers = importlib.import_module("torch_structured.structured.layers")
+    except ImportError as error:
+        print(f"torch-structured cannot be imported ({error}); its layers are left out")
+        return
+    if shape[0] != shape[1]:
+        return
+    for kind, options in (("Circulant", {}), ("ToeplitzLike", {"r": 4}), ("LDRSubdiagonal", {"r": 4})):
+        layer = getattr(layers, kind)(layer_size=shape[0], bias=False, **options)
+        yield f"torch-structured {kind}", layer, sum(p.numel() for p in layer.parameters()), None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--structures", nargs="*", default=[n for n in structures.names() if n != "dense"])
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--seconds", type=float, default=0.1, help="spent on each figure")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    print(f"{cpu()}, torch {torch.__version__}, 1 thread; forward: times as fast as dense / step: times as long")
     for shape in SHAPES:
         inputs = [torch.randn(batch, shape[1]) for batch in BATCHES]
         dense = structures.init("dense", shape)
-        base = [seconds(dense, x) for x in inputs]
-        print(f"{shape[0]} x {shape[1]}".ljust(24), "MACs".rjust(10), *(f"batch {b}".rjust(18) for b in BATCHES))
-        print("dense".ljust(24), f"{dense.macs(1):10,}", *(f"{t * 1e6:10.0f}        " for t in base))
-        for name in args.structures:
-            for size in SIZES:
-                try:
-                    layer = structures.init(name, shape, size)
-                except CannotShrink as error:
-                    print(f"{name} {size}: {error}")
-                    continue
-                times = [seconds(layer, x) for x in inputs]
-                print(f"{name} {size:g}".ljust(24), f"{layer.macs(1):10,}",
-                      *(f"{t * 1e6:10.0f} ({b / t:5.1f})" for t, b in zip(times, base, strict=True)))
+        base = [forward_seconds(dense, x, args.seconds) for x in inputs]
+        base_step = [step_seconds(dense, x, args.seconds) for x in inputs]
+        base_bytes = step_bytes(dense, inputs[-1])
+        print(f"\n{shape[0]} x {shape[1]}".ljust(29), "numbers".rjust(10), "MACs".rjust(10),
+              *(f"batch {b}".rjust(14) for b in BATCHES), "  memory")
+        print("dense, microseconds".ljust(28), f"{math.prod(shape):10,} {math.prod(shape):10,}",
+              *(f"{f * 1e6:7.0f}/{s * 1e6:6.0f}" for f, s in zip(base, base_step, strict=True)))
+        rows = [candidates(name, shape) for name in args.structures]
+        for row in rows + ([] if args.no_peers else [tensorly_torch(shape), torch_structured(shape)]):
+            for label, layer, numbers, macs in row:
+                fast = [b / forward_seconds(layer, x, args.seconds) for x, b in zip(inputs, base, strict=True)]
+                slow = [step_seconds(layer, x, args.seconds) / b for x, b in zip(inputs, base_step, strict=True)]
+                print(label.ljust(28), f"{numbers:10,}", f"{macs:10,}" if macs is not None else " " * 10,
+                      *(f"{f:7.1f}/{s:6.2f}" for f, s in zip(fast, slow, strict=True)),
+                      f"{step_bytes(layer, inputs[-1]) / base_bytes:8.1f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """compress: the one verb. A model and a plan go in; a smaller model and a report per layer come out."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression import budget, layers, structures
+from asrcompress.compression import budget, layers, structures, values
 from asrcompress.compression.plan import Plan
 from asrcompress.compression.structures import Structure
 from asrcompress.errors import UserError
@@ -39,7 +39,7 @@ def compress(model: nn.Module, plan: Plan) -> tuple[nn.Module, list[LayerRecord]
     small = copy.deepcopy(model)
     found = {path: (weight.detach(), why) for path, weight, why in layers.weights(small)}
     chosen = {path: weight for path, (weight, why) in found.items() if not why and plan.selects(path)}
-    if not chosen:
+    if not chosen and plan.values == "float32":
         raise UserError(f"the plan selects no layer: include {list(plan.include)}, exclude {list(plan.exclude)}; "
                         f"the layers are {', '.join(found) or 'none'}")
     for path, weight in chosen.items():
@@ -58,7 +58,17 @@ def compress(model: nn.Module, plan: Plan) -> tuple[nn.Module, list[LayerRecord]
         if layer is not None:
             layers.put(small, path, layer)
     layers.describe(small)
-    return small, records
+    return _write(small, plan), records
+
+
+def _write(small: nn.Module, plan: Plan) -> nn.Module:
+    """The values and bits of the plan."""
+    if plan.values != "float32":
+        small = values.apply(small, plan.values, plan.values_include, plan.values_exclude, plan.seed,
+                             **plan.values_options)
+    if plan.bits and isinstance(config := getattr(small, "config", None), Mapping):
+        small.config = {**config, "bits": dict(plan.bits)}  # type: ignore[assignment,dict-item]
+    return small
 
 
 def _fit(path: str, weight: Tensor, plan: Plan, options: dict[str, Any] | None) -> tuple[Structure | None, str]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from asrcompress.compression import layers, structures
+from asrcompress.compression import layers, structures, values
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -25,6 +25,7 @@ def fold(model: nn.Module) -> nn.Module:
         parent, _, name = batchnorm_path.rpartition(".")
         setattr(folded.get_submodule(parent), name, nn.Identity())
     layers.describe(folded, folded=True)
+    values.describe(folded)
     return folded
 
 
@@ -40,6 +41,9 @@ def _fold_into(layer: Any, batchnorm: Any) -> None:
     scale = scale.to(batchnorm.running_mean.dtype)
     owner = layer.parametrizations.weight[0] if parametrize.is_parametrized(layer, "weight") else layer
     if hasattr(owner, "structure"):
-        owner.structure = structures.scaled(owner.structure, scale)
+        fixed = values.attached(owner.structure)  # factors that are written in some way cannot be multiplied in place
+        owner.structure = (structures.Scaled if fixed else structures.scaled)(owner.structure, scale)
+    elif isinstance(owner, values.Values):
+        owner.scale_rows(scale)
     else:
         layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))

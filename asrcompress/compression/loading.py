@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from asrcompress import models
-from asrcompress.compression import layers, packed
+from asrcompress.compression import layers, packed, values
 from asrcompress.errors import UserError
 
 
@@ -18,7 +18,7 @@ def load(path: Path | str, build: packed.Build = models.build) -> nn.Module:
     if packed.is_packed(path):
         return packed.load(path, build)
     config, tensors = models.read(path)
-    model = layers.restore(build(config), config.get("layers") or {})
+    model = values.restore(layers.restore(build(config), config.get("layers") or {}), config.get("values") or {})
     model.config = config  # type: ignore[assignment]
     try:
         model.load_state_dict(tensors)

@@ -8,8 +8,9 @@
     32 bytes  SHA-256 of everything before
 
 A tensor of the table is {"name", "shape", "values", "bits", "offset", "length"}: `values` says how its numbers are
-written, `bits` how those are stored; offset (from the end of the header) and length are bytes. The config rebuilds the
-model: its `layers` say which structure each compressed layer has; tables that follow from a seed are not stored.
+written, `bits` how those are stored; offset (from the end of the header) and length are bytes. What is not plain
+float32 or int64 also has `spec` and `parts`: see `coding.py`. The config rebuilds the model: its `layers` say which
+structure each compressed layer has; tables that follow from a seed are not stored.
 """
 
 import hashlib
@@ -25,8 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from asrcompress import models
-from asrcompress.compression import layers
+from asrcompress.compression import coding, layers, values
 from asrcompress.compression.folding import fold
+from asrcompress.compression.values import Values
 from asrcompress.errors import UserError
 from asrcompress.files import atomic, existing
 
@@ -45,29 +47,51 @@ class PackedError(UserError):
     """A packed file that is damaged, cut short, or not one."""
 
 
-def save(path: Path | str, model: nn.Module) -> None:
+def save(path: Path | str, model: nn.Module, bits: Mapping[str, Any] | None = None) -> None:
     """Write a model with BatchNorm folded. It needs a `config` from which it can be built again (as ours have).
 
-    Floating-point tensors are written as float32; the model itself is not touched.
+    Tensors that `values` were applied to go through the coder that `bits` names, {"coder": "raw", "options": {},
+    "vectors": "float32"}; without, that of the model's config. The others are written as float32, or those of one
+    dimension (biases) as `vectors` says, float32 or float16. The model itself is not touched.
     """
-    folded = fold(model)
+    folded: Any = fold(model)
     if not isinstance(getattr(folded, "config", None), Mapping):
         raise UserError(f"a packed file carries the model's config, and this {type(model).__name__} has none; "
                         "set model.config to the JSON values from which it is built")
+    how = {"coder": "raw", "options": {}, "vectors": "float32", **(bits or folded.config.get("bits") or {})}
     table: list[dict[str, Any]] = []
     streams, offset = [], 0
-    for name, tensor in folded.state_dict().items():
-        values = "float32" if tensor.is_floating_point() else "int64"
-        stream = tensor.detach().cpu().to(getattr(torch, values)).numpy().astype(DTYPES[values]).tobytes()
-        table.append({"name": name, "shape": list(tensor.shape), "values": values, "bits": "raw", "offset": offset,
-                      "length": len(stream)})
+    for name, tensor in _numbers(folded, how["vectors"]):
+        if isinstance(tensor, Tensor):
+            entry, stream = _plain(tensor)
+        else:
+            entry, stream = coding.encode(tensor, how["coder"], how["options"])
+        table.append({"name": name, **entry, "offset": offset})
         streams.append(stream)
         offset += len(stream)
+    config = {key: value for key, value in folded.config.items() if key not in ("values", "bits")}  # the table says it
     try:
-        header = json.dumps({"config": folded.config, "tensors": table}, separators=(",", ":")).encode()
+        header = json.dumps({"config": config, "tensors": table}, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         raise UserError(f"the model's config is not plain JSON ({error}), so no packed file can carry it") from None
     write(path, header, streams)
+
+
+def _numbers(model: nn.Module, vectors: str) -> Iterator[tuple[str, Tensor | Values]]:
+    """Every tensor of a model by the name that it has without values, as itself or as the values that write it."""
+    written = values.attached(model)
+    inside = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, Values))
+    yield from written.items()
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(inside):
+            small = vectors != "float32" and tensor.dim() == 1 and tensor.is_floating_point()
+            yield name, values.fit(vectors, tensor) if small else tensor
+
+
+def _plain(tensor: Tensor) -> tuple[dict[str, Any], bytes]:
+    kind = "float32" if tensor.is_floating_point() else "int64"
+    stream = tensor.detach().cpu().to(getattr(torch, kind)).numpy().astype(DTYPES[kind]).tobytes()
+    return {"shape": list(tensor.shape), "values": kind, "bits": "raw", "length": len(stream)}, stream
 
 
 def write(path: Path | str, header: bytes, streams: list[bytes]) -> None:
@@ -102,7 +126,10 @@ def load(path: Path | str, build: Build = models.build) -> nn.Module:
         if shapes != {name: tuple(tensor.shape) for name, tensor in expected.items()}:
             raise PackedError(f"{path}: its tensors are not those of the model in its config; make the file again")
         model = _assemble(header["config"], build, path)
-        model.load_state_dict(dict(_tensors(file, header)))
+        try:
+            model.load_state_dict(dict(_tensors(file, header)))
+        except (ValueError, OverflowError) as error:
+            raise PackedError(f"{path} holds a tensor that cannot be decoded ({error}); make it again") from None
     model.config = header["config"]
     return model.eval()
 
@@ -174,9 +201,10 @@ def _check_table(header: dict[str, Any], available: int) -> None:
         numbers = [entry["offset"], entry["length"], *shape]
         if not isinstance(name, str) or name in names or any(type(n) is not int or not 0 <= n < 2**48 for n in numbers):
             raise ValueError(f"tensor {name!r} is listed twice or has impossible numbers")
-        if entry["values"] not in DTYPES or entry["bits"] != "raw":
-            raise ValueError(f"tensor {name!r} is written as {entry['values']!r} in {entry['bits']!r}, unknown here")
-        if entry["offset"] != offset or entry["length"] != math.prod(shape) * DTYPES[entry["values"]].itemsize:
+        plain = DTYPES.get(entry["values"])
+        if plain is None or entry["bits"] != "raw" or "parts" in entry:
+            coding.check(entry)
+        if entry["offset"] != offset or (plain and entry["length"] != math.prod(shape) * plain.itemsize):
             raise ValueError(f"tensor {name!r} does not lie where it should or has another length than its shape")
         names.add(name)
         offset += entry["length"]
@@ -195,6 +223,10 @@ def _assemble(config: dict[str, Any], build: Build, path: Path) -> nn.Module:
 def _tensors(file: BinaryIO, header: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
     file.seek(header["start"])
     for entry in header["tensors"]:
-        data = np.frombuffer(file.read(entry["length"]), DTYPES[entry["values"]])
+        stream = file.read(entry["length"])
+        if "parts" in entry:
+            yield entry["name"], torch.from_numpy(coding.decode(entry, stream))
+            continue
+        data = np.frombuffer(stream, DTYPES[entry["values"]])
         native = data.astype(data.dtype.newbyteorder("="))  # a copy, which torch may own
         yield entry["name"], torch.from_numpy(native).reshape(entry["shape"])

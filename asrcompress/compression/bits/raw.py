@@ -1,0 +1,48 @@
+"""raw: every symbol in the same number of bits, the fewest that hold the range of the array.
+
+    u8 width (0 to 63), i64 smallest symbol, then (symbol - smallest) in `width` bits each, least significant bit first,
+    little-endian, the last byte filled with zeros. Width 0 is an array of one value.
+"""
+
+import math
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEADER = struct.Struct("<Bq")
+
+
+def encode(symbols: NDArray[np.int64]) -> bytes:
+    low, high = (int(symbols.min()), int(symbols.max())) if symbols.size else (0, 0)
+    if high - low >= 2**63:
+        raise ValueError("symbols span more than 63 bits")
+    width = (high - low).bit_length()
+    return HEADER.pack(width, low) + pack((symbols.ravel() - low).astype(np.uint64), width)
+
+
+def decode(data: bytes, shape: Sequence[int]) -> NDArray[np.int64]:
+    if len(data) < HEADER.size:
+        raise ValueError("a raw stream is shorter than its header")
+    width, low = HEADER.unpack_from(data)
+    count = math.prod(shape)
+    if width > 63 or len(data) != HEADER.size + -(-count * width // 8):
+        raise ValueError(f"a raw stream of {len(data)} bytes does not hold {count} symbols of {width} bits")
+    return (unpack(data[HEADER.size :], width, count).astype(np.int64) + low).reshape(shape)
+
+
+def pack(numbers: NDArray[np.uint64], width: int) -> bytes:
+    """Numbers below 2^width as a bit string, least significant bit first."""
+    if width in (8, 16, 32):
+        return numbers.astype(f"<u{width // 8}").tobytes()
+    bits = (numbers[:, None] >> np.arange(width, dtype=np.uint64)) & np.uint64(1)
+    return np.packbits(bits.astype(np.uint8), bitorder="little").tobytes()
+
+
+def unpack(data: bytes, width: int, count: int) -> NDArray[np.uint64]:
+    """`count` numbers again; `data` must hold them."""
+    if width in (8, 16, 32):
+        return np.frombuffer(data, f"<u{width // 8}", count).astype(np.uint64)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=count * width, bitorder="little")
+    return (bits.reshape(count, width).astype(np.uint64) << np.arange(width, dtype=np.uint64)).sum(1, dtype=np.uint64)
