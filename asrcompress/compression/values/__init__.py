@@ -21,7 +21,8 @@ from asrcompress.compression.structures import check_finite, known
 from asrcompress.compression.values._base import Encoded, Values
 from asrcompress.errors import UserError
 
-__all__ = ["Encoded", "Values", "apply", "attached", "describe", "family", "fit", "names", "put", "restore", "tensors"]
+__all__ = ["Encoded", "Values", "apply", "attached", "bake", "describe", "family", "fit", "names", "put", "restore",
+           "tensors"]
 
 
 def names() -> tuple[str, ...]:
@@ -67,7 +68,7 @@ def apply(model: nn.Module, name: str, include: tuple[str, ...] = ("*",), exclud
     Options that need the whole model (one threshold for all layers) are the family's `shares(tensors, **options)`,
     which returns the options of each. Where the model has a `config`, that of the copy says so under `values`.
     """
-    small = copy.deepcopy(model)
+    small = bake(copy.deepcopy(model))
     chosen = {path: tensor.detach() for path, tensor in tensors(small)
               if any(fnmatchcase(path, glob) for glob in include) and not any(fnmatchcase(path, g) for g in exclude)}
     if not chosen:
@@ -89,6 +90,14 @@ def put(model: nn.Module, path: str, values: Values) -> None:
     owner, _, name = path.rpartition(".")
     module = model.get_submodule(owner)
     parametrize.register_parametrization(module, name, values, unsafe=True)
+
+
+def bake(model: nn.Module) -> nn.Module:
+    """Let every tensor that is written in some way be plain numbers again, those it has; in place."""
+    for path in attached(model):
+        owner, _, name = path.rpartition(".")
+        parametrize.remove_parametrizations(model.get_submodule(owner), name, leave_parametrized=True)
+    return model
 
 
 def attached(model: nn.Module) -> dict[str, Values]:

@@ -1,8 +1,8 @@
 """Integers with a scale per row or per group of a row: what int8 and int4 share.
 
 symmetric: w = s q with q in [-(2^(b-1) - 1), 2^(b-1) - 1]; affine: w = s (q - z) with q in [0, 2^b - 1] and z an
-integer. Jacob et al., CVPR 2018. In training the numbers pass straight through the rounding and the scales are learned: Esser et
-al., "Learned step size quantization", ICLR 2020.
+integer. Jacob et al., CVPR 2018. In training the numbers pass straight through the rounding and the scales are learned:
+Esser et al., "Learned step size quantization", ICLR 2020.
 """
 
 import math
