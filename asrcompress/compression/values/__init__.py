@@ -96,7 +96,12 @@ def bake(model: nn.Module) -> nn.Module:
     """Let every tensor that is written in some way be plain numbers again, those it has; in place."""
     for path in attached(model):
         owner, _, name = path.rpartition(".")
-        parametrize.remove_parametrizations(model.get_submodule(owner), name, leave_parametrized=True)
+        module: Any = model.get_submodule(owner)
+        kind = type(module)  # torch takes the property off the class, which copies of the module share
+        module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+        made = module.parametrizations[name]  # torch leaves the original, and there is none yet
+        made.original, made.is_tensor = nn.Parameter(getattr(module, name).detach().clone()), True
+        parametrize.remove_parametrizations(module, name, leave_parametrized=False)
     return model
 
 
