@@ -34,11 +34,14 @@ def kmeans(numbers: Numbers, count: int, start: str = "linear", exact: bool = Fa
         centroids = np.quantile(ordered, (np.arange(count) + 0.5) / count)
     else:
         centroids = np.sort(np.random.default_rng(seed).choice(values, count, replace=False))
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
+    sums, squares = (np.concatenate([[0.0], np.cumsum(x)]) for x in (ordered, ordered**2))
     for _ in range(iterations):
         edges = np.concatenate([[0], np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2), [len(ordered)]])
-        sizes = np.diff(edges)
-        moved = np.where(sizes > 0, (sums[edges[1:]] - sums[edges[:-1]]) / np.maximum(sizes, 1), centroids)
+        sizes, total = np.diff(edges), np.diff(sums[edges])
+        moved = total / np.maximum(sizes, 1)
+        empty = np.flatnonzero(sizes == 0)  # as pruning leaves a gap around zero: they help the worst clusters
+        worst = np.argsort(total * moved - np.diff(squares[edges]), kind="stable")[: len(empty)]
+        moved[empty] = ordered[edges[worst + 1] - 1]
         if np.array_equal(moved, centroids):
             break
         centroids = np.sort(moved)
