@@ -92,6 +92,21 @@ def test_wrong_calls_are_user_errors(name: str) -> None:
         structures.build(name, {"colour": 1})
 
 
+def test_layers_that_are_made_together(name: str) -> None:
+    weights = {"a": torch.randn(24, 16), "b": torch.randn(24, 16), "c": torch.randn(16, 12, 3)}
+    shares = dict.fromkeys(weights, {"size": SIZES.get(name, 0.5)})
+    shapes = {path: weight.shape for path, weight in weights.items()}
+    for made in (structures.fit_all(name, weights, shares), structures.init_all(name, shapes, shares)):
+        assert {path: layer.shape for path, layer in made.items()} == shapes
+        stored = {id(p): p.numel() for layer in made.values() for p in layer.parameters()}
+        assert sum(layer.numbers() for layer in made.values()) == sum(stored.values()), "nothing counts twice"
+        assert not torch.equal(made["a"].dense(), made["b"].dense())
+    with pytest.raises(UserError, match="^b: "):
+        structures.fit_all(name, weights, {**shares, "b": {"colour": 1}})
+    with pytest.raises(UserError, match="^c: "):
+        structures.init_all(name, shapes, {**shares, "c": {"size": -1}})
+
+
 def test_an_unknown_structure_is_a_user_error() -> None:
-    with pytest.raises(UserError, match="there is no structure 'magic'; there are dense, "):
+    with pytest.raises(UserError, match="there is no structure 'magic'; there are .*dense, "):
         structures.fit("magic", torch.randn(8, 8))

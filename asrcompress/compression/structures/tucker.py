@@ -1,0 +1,230 @@
+"""tucker: a kernel between two changes of basis, W(o, i, t) = sum_ab left(o, a) core(a, b, t) right(b, i) (Tucker-2).
+
+A convolution becomes three: one tap to b channels, the core's taps to a channels, one tap to the outputs. Time stays as
+it is: with few taps there is nothing to gain there. The two ranks are the pair that keeps most of the weight for its
+numbers, as the truncated HOSVD tells; HOOI (tensorly's) then lowers the error.
+
+A matrix is a kernel of one tap, left x core x right: the truncated SVD with a small square core between, so at equal
+numbers its error is slightly above that of `svd`. At inference left x core is one matrix. Reshaped to a tensor of more
+modes, the matrices of a trained TDNN came out worse than that, and slower, as such inputs pass their basis in several
+pieces; so it is not done.
+
+Tucker, Psychometrika 1966; De Lathauwer, De Moor and Vandewalle, "On the best rank-1 and rank-(R1, R2, ..., RN)
+approximation of higher-order tensors", SIAM J. Matrix Anal. Appl. 2000; Kim et al., "Compression of deep convolutional
+neural networks for fast and low power mobile applications", ICLR 2016.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std
+from asrcompress.compression.structures._tucker2 import Frontier, bases, concave_steps, frontier, limits, tucker2
+from asrcompress.compression.structures._vbmf import vbmf_rank
+from asrcompress.compression.structures.svd import unfold
+from asrcompress.errors import UserError
+from asrcompress.models import conv1d
+
+Ranks = Sequence[int] | int
+
+
+class Tucker(Structure):
+    """W = left x core x right with `ranks` (a, b); the three start with the same Frobenius norm."""
+
+    name = "tucker"
+
+    def __init__(self, shape: Sequence[int], ranks: Sequence[int]) -> None:
+        super().__init__(shape)
+        out, inputs, taps = kernel_shape(self.shape)
+        a, b = (int(rank) for rank in ranks)
+        if min(a, b) < 1 or [a, b] != possible((a, b), self.shape):
+            raise UserError(f"tucker of {self.shape} has no ranks {list(ranks)}; the first is at most out and taps "
+                            "times the second, the second at most in and taps times the first")
+        self.ranks = a, b
+        self.left = nn.Parameter(torch.zeros(out, a))
+        self.core = nn.Parameter(torch.zeros(a, b, taps))
+        self.right = nn.Parameter(torch.zeros(b, inputs))
+        self._merged: tuple[list[Any], Tensor] | None = None
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, ranks: Ranks | None = None,
+            energy: float | None = None, vbmf: float | None = None, multiple: int = 1, sweeps: int = 3) -> "Tucker":
+        """One of `size`, `ranks`, `energy` and `vbmf` says how much is kept; all but `ranks` give a `multiple`.
+
+        `ranks`: (a, b), or one number for both, cut to what the shape has. `energy`: the least fraction of the squared
+        norm. `vbmf`: 1 takes the ranks that variational Bayes finds in the two unfoldings, as Kim et al. do; a smaller
+        w takes full - w (full - found), the "weakened" ranks. `sweeps` of HOOI.
+        """
+        if sum(given is not None for given in (size, ranks, energy, vbmf)) != 1:
+            raise UserError("structure tucker needs exactly one of size, ranks, energy and vbmf "
+                            "(with a budget that shares out a size, leave the others away)")
+        _check(ranks, energy, vbmf, multiple, sweeps)
+        kernel = to_kernel(weight)
+        start = bases(kernel)
+        if vbmf is not None:
+            ranks = _vbmf_ranks(kernel, vbmf, multiple)
+        if ranks is None:
+            pairs = _frontier(kernel, start, multiple)
+            ranks = _ranks_of_size(pairs, weight.shape, size) if size else _ranks_of_energy(pairs, energy or 1)
+        layer = cls(weight.shape, possible(ranks, weight.shape)).to(weight)
+        sweeps = sweeps if kernel.shape[2] > 1 else 0  # a matrix starts at its optimum
+        layer._assign(tucker2(kernel, layer.ranks, start, sweeps))
+        return layer
+
+    def _assign(self, parts: Sequence[Tensor]) -> None:
+        norms = [float(part.norm()) for part in parts]
+        even = math.prod(norms) ** (1 / 3)
+        for parameter, part, norm in zip(self.parameters(), parts, norms, strict=True):
+            parameter.copy_(part * (even / norm if norm else 0))
+
+    @classmethod
+    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, ranks: Ranks | None = None,
+             multiple: int = 1) -> "Tucker":
+        """Normal factors of equal Frobenius norm whose product has the variance of a dense start.
+
+        Without a weight to look at, the ranks of a size are those with the largest product.
+        """
+        if (size is None) == (ranks is None):
+            raise UserError("structure tucker from scratch needs exactly one of size and ranks")
+        _check(ranks, None, None, multiple, 0)
+        if ranks is None:
+            kernel = kernel_shape(shape)
+            ranks = _ranks_of_size(frontier(torch.ones(limits(kernel)), kernel, multiple), shape, size or 1)
+        layer = cls(shape, possible(ranks, shape))
+        numels = [parameter.numel() for parameter in layer.parameters()]
+        spread = dense_std(shape) ** 2 / math.prod(layer.ranks)  # of one term: the product of the three variances
+        norm = (spread * math.prod(numels)) ** (1 / 6)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.normal_(0, norm / math.sqrt(parameter.numel()), generator=generator)
+        return layer
+
+    @classmethod
+    def smallest(cls, shape: Sequence[int], *, ranks: Ranks | None = None, energy: float | None = None,
+                 vbmf: float | None = None, multiple: int = 1, sweeps: int = 3) -> int:
+        return sum(kernel_shape(shape))
+
+    @classmethod
+    @torch.no_grad()
+    def curve(cls, weight: Tensor, size: float, *, ranks: Ranks | None = None, energy: float | None = None,
+              vbmf: float | None = None, multiple: int = 1, sweeps: int = 3) -> Curve:
+        """One step is `multiple` times the numbers of ranks 1 and 1; n steps stand for the best pair of their cost.
+
+        The gains are the slopes of the concave hull of what the HOSVD keeps; they end where dense is smaller.
+        """
+        _check(ranks, energy, vbmf, multiple, sweeps)
+        kernel = to_kernel(weight)
+        pairs, cost = _frontier(kernel, bases(kernel), multiple), multiple * cls.smallest(weight.shape)
+        found = [pairs.within(n * cost) for n in range(1, (weight.numel() - 1) // cost + 1)]
+        gains = concave_steps([0.0, *(float(pairs.kept[n]) for n in found)])
+        total = float(kernel.double().square().sum())
+        return Curve(gains, cost, total, lambda n: {"ranks": pairs.ranks[found[n - 1]].tolist()})
+
+    def spec(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "ranks": list(self.ranks)}
+
+    def dense(self) -> Tensor:
+        return torch.einsum("oa,abt,bi->oit", self.left, self.core, self.right).view(self.shape)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        middle, outer = functional.linear(x, self.right), self._outer()
+        if outer is None:
+            middle, outer = functional.linear(middle, self.core[..., 0]), self.left
+        return functional.linear(middle, outer, bias)
+
+    def _outer(self) -> Tensor | None:
+        """left x core of a matrix, (out, b): one product less, kept at inference until they change; None in training.
+
+        Beside `cached`, which keeps the whole weight, and which at a batch of one takes longer to look than this saves.
+        """
+        left, core = self.left, self.core
+        if torch.is_grad_enabled() and (left.requires_grad or core.requires_grad):
+            self._merged = None
+            return None
+        state: list[Any] = [(n.data_ptr(), n.dtype, 0 if n.is_inference() else n._version) for n in (left, core)]
+        state.append(torch.is_inference_mode_enabled())  # what is made there can take no part in a later gradient
+        if self._merged is None or self._merged[0] != state:
+            with torch.autocast(left.device.type, enabled=False):
+                self._merged = state, left @ core[..., 0]
+        return self._merged[1]
+
+    def train(self, mode: bool = True) -> "Tucker":
+        self._merged = None
+        super().train(mode)
+        return self
+
+    def conv1d(self, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
+               bias: Tensor | None = None) -> Tensor:
+        middle = conv1d(conv1d(x, self.right.unsqueeze(2)), self.core, None, stride, padding, dilation)
+        return conv1d(middle, self.left.unsqueeze(2), bias)
+
+    def macs(self, frames: int, stride: int = 1) -> int:
+        if len(self.shape) == 2:  # at inference, where left x core is one matrix
+            return frames * self.ranks[1] * sum(self.shape)
+        first = frames * stride  # it projects before the stride drops frames
+        return first * self.right.numel() + frames * (self.core.numel() + self.left.numel())
+
+    @torch.no_grad()
+    def scale_rows(self, scale: Tensor) -> bool:
+        self.left.mul_(scale[:, None])
+        return True
+
+
+def kernel_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """(out, in, taps); a matrix has one tap."""
+    out, inputs, taps = (*shape, 1)[:3]
+    return out, inputs, taps
+
+
+def to_kernel(weight: Tensor) -> Tensor:
+    """The weight as (out, in, taps), in float32 at least."""
+    return (weight if weight.dtype == torch.float64 else weight.float()).view(kernel_shape(weight.shape))
+
+
+def possible(ranks: Ranks, shape: Sequence[int]) -> list[int]:
+    """The ranks cut to what a weight can have."""
+    taps = kernel_shape(shape)[2]
+    pair = [ranks, ranks] if isinstance(ranks, int) else ranks
+    a, b = (min(rank, limit) for rank, limit in zip(pair, limits(kernel_shape(shape)), strict=True))
+    return [min(a, taps * b), min(b, taps * a)]
+
+
+def _frontier(kernel: Tensor, start: tuple[Tensor, Tensor], multiple: int) -> Frontier:
+    core = torch.einsum("oit,oa,ib->abt", kernel, *start)
+    return frontier(core.double().square().sum(2), kernel.shape, multiple)
+
+
+def _ranks_of_size(pairs: Frontier, shape: Sequence[int], size: float) -> list[int]:
+    found = pairs.within(size * math.prod(shape) + 1e-6)
+    if found < 0:
+        raise CannotShrink(f"structure tucker of a weight {tuple(shape)} cannot reach size {size:g}; the smallest is "
+                           f"{int(pairs.numbers[0]) / math.prod(shape):.2g}, at ranks 1 and 1")
+    return pairs.ranks[found].tolist()
+
+
+def _ranks_of_energy(pairs: Frontier, energy: float) -> list[int]:
+    return pairs.ranks[int((pairs.kept < energy * pairs.kept[-1]).sum())].tolist()
+
+
+def _vbmf_ranks(kernel: Tensor, weaken: float, multiple: int) -> list[int]:
+    ranks = []
+    for way, full in zip(("input", "output"), limits(kernel.shape), strict=True):
+        matrix = unfold(kernel, way)
+        found = vbmf_rank(torch.linalg.svdvals(matrix), *matrix.shape)
+        rank = max(1, round(full - weaken * (full - found)))
+        ranks.append(math.ceil(rank / multiple) * multiple)
+    return ranks
+
+
+def _check(ranks: Ranks | None, energy: float | None, vbmf: float | None, multiple: int, sweeps: int) -> None:
+    pair = [1, 1] if ranks is None else [ranks, ranks] if isinstance(ranks, int) else list(ranks)
+    if len(pair) != 2 or min(pair) < 1 or multiple < 1 or sweeps < 0:
+        raise UserError("tucker: ranks are two numbers, or one for both; they and multiple are at least 1, sweeps 0")
+    if any(share is not None and not 0 < share <= 1 for share in (energy, vbmf)):
+        raise UserError("tucker: energy and vbmf are above 0 and at most 1")

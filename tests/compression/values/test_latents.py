@@ -1,0 +1,88 @@
+"""Against scipy's logistic distribution, numpy's FFT and empirical entropies."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from asrcompress.compression import values
+from asrcompress.compression.values.latents import PACE, entropy, real_dft
+from asrcompress.errors import UserError
+
+
+def weight(*shape: int) -> torch.Tensor:
+    return 0.05 * torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("taps", [1, 2, 3, 4, 5, 8])
+def test_the_transform_is_orthonormal_and_numpys(taps: int) -> None:
+    basis = real_dft(taps).astype(np.float64)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(taps), atol=1e-6)
+    x = np.random.default_rng(0).normal(size=taps)
+    theirs = np.abs(np.fft.rfft(x)) ** 2
+    ours = (basis @ x) ** 2
+    assert ours[0] == pytest.approx(theirs[0] / taps, abs=1e-6)
+    if taps > 2:
+        assert ours[1] + ours[2] == pytest.approx(2 * theirs[1] / taps, rel=1e-5)
+
+
+@pytest.mark.parametrize("bits", [0.5, 1.5, 3.0, 6.0])
+def test_it_starts_at_the_entropy_asked_for(bits: float) -> None:
+    one = values.fit("latents", weight(64, 64, 3), bits=bits)
+    codes = torch.from_numpy(one.encode().integers["codes"])
+    assert entropy(codes) == pytest.approx(bits, abs=0.1)
+
+
+def test_code_length_is_the_mass_of_scipys_logistic() -> None:
+    one = values.fit("latents", weight(10, 10))
+    with torch.no_grad():
+        one.log_width.fill_(math.log(3.0) / PACE)
+    x = torch.arange(-12.0, 13.0)[:, None]
+    mass = stats.logistic.cdf(x.numpy() + 0.5, scale=3) - stats.logistic.cdf(x.numpy() - 0.5, scale=3)
+    np.testing.assert_allclose(one.code_length(x).detach().numpy(), -np.log2(mass), rtol=1e-4)
+    drawn = torch.from_numpy(stats.logistic.rvs(scale=3, size=200_000, random_state=0)).round()[:, None]
+    mean = float(one.code_length(drawn.float()).mean().detach())
+    assert mean == pytest.approx(4.472, abs=0.02) and mean == pytest.approx(entropy(drawn), abs=0.01)
+
+
+def test_the_noisy_rate_is_near_the_rounded_one_after_the_prior_is_fitted() -> None:
+    one = values.fit("latents", weight(80, 60), bits=3.0)
+    optimizer = torch.optim.Adam([one.log_width, one.weight_logit], lr=2e-3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        one.rate().backward()
+        optimizer.step()
+    codes = torch.from_numpy(one.encode().integers["codes"]).float().reshape(-1, 1)
+    coded = float(one.code_length(codes).sum())
+    assert float(one.rate()) == pytest.approx(coded, rel=0.03)
+    assert coded >= entropy(codes) * codes.numel() * 0.999 and coded < entropy(codes) * codes.numel() * 1.05
+
+
+@pytest.mark.parametrize(("strength", "largest", "least"), [(0.0, 99, 2.5), (100.0, 0.02, 0)])
+def test_without_a_penalty_it_keeps_its_bits_and_with_a_strong_one_all_become_zero(
+        strength: float, largest: float, least: float) -> None:
+    w = weight(40, 30)
+    one = values.fit("latents", w, bits=3.0)
+    optimizer = torch.optim.Adam(one.parameters(), lr=2e-3)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = (one.tensor() - w).square().sum() + strength * one.rate() / w.numel()
+        loss.backward()
+        optimizer.step()
+    bits = entropy(torch.from_numpy(one.encode().integers["codes"]))
+    assert least <= bits <= largest
+
+
+def test_half_steps_are_the_most_that_rounding_moves_a_coefficient() -> None:
+    w = weight(30, 20, 3)
+    one = values.fit("latents", w, bits=4.0)
+    moved = (one.tensor().detach() - w).reshape(-1, 3) @ one.basis.T
+    assert float(moved.abs().max()) <= 0.5 * float(one._steps().max()) * 1.001
+
+
+def test_impossible_bits_are_a_user_error() -> None:
+    for bits in (0, 17):
+        with pytest.raises(UserError, match="bits"):
+            values.fit("latents", weight(3, 3), bits=bits)
