@@ -1,10 +1,12 @@
 """Forward and training step of every structure beside the dense product, one thread: python benchmarks/structures.py
 
-One line per structure and size: stored numbers, multiply-adds per row, then for each batch size two ratios in one cell:
-how many times as fast as dense the forward is, and how many times as long as dense a training step (forward and
-backward) takes. `memory` is the peak that a step at the largest batch allocates, over that of dense. Peers
-run in the same process at the same numbers: tensorly-torch's factorized layers, and torch-structured's where installed
-(`pip install torch-structured einops opt_einsum`).
+One line per structure and size: stored numbers, multiply-adds per row, then how many times as fast as dense the forward
+is at each batch size, how many times as long as dense a training step (forward and backward) takes, and the peak that a
+step at the largest batch allocates, over that of dense. Training batches are larger, as training has them: to rebuild a
+weight
+costs as much for a few rows. `least` is the smallest size of a family. Peers run in the same process at about the
+same numbers: tensorly-torch's factorized layers, and torch-structured's where installed (`pip install torch-structured
+einops opt_einsum`).
 """
 
 import argparse
@@ -23,7 +25,8 @@ from asrcompress.compression.structures import CannotShrink
 from asrcompress.measure.machine import cpu
 
 Layer = Callable[[Tensor], Tensor]
-SHAPES, SIZES, BATCHES = ((512, 1536), (2048, 2048)), (0.5, 0.25, 0.0625), (1, 16, 256)
+SHAPES, SIZES = ((512, 1536), (2048, 2048)), (0.5, 0.25, 0.0625)
+BATCHES, STEP_BATCHES = (1, 16, 256), (256, 2048)
 
 
 def seconds(call: Callable[[], Any], at_least: float) -> float:
@@ -56,23 +59,24 @@ def step_bytes(layer: Layer, x: Tensor) -> int:
     """The most bytes that one step has allocated at a time, of what is alive after it begins."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
         step(layer, x)
-    events = sorted((e.start_ns(), e.nbytes()) for e in trace.profiler.kineto_results.events() if e.name() == "[memory]")
+    events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
     alive = most = 0
-    for _, change in events:
-        alive += change
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        alive += event.nbytes()
         most = max(most, alive)
     return most
 
 
 def candidates(name: str, shape: tuple[int, int]) -> Iterator[tuple[str, Any, int, int]]:
-    """(label, layer, numbers, multiply-adds of one row) at each size that the family reaches."""
-    for size in SIZES:
+    """(label, layer, numbers, multiply-adds of one row) at each size that the family reaches, and its smallest."""
+    least = structures.family(name).smallest(shape) / math.prod(shape)
+    for size in (*SIZES, least):
         try:
             layer = structures.init(name, shape, size)
         except CannotShrink as error:
             print(f"{name} {size:g}: {error}")
             continue
-        yield f"{name} {size:g}", layer, layer.numbers(), layer.macs(1)
+        yield f"{name} {'least' if size == least else f'{size:g}'}", layer, layer.numbers(), layer.macs(1)
 
 
 def tensorly_torch(shape: tuple[int, int]) -> Iterator[tuple[str, Any, int, None]]:
@@ -115,23 +119,28 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"{cpu()}, torch {torch.__version__}, 1 thread; forward: times as fast as dense / step: times as long")
     for shape in SHAPES:
-        inputs = [torch.randn(batch, shape[1]) for batch in BATCHES]
+        inputs, step_inputs = ([torch.randn(n, shape[1]) for n in batches] for batches in (BATCHES, STEP_BATCHES))
         dense = structures.init("dense", shape)
         base = [forward_seconds(dense, x, args.seconds) for x in inputs]
-        base_step = [step_seconds(dense, x, args.seconds) for x in inputs]
-        base_bytes = step_bytes(dense, inputs[-1])
+        base_step = [step_seconds(dense, x, args.seconds) for x in step_inputs]
+        base_bytes = step_bytes(dense, step_inputs[-1])
         print(f"\n{shape[0]} x {shape[1]}".ljust(29), "numbers".rjust(10), "MACs".rjust(10),
-              *(f"batch {b}".rjust(14) for b in BATCHES), "  memory")
+              *(f"forward {n}".rjust(11) for n in BATCHES), *(f"step {n}".rjust(9) for n in STEP_BATCHES), "memory")
         print("dense, microseconds".ljust(28), f"{math.prod(shape):10,} {math.prod(shape):10,}",
-              *(f"{f * 1e6:7.0f}/{s * 1e6:6.0f}" for f, s in zip(base, base_step, strict=True)))
+              *(f"{t * 1e6:11.0f}" for t in base), *(f"{t * 1e6:9.0f}" for t in base_step))
         rows = [candidates(name, shape) for name in args.structures]
         for row in rows + ([] if args.no_peers else [tensorly_torch(shape), torch_structured(shape)]):
             for label, layer, numbers, macs in row:
-                fast = [b / forward_seconds(layer, x, args.seconds) for x, b in zip(inputs, base, strict=True)]
-                slow = [step_seconds(layer, x, args.seconds) / b for x, b in zip(inputs, base_step, strict=True)]
+                try:
+                    fast = [b / forward_seconds(layer, x, args.seconds) for x, b in zip(inputs, base, strict=True)]
+                    slow = [step_seconds(layer, x, args.seconds) / b
+                            for x, b in zip(step_inputs, base_step, strict=True)]
+                    memory = step_bytes(layer, step_inputs[-1]) / base_bytes
+                except RuntimeError as error:  # tensorly-torch's einsum may ask for more memory than there is
+                    print(f"{label}: {str(error).splitlines()[0][:90]}")
+                    continue
                 print(label.ljust(28), f"{numbers:10,}", f"{macs:10,}" if macs is not None else " " * 10,
-                      *(f"{f:7.1f}/{s:6.2f}" for f, s in zip(fast, slow, strict=True)),
-                      f"{step_bytes(layer, inputs[-1]) / base_bytes:8.1f}")
+                      *(f"{f:11.1f}" for f in fast), *(f"{f:9.2f}" for f in slow), f"{memory:6.1f}", flush=True)
 
 
 if __name__ == "__main__":
