@@ -3,10 +3,9 @@
 One line per structure and size: stored numbers, multiply-adds per row, then how many times as fast as dense the forward
 is at each batch size, how many times as long as dense a training step (forward and backward) takes, and the peak that a
 step at the largest batch allocates, over that of dense. Training batches are larger, as training has them: to rebuild a
-weight
-costs as much for a few rows. `least` is the smallest size of a family. Peers run in the same process at about the
-same numbers: tensorly-torch's factorized layers, and torch-structured's where installed (`pip install torch-structured
-einops opt_einsum`).
+weight costs as much for a few rows. `least` is the smallest size of a family. Peers run in the same process at about
+the same numbers: tensorly-torch's factorized layers, and torch-structured's where installed (`pip install
+torch-structured einops opt_einsum`).
 """
 
 import argparse

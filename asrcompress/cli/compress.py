@@ -1,31 +1,67 @@
 """Compress a model: choose a structure and a budget, write a model file to fine-tune or pack.
 
 Example: asrcompress compress --model dense.safetensors --out exp/init.safetensors structure=svd budget.size=0.25
-What can be set is in conf/compress.yaml, conf/structure and conf/budget.
+What can be set is in conf/compress.yaml, conf/structure and conf/budget. With --calibrate, the model is run over some
+held-out training speech: the report then shows the error of every layer's outputs, and a structure can make that small:
+    asrcompress compress --calibrate data --model ... structure=svd +structure.options.data_aware=true
 """
 
 import argparse
+import random
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from asrcompress.compression import LayerRecord
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="FILE", help="model file or packed file to compress")
     parser.add_argument("--out", required=True, metavar="FILE", help="model file to write (safetensors)")
+    parser.add_argument("--calibrate", type=Path, metavar="DATA", help="folder of prepared sets to calibrate on")
+    parser.add_argument("--calibrate-set", default="dev", metavar="SET",
+                        help="its set to use, never a test set (default: dev, the held-out training speakers)")
+    parser.add_argument("--calibrate-minutes", type=float, default=10, metavar="MINUTES", help="(default: 10)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. budget.size=0.25")
 
 
 def run(args: argparse.Namespace) -> None:
-    from asrcompress.compression import Plan, compress, load, save_model
+    from asrcompress.compression import Plan, calibration, compress, load, save_model
     from asrcompress.config import compose
 
     plan = Plan.from_config(compose("compress", args.overrides))
-    small, report = compress(load(args.model), plan)
+    model, moments = load(args.model), None
+    if args.calibrate:
+        batches = speech(args.calibrate, args.calibrate_set, args.calibrate_minutes, plan.seed)
+        moments = calibration.collect(model, batches)
+    small, report = compress(model, plan, moments)
     save_model(args.out, small)
     show(report, args.out)
+
+
+def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[Tensor, Tensor]]":
+    """x, x_lens of `minutes` of a prepared set (of all of it where it is shorter), utterances drawn by the seed."""
+    from lhotse import CutSet, load_manifest
+    from lhotse.dataset.collation import collate_features
+
+    from asrcompress.decoding.posteriors import batches_of
+    from asrcompress.errors import UserError
+    from asrcompress.files import existing
+
+    cuts = list(load_manifest(existing(data / f"{name}.jsonl.gz", "the set to calibrate on")))
+    random.Random(seed).shuffle(cuts)
+    chosen: list = []
+    while cuts and sum(cut.duration for cut in chosen) < 60 * minutes:
+        chosen.append(cuts.pop())
+    if not chosen:
+        raise UserError(f"{data}/{name}.jsonl.gz and --calibrate-minutes {minutes:g} give no utterance to calibrate on")
+    for batch in batches_of(CutSet.from_cuts(chosen), seconds=100):
+        x, lens = collate_features(CutSet.from_cuts(batch))
+        yield x, lens.long()
 
 
 def show(report: "list[LayerRecord]", path: str) -> None:
@@ -36,12 +72,14 @@ def show(report: "list[LayerRecord]", path: str) -> None:
     table = Table(title=path, title_justify="left")
     for column in ("layer", "shape", "structure"):
         table.add_column(column, overflow="fold")
-    for column in ("rank", "numbers", "of dense", "error"):
+    calibrated = any(row.output_error is not None for row in report)
+    for column in ("rank", "numbers", "of dense", "error", *(["of outputs"] if calibrated else [])):
         table.add_column(column, justify="right")
     for row in report:
         kind = f"{row.structure} ({row.note})" if row.note else row.structure
         table.add_row(row.path, " x ".join(map(str, row.shape)), kind, str(row.rank or ""), f"{row.after:,}",
-                      f"{row.after / row.before:.3f}", f"{row.error:.4f}")
+                      f"{row.after / row.before:.3f}", f"{row.error:.4f}",
+                      *([] if row.output_error is None else [f"{row.output_error:.4f}"]))
     before, after = sum(row.before for row in report), sum(row.after for row in report)
     table.add_section()
     table.add_row("all weights", "", "", "", f"{after:,}", f"{after / before:.3f}", "")

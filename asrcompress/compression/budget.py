@@ -5,13 +5,14 @@ that had better stay dense. Apart from the structure's own files, as *how much* 
 """
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from asrcompress.compression.structures import CannotShrink, Structure, checked_size, known
+from asrcompress.compression.structures import CannotShrink, Choice, Structure, at, checked_size, known
 from asrcompress.errors import UserError
 
 Shares = dict[str, dict[str, Any] | None]
@@ -19,13 +20,26 @@ Shares = dict[str, dict[str, Any] | None]
 
 @dataclass(frozen=True)
 class Request:
-    """What a budget decides on: the selected weights, and how many numbers the whole dense model has."""
+    """What a budget decides on: the selected weights, and how many numbers the whole dense model has.
+
+    `moments` of the layers' inputs are for data-aware structures (see `calibration`).
+    """
 
     family: type[Structure]
     weights: Mapping[str, Tensor]
     options: Mapping[str, Any]
     size: float | None
     total: int
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def options_of(self, path: str) -> dict[str, Any]:
+        """The structure's options for one layer, with the moments of its inputs where it asks for data."""
+        if self.options.get("data_aware") and self.moments:
+            if path not in self.moments:
+                raise UserError(f"{path}: calibration saw no input of it (attention multiplies such weights itself); "
+                                "exclude the layer, or leave data_aware away")
+            return {**self.options, "moments": self.moments[path]}
+        return dict(self.options)
 
     @property
     def others(self) -> int:
@@ -47,7 +61,7 @@ class Request:
 
 def fixed(request: Request) -> Shares:
     """Every layer gets what the structure's options say (rank, energy)."""
-    return {path: dict(request.options) for path in request.weights}
+    return {path: request.options_of(path) for path in request.weights}
 
 
 def uniform(request: Request) -> Shares:
@@ -65,7 +79,8 @@ def uniform(request: Request) -> Shares:
             break
         free -= low
     return {path: None if fewest[path] >= weight.numel() or share == 1.0 else
-            {**options, "size": max(share, fewest[path] / weight.numel())} for path, weight in weights.items()}
+            {**request.options_of(path), "size": max(share, fewest[path] / weight.numel())}
+            for path, weight in weights.items()}
 
 
 def global_greedy(request: Request, *, relative: bool = True) -> Shares:
@@ -75,8 +90,10 @@ def global_greedy(request: Request, *, relative: bool = True) -> Shares:
     values count relative to its Frobenius norm, since BatchNorm makes the scale of a layer arbitrary. Every layer gets
     its first step; one that takes all its steps goes on to dense where the numbers suffice.
     """
-    curves = {path: request.family.curve(weight, request.size or 1.0, **request.options)
-              for path, weight in request.weights.items()}
+    curves = {}
+    for path, weight in request.weights.items():
+        with at(path):
+            curves[path] = request.family.curve(weight, request.size or 1.0, **request.options_of(path))
     numbers = {path: weight.numel() for path, weight in request.weights.items()}
     taken = {path: min(1, len(curve.gains)) for path, curve in curves.items()}
     spent = sum(curves[path].cost if n else numbers[path] for path, n in taken.items())
@@ -100,11 +117,36 @@ def global_greedy(request: Request, *, relative: bool = True) -> Shares:
             left -= cost
             taken[path] += 1
             offer(path)
-    return {path: {**request.options, **curve.choose(taken[path])} if 0 < taken[path] <= len(curve.gains) else None
-            for path, curve in curves.items()}
+    return {path: {**request.options_of(path), **curve.choose(taken[path])}
+            if 0 < taken[path] <= len(curve.gains) else None for path, curve in curves.items()}
 
 
-BUDGETS: dict[str, Callable[..., Shares]] = {"fixed": fixed, "uniform": uniform, "global_greedy": global_greedy}
+def alds(request: Request) -> Shares:
+    """Make the largest relative error bound of all layers (`Structure.bounds`) as small as the size allows.
+
+    At a bound every layer takes its cheapest choice that keeps it, so the numbers fall as the bound rises and bisection
+    over the bounds of all choices finds the best one. The paper alternates between ranks and groups from random starts;
+    this minimises over both at once, exactly. Liebenwein et al., NeurIPS 2021.
+    """
+    choices: dict[str, list[Choice]] = {}
+    for path, weight in request.weights.items():
+        with at(path):
+            found = request.family.bounds(weight, **request.options_of(path))
+        choices[path] = [c for c in found if c.numbers < weight.numel()] + [Choice(weight.numel(), 0.0, {})]
+    left = request.left(sum(min(choice.numbers for choice in ways) for ways in choices.values()))
+
+    def cheapest(bound: float) -> dict[str, Choice]:
+        return {path: min((c for c in ways if c.error <= bound), key=lambda choice: (choice.numbers, choice.error))
+                for path, ways in choices.items()}
+
+    bounds = sorted({choice.error for ways in choices.values() for choice in ways})
+    best = bisect_left(bounds, True, key=lambda bound: sum(c.numbers for c in cheapest(bound).values()) <= left)
+    return {path: {**request.options_of(path), **choice.options} if choice.options else None
+            for path, choice in cheapest(bounds[best]).items()}
+
+
+BUDGETS: dict[str, Callable[..., Shares]] = {"fixed": fixed, "uniform": uniform, "global_greedy": global_greedy,
+                                           "alds": alds}
 
 
 def allocate(name: str, request: Request, options: Mapping[str, Any]) -> Shares:

@@ -1,10 +1,9 @@
 """compress: the one verb. A model and a plan go in; a smaller model and a report per layer come out."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,10 @@ from asrcompress.errors import UserError
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """What happened to one weight. `error` is |W - W'| / |W| in the Frobenius norm; `note` says why it stayed dense."""
+    """What happened to one weight. `error` is |W - W'| / |W| in the Frobenius norm; `note` says why it stayed dense.
+
+    `output_error` is sqrt(E|(W - W') x|^2 / E|W x|^2) on the calibration data, where the layer's inputs x were seen.
+    """
 
     path: str
     shape: tuple[int, ...]
@@ -27,13 +29,16 @@ class LayerRecord:
     rank: int | None = None
     error: float = 0.0
     note: str = ""
+    output_error: float | None = None
 
 
-def compress(model: nn.Module, plan: Plan) -> tuple[nn.Module, list[LayerRecord]]:
+def compress(model: nn.Module, plan: Plan, calibration: Mapping[str, Tensor] | None = None,
+             ) -> tuple[nn.Module, list[LayerRecord]]:
     """A compressed copy of any torch model, and one record per weight of two or more dimensions.
 
     The model itself is not touched. Where it has a `config` (dict), that of the copy also says under `layers` how each
     compressed layer is made, so that a model file carries it. Layers compressed before keep what they have.
+    `calibration` is what `calibration.collect` saw of the layers' inputs; structures with `data_aware` need it.
     Errors: UserError where the plan selects nothing or has an unknown name; `CannotShrink` where its size is too small.
     """
     small = copy.deepcopy(model)
@@ -43,18 +48,20 @@ def compress(model: nn.Module, plan: Plan) -> tuple[nn.Module, list[LayerRecord]
         raise UserError(f"the plan selects no layer: include {list(plan.include)}, exclude {list(plan.exclude)}; "
                         f"the layers are {', '.join(found) or 'none'}")
     for path, weight in chosen.items():
-        with _at(path):
+        with structures.at(path):
             structures.check_finite(weight)
     total = sum(parameter.numel() for parameter in small.parameters())
     family = structures.family(plan.structure)
-    request = budget.Request(family, chosen, plan.options, plan.size, total)
+    request = budget.Request(family, chosen, plan.options, plan.size, total, calibration or {})
     shares = budget.allocate(plan.budget, request, plan.budget_options)
+    paying = {path: share for path, share in shares.items() if share is not None}
+    fitted = structures.fit_all(plan.structure, {path: chosen[path] for path in paying}, paying, plan.seed)
     records = []
     for path, (weight, why) in found.items():
         layer, note = None, why or ("" if plan.selects(path) else "not selected")
         if path in chosen:
-            layer, note = _fit(path, weight, plan, shares[path])
-        records.append(_record(path, weight, layer, note))
+            layer, note = _if_fewer(fitted.get(path), weight)
+        records.append(_record(path, weight, layer, note, (calibration or {}).get(path)))
         if layer is not None:
             layers.put(small, path, layer)
     layers.describe(small)
@@ -71,30 +78,25 @@ def _write(small: nn.Module, plan: Plan) -> nn.Module:
     return small
 
 
-def _fit(path: str, weight: Tensor, plan: Plan, options: dict[str, Any] | None) -> tuple[Structure | None, str]:
+def _if_fewer(layer: Structure | None, weight: Tensor) -> tuple[Structure | None, str]:
     """The structure of one layer, or None and why dense is better."""
-    if options is None:
+    if layer is None:
         return None, "dense pays better"
-    with _at(path):
-        layer = structures.fit(plan.structure, weight, seed=plan.seed, **options)
     if layer.numbers() >= weight.numel():
         return None, f"{layer.numbers()} numbers are not fewer"
     return layer, ""
 
 
-@contextmanager
-def _at(path: str) -> Iterator[None]:
-    """Say in a user's error which layer it is about."""
-    try:
-        yield
-    except UserError as error:
-        raise type(error)(f"{path}: {error}") from None
-
-
-def _record(path: str, weight: Tensor, layer: Structure | None, note: str) -> LayerRecord:
+@torch.no_grad()
+def _record(path: str, weight: Tensor, layer: Structure | None, note: str, moments: Tensor | None) -> LayerRecord:
     shape, numbers = tuple(weight.shape), weight.numel()
     if layer is None:
-        return LayerRecord(path, shape, "dense", numbers, numbers, note=note)
-    with torch.no_grad():
-        error = float((layer.dense() - weight).norm() / weight.norm().clamp_min(1e-30))
-    return LayerRecord(path, shape, layer.name, numbers, layer.numbers(), getattr(layer, "rank", None), error)
+        return LayerRecord(path, shape, "dense", numbers, numbers, note=note,
+                           output_error=None if moments is None else 0.0)
+    difference = layer.dense() - weight
+    error = float(difference.norm() / weight.norm().clamp_min(1e-30))
+    rank, seen = getattr(layer, "rank", None), None
+    if moments is not None:
+        seen = math.sqrt(structures.output_energy(difference, moments) /
+                         max(structures.output_energy(weight, moments), 1e-30))
+    return LayerRecord(path, shape, layer.name, numbers, layer.numbers(), rank, error, output_error=seen)

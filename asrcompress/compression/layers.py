@@ -23,7 +23,7 @@ class StructuredLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        return self.structure.dense()
+        return self.structure.cached()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.structure(x, self.bias)
@@ -46,7 +46,7 @@ class StructuredConv1d(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        return self.structure.dense()
+        return self.structure.cached()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.structure.conv1d(x, self.stride[0], self.padding[0], self.dilation[0], bias=self.bias)
@@ -64,7 +64,7 @@ class StructuredParameter(nn.Module):
         self.structure, self.full_shape = structure, shape
 
     def forward(self) -> Tensor:
-        return self.structure.dense().reshape(self.full_shape)
+        return self.structure.cached().reshape(self.full_shape)
 
     def right_inverse(self, weight: Tensor) -> tuple[()]:
         return ()
@@ -144,15 +144,37 @@ def structured(model: nn.Module) -> dict[str, Structure]:
 
 
 def describe(model: nn.Module, **changes: Any) -> None:
-    """Write how each structured layer is made into `model.config`, if any: {path: {"structure": name, **spec}}."""
+    """Write how each structured layer is made into `model.config`, if any: {path: {"structure": name, **spec}}.
+
+    Every further layer that has the same `shared()` numbers as one before it also says `shares`: that layer's path.
+    """
     if isinstance(getattr(model, "config", None), Mapping):
-        specs = {path: {"structure": layer.name, **layer.spec()} for path, layer in structured(model).items()}
+        specs: dict[str, dict[str, Any]] = {}
+        firsts: dict[int, str] = {}
+        for path, layer in structured(model).items():
+            specs[path] = {"structure": layer.name, **layer.spec()}
+            if (shared := layer.shared()) is not None and firsts.setdefault(id(shared), path) != path:
+                specs[path]["shares"] = firsts[id(shared)]
         model.config = {**model.config, **changes, "layers": specs}  # type: ignore[assignment,dict-item]
+
+
+def build(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Structure]:
+    """The structures that `describe` wrote, by path, sharing what they shared; their numbers are still to be loaded."""
+    made: dict[str, Structure] = {}
+    for path, entry in entries.items():
+        spec = {key: value for key, value in entry.items() if key not in ("structure", "shares")}
+        layer = structures.build(entry["structure"], spec)
+        if "shares" in entry:
+            shared = made[entry["shares"]].shared() if entry["shares"] in made else None
+            if shared is None:
+                raise UserError(f"layer '{path}' is to share numbers of '{entry['shares']}', which has none before it")
+            layer.share(shared)
+        made[path] = layer
+    return made
 
 
 def restore(model: nn.Module, layers: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     """Put the layers that `describe` wrote into a new dense model, in place; their numbers are still to be loaded."""
-    for path, entry in layers.items():
-        spec = {key: value for key, value in entry.items() if key != "structure"}
-        put(model, path, structures.build(entry["structure"], spec))
+    for path, structure in build(layers).items():
+        put(model, path, structure)
     return model

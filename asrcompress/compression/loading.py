@@ -21,7 +21,7 @@ def load(path: Path | str, build: packed.Build = models.build) -> nn.Module:
     model = values.restore(layers.restore(build(config), config.get("layers") or {}), config.get("values") or {})
     model.config = config  # type: ignore[assignment]
     try:
-        model.load_state_dict(tensors)
+        models.load_stored(model, tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not hold what its config asks for ({reason}); make it again") from None

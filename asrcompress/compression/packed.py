@@ -82,7 +82,7 @@ def _numbers(model: nn.Module, vectors: str) -> Iterator[tuple[str, Tensor | Val
     written = values.attached(model)
     inside = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, Values))
     yield from written.items()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in models.stored(model).items():
         if not name.startswith(inside):
             small = vectors != "float32" and tensor.dim() == 1 and tensor.is_floating_point()
             yield name, values.fit(vectors, tensor) if small else tensor
@@ -121,13 +121,13 @@ def load(path: Path | str, build: Build = models.build) -> nn.Module:
     with path.open("rb") as file:
         header = _header(file, path)
         with torch.device("meta"):
-            expected = _assemble(header["config"], build, path).state_dict()
+            expected = models.stored(_assemble(header["config"], build, path))
         shapes = {entry["name"]: tuple(entry["shape"]) for entry in header["tensors"]}
         if shapes != {name: tuple(tensor.shape) for name, tensor in expected.items()}:
             raise PackedError(f"{path}: its tensors are not those of the model in its config; make the file again")
         model = _assemble(header["config"], build, path)
         try:
-            model.load_state_dict(dict(_tensors(file, header)))
+            models.load_stored(model, dict(_tensors(file, header)))
         except (ValueError, OverflowError) as error:
             raise PackedError(f"{path} holds a tensor that cannot be decoded ({error}); make it again") from None
     model.config = header["config"]

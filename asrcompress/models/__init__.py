@@ -12,10 +12,10 @@ from typing import Any
 from asrcompress.errors import UserError
 from asrcompress.models.base import AcousticModel
 from asrcompress.models.conv import conv1d
-from asrcompress.models.file import read, save
+from asrcompress.models.file import load_stored, read, save, stored
 
 FAMILIES = {"tdnn": "TDNN"}
-__all__ = ["AcousticModel", "build", "conv1d", "load", "read", "save"]
+__all__ = ["AcousticModel", "build", "conv1d", "load", "load_stored", "read", "save", "stored"]
 
 
 def build(config: Mapping[str, Any]) -> AcousticModel:
@@ -36,7 +36,7 @@ def load(path: Path | str) -> AcousticModel:
         raise UserError(f"{path} holds compressed layers; load it with asrcompress.compression.load")
     model = build(config)
     try:
-        model.load_state_dict(tensors)
+        load_stored(model, tensors)
     except RuntimeError as error:
         raise UserError(f"{path} does not hold the tensors that its config asks for ({error}); make it again") from None
     return model.eval()

@@ -11,16 +11,17 @@ from asrcompress.compression.structures import CannotShrink
 from asrcompress.errors import UserError
 
 
-def request(shapes: list[tuple[int, ...]], size: float | None, others: int = 0, scale: float = 1.0, **options: object,
-            ) -> budget.Request:
+def request(shapes: list[tuple[int, ...]], size: float | None, others: int = 0, scale: float = 1.0,
+            family: str = "svd", **options: object) -> budget.Request:
     torch.manual_seed(0)
     weights = {str(i): torch.randn(*shape) * scale**i for i, shape in enumerate(shapes)}
     total = others + sum(weight.numel() for weight in weights.values())
-    return budget.Request(structures.family("svd"), weights, options, size, total)
+    return budget.Request(structures.family(family), weights, options, size, total)
 
 
 def numbers(request: budget.Request, shares: budget.Shares) -> int:
-    return sum(weight.numel() if shares[path] is None else structures.fit("svd", weight, **shares[path]).numbers()
+    name = request.family.name
+    return sum(weight.numel() if shares[path] is None else structures.fit(name, weight, **shares[path]).numbers()
                for path, weight in request.weights.items())
 
 
@@ -75,7 +76,7 @@ def test_a_layer_that_takes_all_its_steps_becomes_dense() -> None:
     assert set(budget.global_greedy(request([(20, 20)] * 2, 1.0)).values()) == {None}
 
 
-@pytest.mark.parametrize("name", ["uniform", "global_greedy"])
+@pytest.mark.parametrize("name", ["uniform", "global_greedy", "alds"])
 @pytest.mark.parametrize("size", [0.5, 0.25, 0.125])
 def test_size_is_of_the_whole_model_and_never_exceeded(name: str, size: float) -> None:
     shapes = [(128, 96, 3), (128, 128, 3), (64, 128), (40, 64)]
@@ -93,15 +94,51 @@ def test_uniform_gives_each_layer_the_same_share_and_small_layers_their_fewest()
 
 
 def test_a_layer_that_never_pays_stays_dense() -> None:
-    for name in ("uniform", "global_greedy"):
+    for name in ("uniform", "global_greedy", "alds"):
         shares = budget.allocate(name, request([(100, 100), (1, 50)], 0.5), {})
         assert shares["1"] is None and shares["0"] is not None
 
 
-@pytest.mark.parametrize("name", ["uniform", "global_greedy"])
+@pytest.mark.parametrize("name", ["uniform", "global_greedy", "alds"])
 def test_an_impossible_size_says_the_smallest(name: str) -> None:
     with pytest.raises(CannotShrink, match=r"the smallest is 0\.2\d+ of the model"):
         budget.allocate(name, request([(100, 100)], 0.1, others=2500), {})
+
+
+def bounds(asked: budget.Request, shares: budget.Shares) -> list[float]:
+    """What the bound of each layer is at its share, from numpy's singular values."""
+    found = []
+    for path, share in shares.items():
+        matrix = asked.weights[path].flatten(1).double().numpy()
+        groups, rank = (share["groups"], share["rank"]) if share else (1, min(matrix.shape))
+        lost = [np.linalg.svd(block, compute_uv=False)[rank:] for block in np.split(matrix, groups, axis=1)]
+        largest = max((values[0] for values in lost if len(values)), default=0)
+        found.append(np.sqrt(groups) * largest / np.linalg.norm(matrix, 2))
+    return found
+
+
+@pytest.mark.parametrize("size", [0.3, 0.5, 0.7, 0.9])
+def test_alds_is_the_best_of_all_groups_and_ranks(size: float) -> None:
+    """Every choice of (groups, rank) or dense, for three layers of different shapes."""
+    asked = request([(12, 8), (6, 12), (8, 4, 2)], size, family="grouped")
+    family = asked.family
+    ways = [[(c.error, c.numbers) for c in family.bounds(w) if c.numbers < w.numel()] + [(0.0, w.numel())]
+            for w in asked.weights.values()]
+    best = min(max(error for error, _ in chosen) for chosen in itertools.product(*ways)
+               if sum(cost for _, cost in chosen) <= size * asked.total)
+    shares = budget.alds(asked)
+    assert max(bounds(asked, shares)) == pytest.approx(best, rel=1e-5)
+    assert numbers(asked, shares) <= size * asked.total
+
+
+def test_alds_never_gets_worse_with_more_numbers_and_ignores_the_scale_of_a_layer() -> None:
+    errors = []
+    for size in (0.2, 0.3, 0.4, 0.6, 0.8, 1.0):
+        asked = request([(24, 16), (16, 24), (16, 8, 3)], size, family="grouped")
+        errors.append(max(bounds(asked, budget.alds(asked))))
+    assert errors == sorted(errors, reverse=True) and errors[-1] == pytest.approx(0, abs=1e-6)
+    plain, scaled = (budget.alds(request([(24, 16)] * 2, 0.5, scale=scale, family="grouped")) for scale in (1, 100))
+    assert plain == scaled
 
 
 def test_what_a_budget_cannot_do_is_a_user_error() -> None:
@@ -114,5 +151,7 @@ def test_what_a_budget_cannot_do_is_a_user_error() -> None:
     dense = budget.Request(structures.family("dense"), asked.weights, {}, 1.0, 400)
     with pytest.raises(UserError, match="budget=uniform"):
         budget.allocate("global_greedy", dense, {})
+    with pytest.raises(UserError, match="0: structure dense has no error bounds; use budget=uniform"):
+        budget.allocate("alds", dense, {})
     with pytest.raises(UserError, match="no option 'colour'"):
         budget.allocate("uniform", request([(20, 20)], 0.5, colour=1), {})

@@ -60,6 +60,24 @@ def test_other_files_are_sentences(saved: tuple[Path, nn.Module], tmp_path: Path
         models.load(path)
 
 
+def test_what_modules_share_is_stored_once(tmp_path: Path) -> None:
+    model = models.build(CONFIG)
+    stack, twin = [module for module in model.modules() if isinstance(module, nn.Conv1d)][:2], nn.Linear(3, 3)
+    for module in stack:
+        module.twin = twin
+    names = [name for name in model.state_dict() if ".twin." in name]
+    assert [name for name in models.stored(model) if ".twin." in name] == names[:2] and len(names) == 4
+    models.save(tmp_path / "model.safetensors", model)
+    expected = twin.weight.detach().clone()
+    nn.init.zeros_(twin.weight)
+    _, tensors = models.read(tmp_path / "model.safetensors")
+    models.load_stored(model, tensors)
+    assert torch.equal(stack[1].twin.weight, expected) and stack[0].twin.weight is stack[1].twin.weight
+    for wrong in ({**tensors, "other": expected}, {name: tensors[name] for name in list(tensors)[1:]}):
+        with pytest.raises(RuntimeError, match="key"):
+            models.load_stored(model, wrong)
+
+
 def test_compressed_files_are_for_another_loader(saved: tuple[Path, nn.Module]) -> None:
     path, model = saved
     model.config = {**CONFIG, "layers": {"output": {}}}  # type: ignore[assignment]

@@ -18,11 +18,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asrcompress.compression.structures._base import CannotShrink, Curve, Scaled, Structure, dense_std, scaled
+from asrcompress.compression.structures._base import (
+    CannotShrink,
+    Choice,
+    Curve,
+    Scaled,
+    Structure,
+    at,
+    dense_std,
+    scaled,
+)
+from asrcompress.compression.structures._data_aware import output_energy
 from asrcompress.errors import UserError
 
-__all__ = ["CannotShrink", "Curve", "Scaled", "Structure", "build", "dense_std", "family", "fit", "init", "names",
-           "scaled"]
+__all__ = ["CannotShrink", "Choice", "Curve", "Scaled", "Structure", "at", "build", "dense_std", "family", "fit",
+           "fit_all", "init", "init_all", "names", "output_energy", "scaled"]
 
 
 def names() -> tuple[str, ...]:
@@ -50,11 +60,35 @@ def fit(name: str, weight: Tensor, size: float | None = None, seed: int = 0, **o
     return cls.fit(weight.detach(), checked_size(size), seed, **known(cls.fit, f"structure {name}", options))
 
 
+def fit_all(name: str, weights: Mapping[str, Tensor], shares: Mapping[str, Mapping[str, Any]],
+            seed: int = 0) -> dict[str, Structure]:
+    """The members of a family for the layers of one model, by path; `shares` are the size and options of each.
+
+    A family may let them share numbers; what it leaves out had better stay dense. Errors: those of `fit`, and where.
+    """
+    cls = family(name)
+    for path, weight in weights.items():
+        with at(path):
+            check_finite(weight)
+            _check_share(name, cls.fit, weight.shape, **shares[path])
+    return cls.fit_all({path: weight.detach() for path, weight in weights.items()}, shares, seed)
+
+
 def init(name: str, shape: Sequence[int], size: float | None = None, seed: int = 0, **options: Any) -> Structure:
     """A random member of a family; the same seed gives the same numbers."""
     check_shape(shape)
     cls = family(name)
     return cls.init(shape, checked_size(size), seed, **known(cls.init, f"structure {name}", options))
+
+
+def init_all(name: str, shapes: Mapping[str, Sequence[int]], shares: Mapping[str, Mapping[str, Any]],
+             seed: int = 0) -> dict[str, Structure]:
+    """`fit_all` from scratch."""
+    cls = family(name)
+    for path, shape in shapes.items():
+        with at(path):
+            _check_share(name, cls.init, shape, **shares[path])
+    return cls.init_all(shapes, shares, seed)
 
 
 def build(name: str, spec: Mapping[str, Any]) -> Structure:
@@ -72,6 +106,13 @@ def build(name: str, spec: Mapping[str, Any]) -> Structure:
 def check_shape(shape: Sequence[int]) -> None:
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise UserError(f"a structure's shape is (out, in) or (out, in, taps), not {tuple(shape)}")
+
+
+def _check_share(name: str, function: Callable[..., Any], shape: Sequence[int], size: float | None = None,
+                 **options: Any) -> None:
+    check_shape(shape)
+    checked_size(size)
+    known(function, f"structure {name}", options)
 
 
 def check_finite(weight: Tensor) -> None:

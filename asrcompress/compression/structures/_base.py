@@ -1,7 +1,8 @@
 """What every structure is: a weight that is made from fewer numbers."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,14 @@ class Curve(NamedTuple):
     cost: int
     energy: float  # the squared error without any step: the weight's squared Frobenius norm
     choose: Callable[[int], dict[str, Any]]  # the options of `fit` that stand for the first n steps
+
+
+class Choice(NamedTuple):
+    """One way to make a layer: what it stores, a bound of its relative error, and the options of `fit` that say it."""
+
+    numbers: int
+    error: float
+    options: dict[str, Any]
 
 
 class Structure(nn.Module):
@@ -51,6 +60,29 @@ class Structure(nn.Module):
         raise NotImplementedError
 
     @classmethod
+    def fit_all(cls, weights: Mapping[str, Tensor], shares: Mapping[str, Mapping[str, Any]],
+                seed: int = 0) -> dict[str, "Structure"]:
+        """The members for the layers of one model, by path; `shares` are the options of `fit` for each.
+
+        Each for itself, unless a family lets layers share numbers. Left out is what had better stay dense.
+        """
+        made = {}
+        for path, weight in weights.items():
+            with at(path):
+                made[path] = cls.fit(weight, seed=seed, **shares[path])
+        return made
+
+    @classmethod
+    def init_all(cls, shapes: Mapping[str, Sequence[int]], shares: Mapping[str, Mapping[str, Any]],
+                 seed: int = 0) -> dict[str, "Structure"]:
+        """`fit_all` from scratch; `shares` are the options of `init` for each. Layers draw different numbers."""
+        made = {}
+        for index, (path, shape) in enumerate(shapes.items()):
+            with at(path):
+                made[path] = cls.init(shape, seed=seed + index, **shares[path])
+        return made
+
+    @classmethod
     def build(cls, spec: Mapping[str, Any]) -> "Structure":
         """The member with this `spec()`, its numbers still to be loaded."""
         return cls(**spec)
@@ -65,6 +97,11 @@ class Structure(nn.Module):
         """curve(weight, size, **options of `fit`): how the error falls as numbers are added, at best near `size`."""
         raise UserError(f"structure {cls.name} has no ordered numbers to share out; use budget=uniform")
 
+    @classmethod
+    def bounds(cls, *weight: Any, **options: Any) -> list[Choice]:
+        """bounds(weight, **options of `fit`): every way to make it, each with a bound of its relative error."""
+        raise UserError(f"structure {cls.name} has no error bounds; use budget=uniform")
+
     def dense(self) -> Tensor:
         """The weight it stands for, of `self.shape`."""
         raise NotImplementedError
@@ -75,7 +112,8 @@ class Structure(nn.Module):
         if torch.is_grad_enabled() and any(n.requires_grad for n in numbers):
             self._kept = None
             return self.dense()
-        state = [(n.data_ptr(), n.dtype, 0 if n.is_inference() else n._version) for n in numbers]
+        state: list[Any] = [(n.data_ptr(), n.dtype, 0 if n.is_inference() else n._version) for n in numbers]
+        state += [torch.is_autocast_enabled(n.device.type) for n in numbers[:1]]  # it decides the dtype of products
         if self._kept is None or self._kept[0] != state:
             self._kept = state, self.dense()
         return self._kept[1]
@@ -83,6 +121,14 @@ class Structure(nn.Module):
     def train(self, mode: bool = True) -> "Structure":
         self._kept = None
         return super().train(mode)
+
+    def shared(self) -> nn.Module | None:
+        """What holds the numbers that other layers of its model use too, as a submodule of each; most have none."""
+        return None
+
+    def share(self, numbers: nn.Module) -> None:
+        """Use these numbers, the `shared()` ones of another layer, in place of its own."""
+        raise UserError(f"structure {self.name} shares no numbers with other layers")
 
     def spec(self) -> dict[str, Any]:
         """The plain JSON values from which `build` makes the same structure, without tensors."""
@@ -98,7 +144,7 @@ class Structure(nn.Module):
         return conv1d(x, self.cached(), bias, stride, padding, dilation)
 
     def numbers(self) -> int:
-        """How many trainable numbers it stores."""
+        """How many trainable numbers it stores; of those that layers share its part, so that layers add up."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def macs(self, frames: int, stride: int = 1) -> int:
@@ -124,6 +170,15 @@ class Scaled(Structure):
     def spec(self) -> dict[str, Any]:
         return {**self.inner.spec(), "row_scale": True}
 
+    def shared(self) -> nn.Module | None:
+        return self.inner.shared()
+
+    def share(self, numbers: nn.Module) -> None:
+        self.inner.share(numbers)
+
+    def numbers(self) -> int:
+        return self.inner.numbers() + self.scale.numel()
+
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         y = self.inner(x) * self.scale
         return y if bias is None else y + bias
@@ -145,6 +200,15 @@ class Scaled(Structure):
 def scaled(structure: Structure, scale: Tensor) -> Structure:
     """`structure` with the rows of its weight multiplied by `scale` (out,): itself where it can, wrapped otherwise."""
     return structure if structure.scale_rows(scale) else Scaled(structure, scale)
+
+
+@contextmanager
+def at(path: str) -> Iterator[None]:
+    """Say in a user's error which layer it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def dense_std(shape: Sequence[int]) -> float:

@@ -4,6 +4,10 @@ A convolution has two unfoldings. `input`: the matrix (out, in x taps), a kernel
 product with (out, r). `output`: the matrix (out x taps, in), a product to r channels, which all taps share, then a
 kernel of `taps` to the outputs. `best` is the one with the smaller error. For a matrix they are the same.
 
+With `data_aware` the error is that of the layer's outputs on calibration data (see `_data_aware`), which a budget then
+shares out too. For the input unfolding the truncation is optimal. The output unfolding projects the principal frames,
+as if the taps were uncorrelated, and its kernel is then the least squares one for the taps as they are.
+
 Eckart and Young, Psychometrika 1936; Xue, Li and Gong, "Restructuring of deep neural network acoustic models with
 singular value decomposition", Interspeech 2013.
 """
@@ -16,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std
+from asrcompress.compression.structures import _data_aware
+from asrcompress.compression.structures._base import CannotShrink, Choice, Curve, Structure, dense_std
 from asrcompress.errors import UserError
 from asrcompress.models import conv1d
 
@@ -31,6 +36,30 @@ def truncated_svd(matrix: Tensor, rank: int, split: float = 0.5) -> tuple[Tensor
     u, s, vh = torch.linalg.svd(exact, full_matrices=False)
     left, right = u[:, :rank] * s[:rank] ** split, s[:rank, None] ** (1 - split) * vh[:rank]
     return left.to(matrix.dtype), right.to(matrix.dtype)
+
+
+def truncated(weight: Tensor, unfolding: str, rank: int, moments: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The two factors of an unfolded weight; for the outputs of inputs with these moments, where they are given."""
+    matrix = unfold(weight, unfolding)
+    if moments is None:
+        return truncated_svd(matrix, rank)
+    left = _data_aware.principal_outputs(matrix, _unfolded_moments(weight.shape, unfolding, moments))[0][:, :rank]
+    right = left.T @ matrix.double()
+    if unfolding == "output":
+        left = unfold(_data_aware.regress(weight, right, moments), unfolding)
+    return _data_aware.balanced(left, right)
+
+
+def spectrum(weight: Tensor, unfolding: str, moments: Tensor | None) -> Tensor:
+    """The energy of every rank, falling, float64: squared singular values, of W C^(1/2) where moments are given."""
+    matrix = unfold(weight, unfolding)
+    if moments is None:
+        return torch.linalg.svdvals(matrix.float()).double().square()
+    return _data_aware.principal_outputs(matrix, _unfolded_moments(weight.shape, unfolding, moments))[1]
+
+
+def _unfolded_moments(shape: Sequence[int], unfolding: str, moments: Tensor) -> Tensor:
+    return moments if unfolding == "input" else _data_aware.frame_moments(moments, shape[2])
 
 
 def energy_rank(singular: Tensor, energy: float) -> int:
@@ -81,24 +110,31 @@ class Svd(Structure):
     @classmethod
     @torch.no_grad()
     def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, rank: int | None = None,
-            energy: float | None = None, unfolding: str = "best", multiple: int = 1) -> "Svd":
-        """One of `size`, `rank` and `energy` says how much is kept; a rank from size or energy is a `multiple`."""
+            energy: float | None = None, unfolding: str = "best", multiple: int = 1, data_aware: bool = False,
+            ridge: float = 0.01, moments: Tensor | None = None) -> "Svd":
+        """One of `size`, `rank` and `energy` says how much is kept; a rank from size or energy is a `multiple`.
+
+        `data_aware` needs the `moments` of the inputs, (in x taps)^2, as `compression.calibration` collects them;
+        `ridge` is added to their diagonal, relative to its mean.
+        """
         if sum(given is not None for given in (size, rank, energy)) != 1:
             raise UserError("structure svd needs exactly one of size, rank and energy "
                             "(with a budget that shares out a size, leave rank and energy away)")
         _check(rank, energy, multiple)
+        inputs = _data_aware.checked_moments(data_aware, moments, ridge, weight.shape)
         tries = []
         for way in _ways(weight.shape, unfolding, size):
-            matrix = unfold(weight, way)
-            r = rank or min(matrix.shape)
-            if size is not None:
+            r = full = min(sides(weight.shape, way))
+            if rank is not None:
+                r = rank
+            elif size is not None:
                 r = size_rank(weight.shape, way, size, multiple)
             elif energy is not None:
-                r = math.ceil(energy_rank(torch.linalg.svdvals(matrix.float()), energy) / multiple) * multiple
-            tries.append(cls._from_factors(weight, way, *truncated_svd(matrix, min(r, *matrix.shape))))
+                r = math.ceil(energy_rank(spectrum(weight, way, inputs).sqrt(), energy) / multiple) * multiple
+            tries.append(cls._from_factors(weight, way, *truncated(weight, way, min(r, full), inputs)))
         if energy is not None:
             return min(tries, key=lambda layer: layer.numbers())
-        return min(tries, key=lambda layer: (layer.numbers() >= weight.numel(), float((layer.dense() - weight).norm())))
+        return min(tries, key=lambda layer: (layer.numbers() >= weight.numel(), _lost(layer, weight, inputs)))
 
     @classmethod
     def _from_factors(cls, weight: Tensor, unfolding: str, left: Tensor, right: Tensor) -> "Svd":
@@ -131,25 +167,44 @@ class Svd(Structure):
         return layer
 
     @classmethod
-    def smallest(cls, shape: Sequence[int], *, rank: int | None = None, energy: float | None = None,
-                 unfolding: str = "best", multiple: int = 1) -> int:
+    def smallest(cls, shape: Sequence[int], *, unfolding: str = "best", **unused: Any) -> int:
         return min(sum(sides(shape, way)) for way in _ways(shape, unfolding))
 
     @classmethod
-    def curve(cls, weight: Tensor, size: float, *, rank: int | None = None, energy: float | None = None,
-              unfolding: str = "best", multiple: int = 1) -> Curve:
-        """One step is `multiple` ranks and removes their squared singular values; it ends where dense is smaller."""
-        _check(rank, energy, multiple)
+    @torch.no_grad()
+    def curve(cls, weight: Tensor, size: float, *, unfolding: str = "best", multiple: int = 1, data_aware: bool = False,
+              ridge: float = 0.01, moments: Tensor | None = None, **unused: Any) -> Curve:
+        """One step is `multiple` ranks and removes their energy; it ends where dense is smaller."""
+        _check(None, None, multiple)
+        inputs = _data_aware.checked_moments(data_aware, moments, ridge, weight.shape)
         tries = []
         for way in _ways(weight.shape, unfolding):
             m, n = sides(weight.shape, way)
-            squares = torch.linalg.svdvals(unfold(weight, way).float()).double().square()
+            squares = spectrum(weight, way, inputs)
             steps = (m * n - 1) // ((m + n) * multiple)
             gains = squares[: steps * multiple].unflatten(0, (steps, multiple)).sum(1) if steps else squares[:0]
             near = max(1, int(size * m * n / (m + n)))
-            tries.append((float(squares[near:].sum()), way, gains, (m + n) * multiple, float(squares.sum())))
-        _, way, gains, cost, energy = min(tries, key=lambda one: one[0])
-        return Curve(gains, cost, energy, lambda n: {"rank": n * multiple, "unfolding": way})
+            lost = float(squares[near:].sum())
+            if inputs is not None:  # the spectra of two unfoldings do not compare
+                lost = _lost(cls.fit(weight, rank=min(near, m, n), unfolding=way, data_aware=True, ridge=ridge,
+                                     moments=moments), weight, inputs)
+            tries.append((lost, way, gains, (m + n) * multiple, float(squares.sum())))
+        _, way, gains, cost, total = min(tries, key=lambda one: one[0])
+        return Curve(gains, cost, total, lambda n: {"rank": n * multiple, "unfolding": way})
+
+    @classmethod
+    def bounds(cls, weight: Tensor, *, unfolding: str = "best", multiple: int = 1, data_aware: bool = False,
+               ridge: float = 0.01, moments: Tensor | None = None, **unused: Any) -> list[Choice]:
+        """s_(r+1) / s_1 at rank 1 and at every multiple, of each unfolding relative to its own s_1."""
+        _check(None, None, multiple)
+        inputs = _data_aware.checked_moments(data_aware, moments, ridge, weight.shape)
+        found = []
+        for way in _ways(weight.shape, unfolding):
+            singular = spectrum(weight, way, inputs).sqrt()
+            errors = (singular / singular[0].clamp_min(1e-150)).tolist() + [0.0]
+            found += [Choice(r * sum(sides(weight.shape, way)), errors[r], {"rank": r, "unfolding": way})
+                      for r in range(1, len(errors)) if r == 1 or r % multiple == 0]
+        return found
 
     def spec(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "rank": self.rank, "unfolding": self.unfolding}
@@ -176,6 +231,12 @@ class Svd(Structure):
     def scale_rows(self, scale: Tensor) -> bool:
         self.left.mul_(scale.view(-1, *[1] * (self.left.dim() - 1)))
         return True
+
+
+def _lost(layer: Svd, weight: Tensor, moments: Tensor | None) -> float:
+    """The squared error of a layer's weight, or of its outputs where the moments of the inputs are given."""
+    error = layer.dense().detach() - weight
+    return float(error.norm()) ** 2 if moments is None else _data_aware.output_energy(error, moments)
 
 
 def _check(rank: int | None, energy: float | None, multiple: int) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,6 +15,13 @@ from asrcompress.compression import structures
 from asrcompress.compression.structures import CannotShrink, Structure
 from asrcompress.compression.structures.cp import Cp, als, balanced, orthogonal_terms, sensitivity, start
 from asrcompress.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def numpy_backend() -> Iterator[None]:
+    """tensorly-torch, where another test imports it, sets tensorly's backend for the whole process."""
+    with tensorly.backend_context("numpy", local_threadsafe=True):
+        yield
 
 
 def weight(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -1,0 +1,87 @@
+"""calibration: what the layers of a model get to see, as second moments of their inputs.
+
+    moments = collect(model, batches)                              # batches of the arguments of model(...)
+    small, report = compress(model, plan, calibration=moments)     # options={"data_aware": True}
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asrcompress.compression import layers
+from asrcompress.errors import UserError
+
+
+def unfolded(layer: nn.Module, x: Tensor) -> Tensor:
+    """Every input of a Linear or Conv1d as a row, so that its output is rows @ weight.flatten(1).T + bias.
+
+    (..., in) -> (rows, in); (N, in, T) -> (N x T', in x taps), what the taps see at each frame of output, in the order
+    (in, taps), with the layer's stride, zero padding and dilation.
+    """
+    if not isinstance(layer, nn.Conv1d):
+        return x.reshape(-1, x.shape[-1])
+    image = (x if x.dim() == 3 else x[None]).unsqueeze(2)
+    options = {"dilation": (1, *layer.dilation), "padding": (0, int(layer.padding[0])), "stride": (1, *layer.stride)}
+    return functional.unfold(image, (1, *layer.kernel_size), **options).transpose(1, 2).flatten(0, 1)
+
+
+class Moments:
+    """Sums of x x^T (n, n) in float64 and how many x there were: one pass, and no running average."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | float = 0.0
+        self.count = 0
+
+    def add(self, rows: Tensor) -> None:
+        rows = rows if rows.dtype == torch.float64 else rows.float()
+        self.total = self.total + (rows.T @ rows).double()
+        self.count += len(rows)
+
+    def mean(self, path: str) -> Tensor:
+        mean = torch.as_tensor(self.total / max(self.count, 1))
+        if not torch.isfinite(mean).all():
+            raise UserError(f"{path}: it sees values that are not finite; check the model and the calibration data")
+        return mean
+
+
+def _watch(moments: Moments) -> Callable[..., None]:
+    def hook(layer: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        moments.add(unfolded(layer, args[0] if args else options["input"]))
+
+    return hook
+
+
+@torch.no_grad()
+def collect(model: nn.Module, batches: Iterable[tuple[Any, ...]]) -> dict[str, Tensor]:
+    """C = E[x x^T], (n, n) in float64, of the inputs of every Linear and Conv1d, by the path that `compress` reports.
+
+    `batches` are the positional arguments of calls of the model, which runs in eval mode. Zero padding that a layer
+    adds or is given counts as frames like any other: batch utterances of similar length. A layer that is never called
+    (attention multiplies its packed projections itself) is not in the answer. It takes 8 n^2 bytes a layer.
+    """
+    found = {path: model.get_submodule(path) for path, _, why in layers.weights(model)
+             if not why and isinstance(_at(model, path), nn.Linear | nn.Conv1d)}
+    moments = {path: Moments() for path in found}
+    hooks = [layer.register_forward_pre_hook(_watch(moments[path]), with_kwargs=True) for path, layer in found.items()]
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        for batch in batches:
+            model(*batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in training:
+            module.training = True
+    return {path: seen.mean(path) for path, seen in moments.items() if seen.count}
+
+
+def _at(model: nn.Module, path: str) -> nn.Module | None:
+    """The module at a path; None where that is a bare parameter."""
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None

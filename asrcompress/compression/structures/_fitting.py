@@ -1,0 +1,74 @@
+"""Fitting for the structures that have no closed form: by descent, and by conjugate gradients where it is linear."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from asrcompress.compression.structures._base import Structure
+
+
+def normalized(weight: Tensor) -> tuple[Tensor, float]:
+    """The weight with a mean square of 1, in float32 at least, and its root mean square; a weight of zeros and 1."""
+    exact = weight if weight.dtype == torch.float64 else weight.float()
+    scale = float(exact.double().square().mean().sqrt()) or 1.0
+    return exact / scale, scale
+
+
+@torch.enable_grad()
+def descend(layer: Structure, target: Tensor, steps: int) -> None:
+    """Lower |layer.dense() - target|^2 by `steps` of L-BFGS on all its numbers, in place; they never end up worse.
+
+    All numbers should be of about the same size, hence the target `normalized`.
+    """
+    numbers = list(layer.parameters())
+
+    def error() -> Tensor:
+        return (layer.dense() - target).square().sum()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = error()
+        loss.backward()
+        return loss.detach()
+
+    with torch.no_grad():
+        start, first = [n.clone() for n in numbers], float(error())
+    if steps < 1 or first == 0:
+        return
+    optimizer = torch.optim.LBFGS(numbers, max_iter=steps, max_eval=steps * 5 // 4 + 1, history_size=10,
+                                  tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe")
+    optimizer.step(closure)
+    optimizer.zero_grad()
+    with torch.no_grad():
+        if not float(error()) <= first:  # nor where it is not a number
+            for number, old in zip(numbers, start, strict=True):
+                number.copy_(old)
+
+
+def least_squares(linear: Callable[[Tensor], Tensor], target: Tensor, count: int, steps: int = 50) -> Tensor:
+    """The numbers x (count,) for which linear(x) is nearest to `target`, by conjugate gradients from zero.
+
+    It stops at a relative gradient of the rounding error, or after `steps`: then the error is not the least, but lower
+    with every step. Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", 1952.
+    """
+    with torch.enable_grad():
+        zero = target.new_zeros(count, requires_grad=True)
+        image = linear(zero)
+
+    def adjoint(y: Tensor) -> Tensor:
+        return torch.autograd.grad(image, zero, y, retain_graph=True)[0]
+
+    x, residual = torch.zeros_like(zero), target
+    gradient = direction = adjoint(residual)
+    energy = start = gradient.square().sum()
+    for _ in range(steps):
+        if energy <= start * torch.finfo(target.dtype).eps ** 2:
+            break
+        ahead = linear(direction)
+        length = energy / ahead.square().sum()
+        x, residual = x + length * direction, residual - length * ahead
+        gradient = adjoint(residual)
+        before, energy = energy, gradient.square().sum()
+        direction = gradient + energy / before * direction
+    return x.detach()
