@@ -47,15 +47,50 @@ json() { "$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.
 
 train_scratch() {  # NAME MODEL
   train "$1" "model=$2" "criterion=$criterion" "training.epochs=$epochs"
-  grep -q bottleneck "$repo_root/conf/model/$2.yaml" && structure=semi-orthogonal || structure=dense
+  local structure=dense
+  grep -q bottleneck "$repo_root/conf/model/$2.yaml" && structure=semi_orthogonal
   describe "$1" "model=$2" "structure=$structure" "when=$([ "$1" = dense ] && echo none || echo scratch)" size=1.0
+}
+
+# compress_WHEN METHOD SIZE, for each WHEN of --when: one model, or one for each --schedule.
+compress_after() { once "exp/$1-$2" compress_finetune "$1" "$2"; }
+compress_scratch() { once "exp/$1-$2-scratch" train_small "$1-$2-scratch" scratch "$1" "$2" scratch; }
+compress_during() {
+  local one name
+  for one in $schedule; do
+    name=$1-$2-during
+    [ "$one" = truncate ] || name+=-$one
+    once "exp/$name" train_small "$name" during "$1" "$2" "$one"
+  done
 }
 
 compress_finetune() {  # METHOD SIZE
   local name=$1-$2
+  need exp/dense/.done "run stage 4"
   run compress --model exp/dense/model.safetensors --out "exp/$name/init.safetensors" "structure=$1" "budget.size=$2"
   train "$name" --init "exp/$name/init.safetensors" training=finetune "criterion=$criterion" "training.epochs=$finetune_epochs"
   describe "$name" "model=$model" "structure=$1" when=after "size=$2"
+}
+
+train_small() {  # NAME WHEN METHOD SIZE SCHEDULE: the whole training, with as many epochs as the dense model had
+  train "$1" "model=$model" "criterion=$criterion" "training.epochs=$epochs" "structure=$3" "budget.size=$4" "during=$5"
+  describe "$1" "model=$model" "structure=$3" "when=$2" "size=$4"
+}
+
+experiment() {  # NAME=EXPERIMENT[,KEY=VALUE...]: a pipeline of conf/experiment from the dense model, with its keys
+  local name=${1%%=*} parts
+  IFS=, read -ra parts <<< "${1#*=}"
+  once "exp/$name" run_experiment "$name" "experiment=${parts[0]}" "${parts[@]:1}"
+}
+
+run_experiment() {  # NAME experiment=EXPERIMENT KEY=VALUE...
+  local name=$1 sets=${train_sets% } keys=("${@:3}")
+  run experiment --data "$data" --lang "$lang" --model exp/dense/model.safetensors --out "exp/$name" \
+    "$2" "${keys[@]/#/experiment.}" "seed=$seed" \
+    --train "criterion=$criterion" "train_sets=[${sets// /,}]"
+  describe "$name" "model=$model" when=after "structure=$(json "exp/$name/train.json" structure)" \
+    "values=$(json "exp/$name/train.json" values)" "bits=$(json "exp/$name/train.json" bits)" \
+    "size=$(json "exp/$name/train.json" size)"
 }
 
 # The scales are chosen once, for the dense model, on held-out speakers of the training data.

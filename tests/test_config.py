@@ -8,7 +8,8 @@ from asrcompress.errors import UserError
 from asrcompress.training import criteria
 
 FILES = sorted(folder().rglob("*.yaml"))
-GROUPS = {"train": ("model", "training", "criterion"), "compress": ("structure", "budget")}
+GROUPS = {"train": ("model", "training", "criterion", "during"), "compress": ("structure", "budget", "values", "bits"),
+          "experiment": ("experiment",)}
 CHOICES = [
     (name, f"{group}={path.stem}")
     for name, groups in GROUPS.items()

@@ -7,6 +7,7 @@ held-out training speech: the report then shows the error of every layer's outpu
 """
 
 import argparse
+import math
 import random
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from asrcompress.compression import Plan, calibration, compress, load, save_model
+    from asrcompress.compression import Plan, calibration, compress, load, save_model, values
     from asrcompress.config import compose
 
     plan = Plan.from_config(compose("compress", args.overrides))
@@ -41,6 +42,9 @@ def run(args: argparse.Namespace) -> None:
     small, report = compress(model, plan, moments)
     save_model(args.out, small)
     show(report, args.out)
+    if written := values.attached(small):
+        numbers = sum(math.prod(one.shape) for one in written.values())
+        print(f"{plan.values}: {numbers:,} numbers of {len(written)} tensors; coder {plan.bits['coder']}")
 
 
 def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[Tensor, Tensor]]":
@@ -82,5 +86,5 @@ def show(report: "list[LayerRecord]", path: str) -> None:
                       *([] if row.output_error is None else [f"{row.output_error:.4f}"]))
     before, after = sum(row.before for row in report), sum(row.after for row in report)
     table.add_section()
-    table.add_row("all weights", "", "", "", f"{after:,}", f"{after / before:.3f}", "")
+    table.add_row("all weights", "", "", "", f"{after:,}", f"{after / max(1, before):.3f}", "")
     Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,7 +1,9 @@
-"""Train an acoustic model, or fine-tune a compressed one.
+"""Train an acoustic model, fine-tune a compressed one, or compress one while it is trained.
 
 Options of the model and of the training are Hydra overrides of conf/train.yaml:
     asrcompress train --data data --lang data/lang_phone --out exp/dense model=tdnn criterion=lfmmi training.epochs=20
+Compression during training is one more choice, of conf/during; structure and budget say what it works towards:
+    asrcompress train --data data --lang data/lang_phone --out exp/small structure=svd budget.size=0.25 during=truncate
 Run again, it goes on from its last checkpoint.
 """
 
@@ -26,9 +28,10 @@ def run(args: argparse.Namespace) -> None:
     from asrcompress import compression, models
     from asrcompress.config import compose
     from asrcompress.data.batches import load_cuts
+    from asrcompress.errors import UserError
     from asrcompress.lang import lexicon as lexicons
     from asrcompress.lang.tokens import read_symbols
-    from asrcompress.training import criteria
+    from asrcompress.training import criteria, during
     from asrcompress.training.train import fit
 
     config = compose("train", args.overrides)
@@ -40,7 +43,14 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(config["seed"])
     model: Any = compression.load(args.init) if args.init else models.build({**config["model"], "vocab": len(symbols)})
     transcripts = {cut.recording_id: encode(cut.supervisions[0].text) for cut in train}
+    if args.init and config["during"]["name"] == "scratch":
+        raise UserError(f"during=scratch starts from random numbers, so {args.init} would be lost; choose truncate or "
+                        "trace_norm, or leave --init away")
+    callbacks = during.callbacks(config, training)
+    for callback in callbacks:
+        callback.begin(model)
     criterion = criteria.build(**config["criterion"], vocab=len(symbols), targets=transcripts.values())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{args.out}: {parameters / 1e6:.2f} M parameters, {len(train)} cuts", flush=True)
-    models.save(args.out / "model.safetensors", fit(model, criterion, train, dev, encode, training, args.out))
+    models.save(args.out / "model.safetensors", fit(model, criterion, train, dev, encode, training, args.out,
+                                                     callbacks))

@@ -150,8 +150,13 @@ BUDGETS: dict[str, Callable[..., Shares]] = {"fixed": fixed, "uniform": uniform,
 
 
 def allocate(name: str, request: Request, options: Mapping[str, Any]) -> Shares:
-    """What each layer gets, per path: options of `structures.fit`, or None to stay dense."""
+    """What each layer gets, per path: options of `structures.fit`, or None to stay dense.
+
+    For a family without an order among its numbers (no `curve`), global_greedy is uniform.
+    """
     if name not in BUDGETS:
         raise UserError(f"there is no budget '{name}'; there are {', '.join(BUDGETS)}")
+    if name == "global_greedy" and request.family.curve.__func__ is Structure.curve.__func__:  # type: ignore[attr-defined]
+        name, options = "uniform", {}
     known(request.family.fit, f"structure {request.family.name}", dict(request.options))
     return BUDGETS[name](request, **known(BUDGETS[name], f"budget {name}", dict(options)))

@@ -41,7 +41,7 @@ def compress(model: nn.Module, plan: Plan, calibration: Mapping[str, Tensor] | N
     `calibration` is what `calibration.collect` saw of the layers' inputs; structures with `data_aware` need it.
     Errors: UserError where the plan selects nothing or has an unknown name; `CannotShrink` where its size is too small.
     """
-    small = copy.deepcopy(model)
+    small = values.bake(copy.deepcopy(model))
     found = {path: (weight.detach(), why) for path, weight, why in layers.weights(small)}
     chosen = {path: weight for path, (weight, why) in found.items() if not why and plan.selects(path)}
     if not chosen and plan.values == "float32":

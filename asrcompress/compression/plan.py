@@ -41,9 +41,12 @@ class Plan:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "Plan":
         """The plan of a plain config as `conf/compress.yaml` composes it."""
-        structure, budget, values, bits = (config[key] for key in ("structure", "budget", "values", "bits"))
+        structure, budget = config["structure"], config["budget"]
+        values, bits = config.get("values") or {"name": "float32"}, config.get("bits") or {"name": "raw"}
+        stored = {"coder": bits["name"], "options": dict(bits.get("options") or {}),
+                  "vectors": bits.get("vectors", "float32")}
         return cls(structure["name"], budget.get("size"), budget["name"], tuple(config["include"]),
                    tuple(config["exclude"]), dict(structure.get("options") or {}), dict(budget.get("options") or {}),
                    config["seed"], values["name"], dict(values.get("options") or {}),
                    tuple(values.get("include", ["*"])), tuple(values.get("exclude", [])),
-                   {"coder": bits["name"], "options": dict(bits.get("options") or {}), "vectors": bits["vectors"]})
+                   stored)

@@ -1,6 +1,7 @@
 """The training step as a lightning module: criterion, learning rate, what is logged."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import kaldialign
@@ -8,11 +9,12 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from asrcompress.compression.structures.semi_orthogonal import SemiOrthogonal, constrain
 from asrcompress.data.batches import Batch, hash_seed
 from asrcompress.lang.tokens import collapse
 from asrcompress.models.base import AcousticModel
+from asrcompress.training import swap
 from asrcompress.training.ctc import CTC
-from asrcompress.training.semi_orthogonal import constrain
 
 
 def learning_rate(progress: float, peak: float, warmup: float) -> float:
@@ -28,6 +30,7 @@ class AcousticModule(LightningModule):
 
     Progress, and with it the learning rate, is counted in seconds of audio, so it does not depend on how batches fall.
     Each step is seeded by (seed, epoch, batch): a run that goes on from a checkpoint repeats what it would have done.
+    A checkpoint says how the layers are made, as the model's config does: they may have changed during the training.
     """
 
     def __init__(self, model: AcousticModel, criterion: nn.Module, config: dict[str, Any],
@@ -40,11 +43,21 @@ class AcousticModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         options = self.config["optimizer"]
-        matrices = [p for p in self.model.parameters() if p.requires_grad and p.dim() > 1]
-        vectors = [p for p in self.model.parameters() if p.requires_grad and p.dim() <= 1]
-        groups = [{"params": matrices, "weight_decay": options["weight_decay"]},
-                  {"params": vectors, "weight_decay": 0.0}]
+        decayed, free = self.parameter_groups()
+        groups = [{"params": decayed, "weight_decay": options["weight_decay"]}, {"params": free, "weight_decay": 0.0}]
         return torch.optim.AdamW(groups, lr=options["lr"], betas=tuple(options.get("betas", (0.9, 0.999))), fused=True)
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """(those that decay, those that do not: vectors, and factors whose scale floats with the constraint)."""
+        floating = set(self.constrained())
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        free = {p for p in trained if p.dim() <= 1 or p in floating}
+        return [p for p in trained if p not in free], [p for p in trained if p in free]
+
+    def constrained(self) -> Iterator[Tensor]:
+        """The factors that are kept semi-orthogonal: those of a TDNN-F, and those of structures."""
+        yield from (layer.weight for layer in self.model.semi_orthogonal())
+        yield from (module.right for module in self.model.modules() if isinstance(module, SemiOrthogonal))
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None,
                                     gradient_clip_algorithm: str | None = None) -> None:
@@ -75,8 +88,8 @@ class AcousticModule(LightningModule):
         super().optimizer_step(*args, **kwargs)
         every = self.config["semi_orthogonal_every"]
         if every and (self.global_step + 1) % every == 0:
-            for layer in self.model.semi_orthogonal():
-                constrain(layer.weight)
+            for factor in self.constrained():
+                constrain(factor)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         log_probs, lens, result = self._loss(batch)
@@ -91,6 +104,8 @@ class AcousticModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["seconds"], checkpoint["unaligned"] = self.seconds, self.unaligned
+        checkpoint["layers"] = self.model.config.get("layers") or {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seconds, self.unaligned = checkpoint["seconds"], checkpoint["unaligned"]
+        swap.rebuild(self.model, checkpoint.get("layers") or {})

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from asrcompress.data import batches
+from asrcompress.errors import UserError
 from asrcompress.files import atomic
 from asrcompress.lang.lexicon import Encoder
 from asrcompress.models.base import AcousticModel
 from asrcompress.training.module import AcousticModule
+from asrcompress.training.written import Written
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module="lightning.*")
@@ -55,17 +58,21 @@ class SpeechData(LightningDataModule):
 
 
 class Narrator(Callback):
-    """One line an epoch, and the seconds that training took (validation not counted), over all runs that it took."""
+    """One line an epoch, and the seconds that training took (validation not counted), over all runs that it took.
+
+    `epochs` says for each what its parameters were at the end, its speed and its losses: both change where a model gets
+    smaller while it is trained.
+    """
 
     def __init__(self) -> None:
-        self.wall = 0.0
-        self.metrics: dict[str, float] = {}
+        self.wall, self.before = 0.0, (0.0, 0.0)  # seconds of training, and (those, seconds of audio) before the epoch
+        self.epochs: list[dict[str, float]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        return {"wall": self.wall, "metrics": self.metrics}
+        return {"wall": self.wall, "before": self.before, "epochs": self.epochs}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.wall, self.metrics = state["wall"], state["metrics"]
+        self.wall, self.before, self.epochs = state["wall"], state["before"], state["epochs"]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.lap = time.perf_counter()
@@ -75,11 +82,14 @@ class Narrator(Callback):
         self.wall, self.lap = self.wall + now - self.lap, now
 
     def on_validation_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        self.metrics = metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        metrics = {key: float(trainer.callback_metrics[key]) for key in ("loss", "dev_loss", "dev_ter")}
+        speed = (module.seconds - self.before[1]) / (self.wall - self.before[0])
+        self.before = self.wall, module.seconds
+        parameters = sum(parameter.numel() for parameter in module.model.parameters())
+        self.epochs.append({"parameters": parameters, "audio_seconds_per_second": round(speed, 1), **metrics})
         if trainer.is_global_zero:
             print(f"epoch {trainer.current_epoch}: loss {metrics['loss']:.4f}, dev loss {metrics['dev_loss']:.4f}, "
-                  f"dev token error {metrics['dev_ter']:.2f} %, {module.seconds / self.wall:.0f} s of audio a second",
-                  flush=True)
+                  f"dev token error {metrics['dev_ter']:.2f} %, {speed:.0f} s of audio a second", flush=True)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.lap = time.perf_counter()
@@ -102,17 +112,21 @@ class Latest(Checkpoint):
 
 
 def average(paths: list[Path], model: nn.Module) -> None:
-    """Load into `model` the mean of the weights (and BatchNorm statistics) of lightning checkpoints."""
+    """Load into `model` the mean of the weights (and BatchNorm statistics) of lightning checkpoints of its shapes."""
     states = [torch.load(path, weights_only=True, map_location="cpu")["state_dict"] for path in paths]
     mean = {}
     for name, value in model.state_dict().items():
-        stacked = torch.stack([state[f"model.{name}"].double() for state in states])
-        mean[name] = stacked.mean(0).to(value.dtype)
+        if any(f"model.{name}" not in state or state[f"model.{name}"].shape != value.shape for state in states):
+            raise UserError(f"the checkpoints in {paths[0].parent} differ in their layers ({name}), so they have no "
+                            "mean; remove the folder and train again with a lower training.average.count")
+        each = [state[f"model.{name}"] for state in states]
+        mean[name] = torch.stack([one.double() for one in each]).mean(0).to(value.dtype) if value.is_floating_point() \
+            else each[-1]  # masks and codes of `values`
     model.load_state_dict(mean)
 
 
 def fit(model: AcousticModel, criterion: nn.Module, train: CutSet, dev: CutSet, encode: Encoder, config: dict[str, Any],
-        out: Path) -> AcousticModel:
+        out: Path, callbacks: Sequence[Callback] = ()) -> AcousticModel:
     """Train `model` as `conf/training/*.yaml` says and return it with averaged weights, in eval mode.
 
     Checkpoints go to `out/checkpoints` every epoch; a run that was cut off goes on from the last one.
@@ -128,7 +142,7 @@ def fit(model: AcousticModel, criterion: nn.Module, train: CutSet, dev: CutSet, 
     resume, narrator = folder / "latest.ckpt", Narrator()
     trainer = Trainer(
         max_epochs=config["epochs"], precision=config["precision"],
-        callbacks=[narrator, keep, Latest(resume, config["checkpoint_steps"])],
+        callbacks=[narrator, Written(), *callbacks, keep, Latest(resume, config["checkpoint_steps"])],
         logger=TensorBoardLogger(out, name="tensorboard", version=""), log_every_n_steps=20,
         reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, num_sanity_val_steps=0,
         enable_progress_bar=False, enable_model_summary=False, **config["trainer"])
@@ -141,5 +155,6 @@ def fit(model: AcousticModel, criterion: nn.Module, train: CutSet, dev: CutSet, 
                 "train_seconds": round(narrator.wall, 1),
                 "audio_seconds_per_second": round(module.seconds / narrator.wall, 1),
                 "epochs": config["epochs"], "unaligned": module.unaligned,
-                "dev_loss": narrator.metrics["dev_loss"], "dev_ter": narrator.metrics["dev_ter"]}))
+                "dev_loss": narrator.epochs[-1]["dev_loss"], "dev_ter": narrator.epochs[-1]["dev_ter"],
+                "by_epoch": narrator.epochs}))
     return model.eval()

@@ -20,7 +20,10 @@ criterion=         # ctc, or lfmmi (an epoch of CTC, then LF-MMI); empty: lfmmi 
 epochs=8           # of every model that is trained from scratch
 methods="svd"      # conf/structure/*.yaml
 sizes="0.5 0.25 0.125"  # stored numbers of the compressed model over those of the dense one
-finetune_epochs=1  # of every compressed model
+when=after         # any of: after (the dense model, then fine-tuned), during (its training), scratch (small from the start)
+schedule=truncate  # conf/during/*.yaml: how a model gets small during its training: truncate, trace_norm
+finetune_epochs=1  # of every model compressed after its training
+experiments=       # NAME=EXPERIMENT,KEY=VALUE,...: pipelines of conf/experiment, e.g. "int8=written,values=int8"
 scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers
 lm_scales=0.8,1.2,1.6,2.2  # scales of the large language model tried there
 seed=0
@@ -96,12 +99,18 @@ if between 5; then  # models trained from scratch to stand beside the compressed
   done
 fi
 
-if between 6; then  # every method at every size: compress the dense model, fine-tune
-  need exp/dense/.done "run stage 4"
-  for method in $methods; do
-    for size in $sizes; do
-      once "exp/$method-$size" compress_finetune "$method" "$size"
+if between 6; then  # every method at every size, compressed after training, during it, or trained small from scratch
+  for one in $when; do
+    declare -F "compress_$one" > /dev/null || fail "--when is any of after, during and scratch, not '$one'"
+    for method in $methods; do
+      for size in $sizes; do
+        "compress_$one" "$method" "$size"
+      done
     done
+  done
+  for one in $experiments; do
+    need exp/dense/.done "run stage 4"
+    experiment "$one"
   done
 fi
 

@@ -7,6 +7,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor, nn
 
+from asrcompress.compression import Plan, compress
 from asrcompress.models import AcousticModel, build
 from asrcompress.training import criteria
 from asrcompress.training.module import AcousticModule, learning_rate
@@ -137,16 +138,22 @@ def test_factors_are_kept_semi_orthogonal_every_second_step() -> None:
     assert kept.orthogonal[-1] < 1.01 < free.orthogonal[-1]
 
 
-def test_weight_decay_is_for_matrices_only() -> None:
-    optimizer = module().configure_optimizers()
+def test_weight_decay_is_for_matrices_whose_scale_is_not_free() -> None:
+    mine = module()
+    optimizer = mine.configure_optimizers()
     decayed, free = ({id(p) for p in group["params"]} for group in optimizer.param_groups)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
-    mine = module()
-    names = {name: p.dim() for name, p in mine.model.named_parameters()}
-    assert len(decayed) == sum(dim > 1 for dim in names.values()) and len(free) == sum(
-        dim == 1 for dim in names.values()
-    )
-    assert all(dim == 1 for name, dim in names.items() if "batchnorm" in name or name.endswith("bias"))
+    for name, parameter in mine.model.named_parameters():
+        assert (id(parameter) in decayed) == (parameter.dim() > 1 and ".linear." not in name), name
+        assert (id(parameter) in free) != (id(parameter) in decayed)
+
+
+def test_factors_of_semi_orthogonal_structures_are_constrained_and_do_not_decay() -> None:
+    small, _ = compress(model(), Plan("semi_orthogonal", 0.7, "uniform", options={"multiple": 1}))
+    mine = AcousticModule(small, criteria.build("ctc", VOCAB), CONFIG, 100.0)
+    names = {name for name, p in mine.model.named_parameters() if any(p is factor for factor in mine.constrained())}
+    assert names and all(name.endswith("structure.right") for name in names)
+    assert {id(p) for p in mine.constrained()} <= {id(p) for p in mine.parameter_groups()[1]}
 
 
 def test_a_step_depends_on_its_place_only() -> None:

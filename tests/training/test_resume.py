@@ -26,6 +26,15 @@ OPTIONS = [
     "training.average={how: last, count: 2}",
     "training.trainer.accelerator=cpu",
 ]
+SMALLER = [  # gets smaller while it is trained: cuts in the epochs 0, 1 and 2
+    "structure=semi_orthogonal",
+    "structure.options.multiple=1",
+    "budget.size=0.5",
+    "during=truncate",
+    "training.epochs=4",
+    "training.average={how: last, count: 1}",
+    "training.checkpoint_steps=1",
+]
 
 # Runs `asrcompress train` in a child for each job, which notes every loss and kills itself in the batch it is told.
 PROGRAM = """
@@ -84,6 +93,9 @@ def runs(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         job("steps", deadly, "training.checkpoint_steps=2")
     for deadly in (["validation_step", 0, 0], ["validation_step", 2, 0], None, None):
         job("every", deadly, "training.checkpoint_steps=1")
+    job("smaller", None, *SMALLER)
+    for deadly in (["training_step", 0, 3], ["training_step", 1, 2], ["training_step", 2, 0], None):
+        job("cut", deadly, *SMALLER)
     done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(jobs)], cwd=REPO, capture_output=True, text=True)
     assert [int(code) for code in done.stdout.split()] == expected, done.stderr
     return out
@@ -103,14 +115,21 @@ def epochs(runs: Path, name: str) -> set[str]:
     return set(re.findall(r"epoch .*(?=, \d+ s of audio)", (runs / f"{name}.log").read_text()))
 
 
-@pytest.mark.parametrize("name", ["epoch", "steps", "every"])
-def test_going_on_equals_going_through(runs: Path, name: str) -> None:
-    assert len(curve(runs, "whole")) > 9 and len(epochs(runs, "whole")) == 3
-    assert curve(runs, name) == curve(runs, "whole") and epochs(runs, name) == epochs(runs, "whole")
-    whole, cut = (json.loads((runs / folder / "train.json").read_text()) for folder in ("whole", name))
+@pytest.mark.parametrize(("name", "through"), [("epoch", "whole"), ("steps", "whole"), ("every", "whole"),
+                                               ("cut", "smaller")])
+def test_going_on_equals_going_through(runs: Path, name: str, through: str) -> None:
+    assert len(curve(runs, through)) > 9 and len(epochs(runs, through)) >= 3
+    assert curve(runs, name) == curve(runs, through) and epochs(runs, name) == epochs(runs, through)
+    whole, cut = (json.loads((runs / folder / "train.json").read_text()) for folder in (through, name))
     assert all(cut[key] == whole[key] for key in ("epochs", "dev_loss", "dev_ter", "unaligned"))
-    first, second = ((runs / folder / "model.safetensors").read_bytes() for folder in ("whole", name))
+    first, second = ((runs / folder / "model.safetensors").read_bytes() for folder in (through, name))
     assert first == second
+
+
+def test_a_model_that_gets_smaller_was_cut_off_before_between_and_after_its_cuts(runs: Path) -> None:
+    log = (runs / "cut.log").read_text()
+    sizes = [float(size) for size in re.findall("semi_orthogonal: (.*) M parameters", log)]
+    assert len(sizes) >= 3 and sizes == sorted(sizes, reverse=True), log
 
 
 def test_checkpoints_within_epochs_save_work(runs: Path) -> None:

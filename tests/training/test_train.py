@@ -115,8 +115,13 @@ def test_a_model_learns(tiny_corpus: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model(tiny_corpus: Path, tmp_path: Path) -> None:
-    """Lightning's ddp over gloo: both ranks have one learning rate, so one set of weights, and average alike."""
+@pytest.mark.parametrize("smaller", [[], ["structure=svd", "structure.options.multiple=1", "budget.size=0.5",
+                                          "during=truncate", "training.average.count=1"]], ids=["as is", "smaller"])
+def test_two_processes_train_one_model(tiny_corpus: Path, tmp_path: Path, smaller: list[str]) -> None:
+    """Lightning's ddp over gloo: both ranks have one learning rate, so one set of weights, and average alike.
+
+    Also where the layers, and with them the parameters that ddp reduces, change on the way.
+    """
     program = """
 import os, sys
 from asrcompress.cli import main
@@ -147,6 +152,7 @@ sys.exit(main(sys.argv[2:]))
             "training.batch_seconds=4",
             "training.trainer.devices=2",
             "training.trainer.strategy=ddp",
+            *smaller,
         ],
         capture_output=True,
         text=True,

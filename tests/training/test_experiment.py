@@ -1,0 +1,60 @@
+"""Pipelines, on the spoken corpus of the tests: what comes out is the packed file, and a second run repeats nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from asrcompress import compression
+from asrcompress.cli import main
+from asrcompress.compression import packed
+from tests import prepared
+from tests.training.test_train import OPTIONS, train
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+TRAIN = [option for option in OPTIONS if not option.startswith(("model.", "training.epochs"))]
+
+
+@pytest.fixture(scope="module")
+def dense(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dense")
+    assert train(tiny_corpus, out, "training.epochs=1") == 0
+    return out / "model.safetensors"
+
+
+def experiment(corpus: Path, dense: Path, out: Path, *overrides: str) -> int:
+    return main(["experiment", "--data", str(prepared.data(corpus)), "--lang", str(prepared.lang(corpus)), "--model",
+                 str(dense), "--out", str(out), *overrides, "--train", *TRAIN])
+
+
+def test_deep_compression_from_one_command(tiny_corpus: Path, dense: Path, tmp_path: Path) -> None:
+    overrides = ["experiment=deep_compression", "experiment.density=0.25", "experiment.entries=8"]
+    assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
+    model = packed.load(tmp_path / "model.packed")
+    for name, weight in model.named_parameters():
+        if weight.dim() > 1:  # a BatchNorm was folded into each row
+            assert all(len(torch.unique(row)) <= 9 for row in weight), name
+    weights = torch.cat([w.flatten() for w in model.parameters() if w.dim() > 1])
+    assert float((weights != 0).double().mean()) == pytest.approx(0.25, abs=0.02)
+    said = json.loads((tmp_path / "train.json").read_text())
+    assert said["structure"] == "dense" and said["values"] == "pruned_shared" and said["bits"] == "huffman"
+    whole = 4 * sum(t.numel() for t in compression.load(dense).state_dict().values())
+    assert said["size"] == pytest.approx((tmp_path / "model.packed").stat().st_size / whole, abs=1e-3)
+    assert said["train_seconds"] > 0
+    trained = (tmp_path / "4-train" / "train.json").stat().st_mtime_ns
+    assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
+    assert (tmp_path / "4-train" / "train.json").stat().st_mtime_ns == trained
+
+
+def test_no_epochs_is_after_training_only(tiny_corpus: Path, dense: Path, tmp_path: Path) -> None:
+    overrides = ["experiment=written", "experiment.values=int8", "experiment.bits=raw", "experiment.epochs=0"]
+    assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["1-compress"]
+    assert {row["values"] for row in packed.info(tmp_path / "model.packed")} >= {"int8"}
+
+
+def test_an_unknown_step_is_a_sentence(tiny_corpus: Path, dense: Path, tmp_path: Path,
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    assert experiment(tiny_corpus, dense, tmp_path, "experiment.steps=[{dance: []}]") == 1
+    assert "it is compress or train" in capsys.readouterr().err
