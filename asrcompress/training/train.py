@@ -120,8 +120,8 @@ def average(paths: list[Path], model: nn.Module) -> None:
             raise UserError(f"the checkpoints in {paths[0].parent} differ in their layers ({name}), so they have no "
                             "mean; remove the folder and train again with a lower training.average.count")
         each = [state[f"model.{name}"] for state in states]
-        mean[name] = torch.stack([one.double() for one in each]).mean(0).to(value.dtype) if value.is_floating_point() \
-            else each[-1]  # masks and codes of `values`
+        whole = value.dim() and not value.is_floating_point()  # masks and codes of `values` have no mean
+        mean[name] = each[-1] if whole else torch.stack([one.double() for one in each]).mean(0).to(value.dtype)
     model.load_state_dict(mean)
 
 
