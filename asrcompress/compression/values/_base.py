@@ -62,7 +62,7 @@ class Values(nn.Module):
 
     @torch.no_grad()
     def scale_rows(self, scale: Tensor) -> None:
-        """Multiply the rows of the tensor by `scale` (rows,); a family that has scales of its own takes them there."""
+        """Multiply the rows of the tensor by `scale` (rows,), exactly: what is stored of the tensor stays as it is."""
         self.row_scale = scale if self.row_scale is None else self.row_scale * scale
 
     def encode(self) -> Encoded:

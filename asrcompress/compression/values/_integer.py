@@ -111,14 +111,6 @@ class Integer(Values):
         return (codes + (exact - codes).detach()) * spread(scale, self.shape, self.size)
 
     @torch.no_grad()
-    def scale_rows(self, scale: Tensor) -> None:
-        if len(self.shape) == 1:
-            return super().scale_rows(scale)
-        self.numbers.mul_(scale.view(-1, *[1] * (len(self.shape) - 1)))
-        self.scale.mul_(scale[:, None])
-        self.base.fill_(float(self.scale.abs().max()))
-
-    @torch.no_grad()
     def encode(self) -> Encoded:
         codes = self._codes(self._scale()).round().long()
         integers = {"codes": codes.cpu().numpy()}
