@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from asrcompress.errors import UserError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lang", type=Path, required=True, help="folder with tokens.txt, lexicon.txt and words.txt")
@@ -20,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--large", type=Path, help="language model of the rescoring, plain or .gz")
     parser.add_argument("--max-order", type=int, default=3, help="leave out n-grams of a higher order")
     parser.add_argument("--device-fst", action="store_true", help="also write HLG.fst for sherpa-onnx")
+    parser.add_argument("--device-beam", type=float, default=16.0, metavar="B",
+                        help="search beam on the device, the same as in `asrcompress export --beam`")
     parser.add_argument("--out", type=Path, required=True, help="the graph folder")
 
 
@@ -36,6 +40,8 @@ def run(args: argparse.Namespace) -> None:
     stamp = args.out / "graph.json"
     for name, (build, inputs) in jobs.items():
         wanted = _digest(inputs, args.max_order)
+        if name == "HLG.fst" and args.device_beam != 16:
+            wanted += f" beam {args.device_beam:g}"
         done = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else {}
         if done.get(name) == wanted and (args.out / name).exists():
             print(f"{args.out / name} is up to date")
@@ -83,7 +89,9 @@ def _device(args: argparse.Namespace) -> None:
     from asrcompress.fsa import openfst, storage
 
     step = _Steps()
-    openfst.write_openfst(args.out / "HLG.fst", storage.load(args.out / "HLG.npz", "HLG"))
+    if args.device_beam <= 0:
+        raise UserError(f"--device-beam {args.device_beam:g}: a beam is above 0; 16 leaves the costs as they are")
+    openfst.write_openfst(args.out / "HLG.fst", storage.load(args.out / "HLG.npz", "HLG"), args.device_beam)
     step(_written(args.out / "HLG.fst"))
 
 

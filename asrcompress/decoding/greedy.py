@@ -1,10 +1,12 @@
 """Greedy CTC search: the best token of each frame, repeats merged, blanks dropped (Graves et al., ICML 2006)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from asrcompress.decoding.archive import Archive
+from asrcompress.lang import lexicon, text
 
 WORD_START = "▁"  # sentencepiece puts it before the first piece of a word
 
@@ -33,3 +35,15 @@ def bpe_words(pieces: Sequence[str]) -> str:
 def greedy_words(hypotheses: dict[str, str]) -> dict[str, str]:
     """`greedy` of a BPE model -> utterance -> words, for a word error rate without any language model."""
     return {utt: bpe_words(text.split()) for utt, text in hypotheses.items()}
+
+
+def write_scorable(out: Path, hypotheses: dict[str, str], ref: Path, lang: Path) -> str:
+    """OUT/tokens.txt and OUT/ref.tokens.txt, for a token error rate: the utterances whose words all have a
+    pronunciation, of which the reference takes the first. A sentence says how many they are."""
+    spoken = lexicon.read(lang / "lexicon.txt")
+    references = {name: words.split() for name, words in text.read(ref).items()}
+    known = {name: words for name, words in references.items() if all(word in spoken for word in words)}
+    text.write(out / "ref.tokens.txt",
+               {name: " ".join(token for word in words for token in spoken[word][0]) for name, words in known.items()})
+    text.write(out / "tokens.txt", {name: tokens for name, tokens in hypotheses.items() if name in known})
+    return f"{out}: {len(known)} of {len(references)} references have a pronunciation for every word"

@@ -2,7 +2,8 @@
 
 The device counts labels from 1, because 0 is epsilon there: input label = token id + 1, output label = word id.
 k2's final arcs become final weights, costs are negated scores. An arc with several output words is followed by arcs
-that read nothing, one for each word after the first.
+that read nothing, one for each word after the first. sherpa-onnx searches with a beam of 16: a graph for the beam B has
+its costs multiplied by 16 / B, and so have the log-probabilities that a model for it puts out.
 """
 
 import struct
@@ -15,17 +16,20 @@ from asrcompress.files import atomic
 
 MAGIC = 2125659606
 VERSION = 2
+BEAM = 16.0  # of sherpa-onnx, which has no option for it
 EXPANDED, MUTABLE = 1, 2  # the property bits of every VectorFst; all others may be left unknown
 
 
-def write_openfst(path: Path | str, graph: k2.Fsa) -> int:
-    """Write the graph, whose start is state 0; returns the bytes written."""
+def write_openfst(path: Path | str, graph: k2.Fsa, beam: float = BEAM) -> int:
+    """Write the graph, whose start is state 0, for a search with this beam; returns the bytes written."""
     arcs, words = _expanded(graph)
+    scores = np.ascontiguousarray(arcs[:, 3]).view("<f4")
+    scores = (scores * np.float32(BEAM / beam)).astype("<f4") if beam != BEAM else scores
     ends = arcs[:, 2] == -1
     final_costs = np.full(arcs[:, :2].max(initial=0) + 1, np.inf, dtype="<f4")
-    np.minimum.at(final_costs, arcs[ends, 0], -arcs[ends, 3].copy().view("<f4"))
+    np.minimum.at(final_costs, arcs[ends, 0], -scores[ends])
     going = ~ends
-    body = _body(arcs[going], words[going], final_costs)
+    body = _body(arcs[going], words[going], -scores[going], final_costs)
     header = struct.pack("<i", MAGIC) + _text(b"vector") + _text(b"standard")
     header += struct.pack("<iiQqqq", VERSION, 0, EXPANDED | MUTABLE, 0, len(final_costs), int(going.sum()))
     with atomic(path) as temporary, temporary.open("wb") as stream:
@@ -50,7 +54,7 @@ def _expanded(graph: k2.Fsa) -> tuple[np.ndarray, np.ndarray]:
     return expanded.arcs.values().numpy(), np.where(words > 0, words, 0)
 
 
-def _body(arcs: np.ndarray, words: np.ndarray, final_costs: np.ndarray) -> np.ndarray:
+def _body(arcs: np.ndarray, words: np.ndarray, costs: np.ndarray, final_costs: np.ndarray) -> np.ndarray:
     """Each state as final cost, number of arcs (int64), then (input, output, cost, target) an arc: 4-byte words.
 
     `arcs` come in the order of their states, as k2 keeps them.
@@ -61,7 +65,6 @@ def _body(arcs: np.ndarray, words: np.ndarray, final_costs: np.ndarray) -> np.nd
     head = 3 * np.arange(states) + 4 * (np.cumsum(count) - count)
     out[head], out[head + 1] = final_costs.view("<i4"), count
     place = 3 * (source + 1) + 4 * np.arange(len(arcs))
-    costs = (-np.ascontiguousarray(arcs[:, 3]).view("<f4")).view("<i4")
-    for column, values in enumerate((arcs[:, 2], words, costs, arcs[:, 1])):
+    for column, values in enumerate((arcs[:, 2], words, costs.view("<i4"), arcs[:, 1])):
         out[place + column] = values
     return out

@@ -86,3 +86,14 @@ def test_kaldifst_reads_it(tmp_path: Path) -> None:
     kaldifst = pytest.importorskip("kaldifst")  # where one environment serves both
     openfst.write_openfst(tmp_path / "x.fst", several_words())
     assert kaldifst.StdVectorFst.read(str(tmp_path / "x.fst")).num_states == len(read(tmp_path / "x.fst"))
+
+
+def test_another_beam_scales_every_cost(tmp_path: Path) -> None:
+    hlg = hlg_of(tmp_path, tiny.BIGRAM)
+    openfst.write_openfst(tmp_path / "16.fst", hlg)
+    openfst.write_openfst(tmp_path / "20.fst", hlg, beam=20)
+    graphs = [read(tmp_path / name) for name in ("16.fst", "20.fst")]
+    for (final, arcs), (scaled_final, scaled_arcs) in zip(*graphs, strict=True):
+        assert scaled_final == pytest.approx(0.8 * final)
+        for (read_in, word, cost, target), scaled in zip(arcs, scaled_arcs, strict=True):
+            assert scaled == (read_in, word, pytest.approx(0.8 * cost), target)

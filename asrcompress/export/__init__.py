@@ -1,0 +1,1 @@
+"""Files for devices: a packed model as ONNX, and sherpa-onnx, the runtime that reads it there."""

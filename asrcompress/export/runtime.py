@@ -1,0 +1,28 @@
+"""A device file in onnxruntime, callable as the torch model is: its posteriors go to the same archives and searches."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from asrcompress.errors import UserError
+from asrcompress.export.parity import session
+from asrcompress.files import existing
+
+
+class OnnxModel:
+    """x (N, T, 80), x_lens (N,) -> log_probs (N, T', vocab), lengths (N,), without the file's acoustic scale."""
+
+    def __init__(self, path: Path | str, threads: int = 1) -> None:
+        self._session = session(existing(path, "the ONNX file"), threads)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if metadata.get("model_type") != "zipformer2_ctc":
+            raise UserError(f"{path} is not an acoustic model that `asrcompress export` wrote; export it again")
+        self.subsampling = int(metadata["subsampling_factor"])
+        self.config = {"vocab": int(self._session.get_outputs()[0].shape[2])}
+        self.batch1 = self._session.get_inputs()[0].shape[0] == 1
+        self._scale = float(metadata.get("acoustic_scale", 1))
+
+    def __call__(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, lens = self._session.run(None, {"x": x.numpy(), "x_lens": x_lens.numpy()})
+        return torch.from_numpy(log_probs) / self._scale, torch.from_numpy(lens)
