@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HEADER = struct.Struct("<Bq")
+CHUNK = 2**14  # numbers that are packed at a time, whole bytes: bounds the memory
 
 
 def encode(symbols: NDArray[np.int64]) -> bytes:
@@ -36,13 +37,21 @@ def pack(numbers: NDArray[np.uint64], width: int) -> bytes:
     """Numbers below 2^width as a bit string, least significant bit first."""
     if width in (8, 16, 32):
         return numbers.astype(f"<u{width // 8}").tobytes()
-    bits = (numbers[:, None] >> np.arange(width, dtype=np.uint64)) & np.uint64(1)
-    return np.packbits(bits.astype(np.uint8), bitorder="little").tobytes()
+    places = np.arange(width, dtype=np.uint64)
+    return b"".join(
+        np.packbits(((numbers[start : start + CHUNK, None] >> places) & np.uint64(1)).astype(np.uint8),
+                    bitorder="little").tobytes()
+        for start in range(0, len(numbers), CHUNK))
 
 
 def unpack(data: bytes, width: int, count: int) -> NDArray[np.uint64]:
     """`count` numbers again; `data` must hold them."""
     if width in (8, 16, 32):
         return np.frombuffer(data, f"<u{width // 8}", count).astype(np.uint64)
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), count=count * width, bitorder="little")
-    return (bits.reshape(count, width).astype(np.uint64) << np.arange(width, dtype=np.uint64)).sum(1, dtype=np.uint64)
+    numbers, places = np.zeros(count, np.uint64), np.arange(width, dtype=np.uint64)
+    for start in range(0, count if width else 0, CHUNK):
+        part = min(CHUNK, count - start)
+        stream = np.frombuffer(data, np.uint8, -(-part * width // 8), start * width // 8)
+        bits = np.unpackbits(stream, count=part * width, bitorder="little").reshape(part, width)
+        numbers[start : start + part] = (bits.astype(np.uint64) << places).sum(1, dtype=np.uint64)
+    return numbers

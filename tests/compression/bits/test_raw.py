@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from asrcompress.compression import bits
-from asrcompress.compression.bits.raw import pack, unpack
+from asrcompress.compression.bits.raw import CHUNK, pack, unpack
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 7, 8, 11, 16, 33])
@@ -13,6 +13,14 @@ def test_packing_is_one_long_integer(width: int) -> None:
     whole = sum(int(number) << (width * index) for index, number in enumerate(numbers))
     assert pack(numbers, width) == whole.to_bytes(-(-37 * width // 8), "little")
     np.testing.assert_array_equal(unpack(pack(numbers, width), width, 37), numbers)
+
+
+@pytest.mark.parametrize("width", [1, 5, 63])
+def test_packing_in_parts_is_one_long_integer_too(width: int) -> None:
+    numbers = np.random.default_rng(width).integers(0, 2**width, 2 * CHUNK + 13, dtype=np.uint64)
+    bits_of = "".join(f"{int(number):0{width}b}" for number in numbers[::-1])
+    assert pack(numbers, width) == int(bits_of, 2).to_bytes(-(-len(bits_of) // 8), "little")
+    np.testing.assert_array_equal(unpack(pack(numbers, width), width, len(numbers)), numbers)
 
 
 @pytest.mark.parametrize(("low", "high", "width"),
