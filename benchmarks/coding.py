@@ -127,7 +127,7 @@ def nncodec(tensors: list[Quantised], python: str) -> list[Row]:
         path = Path(folder, "tensors.npz")
         np.savez(path, **parts)
         worker = Path(__file__).resolve().with_name("coding_nncodec.py")
-        done = subprocess.run([python, worker, path], check=True, stdout=subprocess.PIPE, cwd=folder,  # it leaves a file
+        done = subprocess.run([python, worker, path], check=True, stdout=subprocess.PIPE, cwd=folder,  # leaves a file
                               env={**os.environ, **dict.fromkeys(ONE_THREAD, "1")})
     return [Row(**row) for row in json.loads(done.stdout.splitlines()[-1])]
 
