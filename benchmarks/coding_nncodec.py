@@ -31,8 +31,8 @@ def code(tensor: np.ndarray, dependent: bool = False) -> tuple[int, float, float
 
 
 def scale_for(weights: np.ndarray, error: float, dependent: bool) -> float:
-    """The factor before nncodec's fixed step that makes the error; found on the first rows."""
-    part = weights[: max(1, CROP * len(weights) // weights.size)]
+    """The factor before nncodec's fixed step that makes the error; found on a part of the rows."""
+    part = np.ascontiguousarray(weights[:: max(1, weights.size // CROP)])
     low, high = 1e-4, 1e5
     for _ in range(ROUNDS):
         middle = (low * high) ** 0.5

@@ -42,7 +42,8 @@ def write(model_path: str, path: str) -> None:
         (before, lens_before), (after, lens_after) = (m(x, x_lens) for m in (model, packed.load(path)))
     inside = torch.arange(before.shape[1]) < lens_before[:, None]
     error = float((before - after)[inside].abs().max())
-    if not error <= 1e-3 or not torch.equal(lens_before, lens_after):
+    rounded = (model.config.get("bits") or {}).get("vectors") == "float16"  # biases then differ by what that costs
+    if not error <= (0.05 if rounded else 1e-3) or not torch.equal(lens_before, lens_after):
         Path(path).unlink()
         raise UserError(f"{model_path}: the packed model's log-probabilities differ by {error:g}, so it was not kept")
     print(f"{path}: {Path(path).stat().st_size:,} bytes, loaded again, log-probabilities equal within {error:.1e}")
