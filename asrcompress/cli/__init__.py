@@ -6,11 +6,11 @@ It imports what is heavy inside `run`, so that `asrcompress --help` is quick and
 
 import argparse
 import importlib
-import pkgutil
 import sys
 from collections.abc import Sequence
 
 import asrcompress
+from asrcompress import registry
 from asrcompress.errors import UserError
 
 
@@ -18,12 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="asrcompress", description=asrcompress.__doc__)
     parser.add_argument("--version", action="version", version=asrcompress.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in pkgutil.iter_modules(__path__):
-        if module.name.startswith("_"):
-            continue
-        command = importlib.import_module(f"{__name__}.{module.name}")
+    for name in registry.names(__path__):
+        command = importlib.import_module(f"{__name__}.{name}")
         summary = (command.__doc__ or "").strip().splitlines()[0]
-        sub = commands.add_parser(module.name.replace("_", "-"), help=summary, description=command.__doc__,
+        sub = commands.add_parser(name.replace("_", "-"), help=summary, description=command.__doc__,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)

@@ -7,9 +7,7 @@ A coder is two functions, `encode(symbols, **options)` and `decode(data, shape)`
 ValueError, and allocates no more than a small multiple of what `shape` asks for, which the caller has bounded.
 """
 
-import importlib
 import math
-import pkgutil
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -17,22 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asrcompress import registry
 from asrcompress.compression.structures import known
-from asrcompress.errors import UserError
 
 Symbols = NDArray[np.int64]
 
 
 def names() -> tuple[str, ...]:
     """Every coder there is, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
+    return registry.names(__path__)
 
 
 def coder(name: str) -> ModuleType:
     """The module of a coder."""
-    if name not in names():
-        raise UserError(f"there is no coder '{name}'; there are {', '.join(names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return registry.module(__name__, name, "is no coder")
 
 
 def encode(name: str, symbols: Symbols, **options: Any) -> bytes:

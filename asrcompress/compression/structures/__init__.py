@@ -8,16 +8,15 @@
 of `Structure` whose `name` is the file's name, one `conf/structure/<name>.yaml`, and one test.
 """
 
-import importlib
 import inspect
 import math
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from asrcompress import registry
 from asrcompress.compression.structures._base import (
     CannotShrink,
     Choice,
@@ -37,15 +36,12 @@ __all__ = ["CannotShrink", "Choice", "Curve", "Scaled", "Structure", "at", "buil
 
 def names() -> tuple[str, ...]:
     """Every structure there is, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
+    return registry.names(__path__)
 
 
 def family(name: str) -> type[Structure]:
     """The class of a structure."""
-    if name not in names():
-        raise UserError(f"there is no structure '{name}'; there are {', '.join(names())}")
-    members = vars(importlib.import_module(f"{__name__}.{name}")).values()
-    return next(c for c in members if isinstance(c, type) and issubclass(c, Structure) and c.name == name)
+    return registry.member(__name__, name, Structure, "is no structure")
 
 
 def fit(name: str, weight: Tensor, size: float | None = None, seed: int = 0, **options: Any) -> Structure:

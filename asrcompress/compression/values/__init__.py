@@ -8,8 +8,6 @@ a subclass of `Values` whose `name` is the file's name, one `conf/values/<name>.
 """
 
 import copy
-import importlib
-import pkgutil
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from asrcompress import registry
 from asrcompress.compression.structures import check_finite, known
 from asrcompress.compression.values._base import Encoded, Values
 from asrcompress.errors import UserError
@@ -27,15 +26,12 @@ __all__ = ["Encoded", "Values", "apply", "attached", "bake", "describe", "family
 
 def names() -> tuple[str, ...]:
     """Every way of writing numbers there is, sorted, beside plain float32."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
+    return registry.names(__path__)
 
 
 def family(name: str) -> type[Values]:
     """The class of a way of writing numbers."""
-    if name not in names():
-        raise UserError(f"there are no values '{name}'; there are float32, {', '.join(names())}")
-    members = vars(importlib.import_module(f"{__name__}.{name}")).values()
-    return next(c for c in members if isinstance(c, type) and issubclass(c, Values) and c.name == name)
+    return registry.member(__name__, name, Values, "are no values", beside=("float32",))
 
 
 def fit(name: str, tensor: Tensor, seed: int = 0, **options: Any) -> Values:
