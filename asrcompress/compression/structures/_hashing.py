@@ -8,7 +8,7 @@ Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from asrcompress.compression.structures._base import Structure
 from asrcompress.errors import UserError
 
 HASH = "splitmix64-1"
@@ -61,6 +62,16 @@ def check_hash(algorithm: str) -> None:
     if algorithm != HASH:
         raise UserError(f"the model's hash tables come from '{algorithm}', but this version makes '{HASH}'; "
                         "use the version of asrcompress that wrote the model")
+
+
+class FromTables(Structure):
+    """Base of structures that are made from tables alone: their `spec()` says which `HASH` those come from."""
+
+    @classmethod
+    def build(cls, spec: Mapping[str, Any]) -> Structure:
+        arguments = dict(spec)
+        check_hash(arguments.pop("hash"))
+        return cls(**arguments)
 
 
 def hashed_values(pool: Tensor, indices: Tensor, signs: Tensor | None = None) -> Tensor:

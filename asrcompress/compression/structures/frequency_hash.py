@@ -15,18 +15,17 @@ Chen, Wilson, Tyree, Weinberger and Chen, "Compressing convolutional neural netw
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression.structures._base import Structure
 from asrcompress.compression.structures._hashing import (
     HASH,
+    FromTables,
     bucket_means,
-    check_hash,
     hash_indices,
     hash_signs,
     hashed_values,
@@ -95,7 +94,7 @@ def change_basis(weight: Tensor, matrices: Sequence[Tensor]) -> Tensor:
                       for part, m in zip(parts, matrices, strict=False)], 1)
 
 
-class FrequencyHash(Structure):
+class FrequencyHash(FromTables):
     """A weight from a pool per band of frequencies; `pools` says how many numbers each has, lowest band first."""
 
     name = "frequency_hash"
@@ -168,12 +167,6 @@ class FrequencyHash(Structure):
         counts = shape[0] * weight_bands(shape, block, window).bincount()
         numbers = pool_size(cls.name, shape, size, len(counts))
         return cls(shape, band_pools(counts.tolist(), numbers, alpha, beta), block, window, seed, *kind)
-
-    @classmethod
-    def build(cls, spec: Mapping[str, Any]) -> "FrequencyHash":
-        spec = dict(spec)
-        check_hash(spec.pop("hash"))
-        return cls(**spec)
 
     @classmethod
     def smallest(cls, shape: Sequence[int], *, block: int = 16, window: Sequence[int] = (), alpha: float = 1.0,

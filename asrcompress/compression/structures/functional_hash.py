@@ -17,17 +17,17 @@ Shi, Feng and Zhu, "Functional hashing for compressing neural networks", arXiv 1
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression.structures._base import Structure, dense_std
+from asrcompress.compression.structures._base import dense_std
 from asrcompress.compression.structures._fetching import Table, rebuild, summed
 from asrcompress.compression.structures._fitting import descend, least_squares, normalized
-from asrcompress.compression.structures._hashing import HASH, check_hash, hash_indices, hash_signs
+from asrcompress.compression.structures._hashing import HASH, FromTables, hash_indices, hash_signs
 from asrcompress.compression.structures.hashed import balanced_indices, pool_size, uniform_start
 from asrcompress.errors import UserError
 
@@ -85,7 +85,7 @@ def hash_rows(shape: Sequence[int], buckets: int, seed: int, kind: Kind) -> Tens
     return torch.stack([row.int() for row in rows])
 
 
-class FunctionalHash(Structure):
+class FunctionalHash(FromTables):
     """A pool of `buckets` numbers, a second one of `mixing` (0: there is none), and g."""
 
     name = "functional_hash"
@@ -174,12 +174,6 @@ class FunctionalHash(Structure):
 
     def _table(self) -> Table:
         return Table(self.indices, self.signs)
-
-    @classmethod
-    def build(cls, spec: Mapping[str, Any]) -> "FunctionalHash":
-        spec = dict(spec)
-        check_hash(spec.pop("hash"))
-        return cls(**spec)
 
     @classmethod
     def smallest(cls, shape: Sequence[int], *, hashes: int = 4, reconstruction: str = "linear", hidden: int = 4,

@@ -14,17 +14,17 @@ Chen, Wilson, Tyree, Weinberger and Chen, "Compressing neural networks with the 
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression.structures._base import CannotShrink, Structure, dense_std
+from asrcompress.compression.structures._base import CannotShrink, dense_std
 from asrcompress.compression.structures._hashing import (
     HASH,
+    FromTables,
     bucket_means,
-    check_hash,
     hash_indices,
     hash_signs,
     hashed_values,
@@ -61,7 +61,7 @@ def balanced_indices(seed: int, count: int, buckets: int, piece: int = PIECE) ->
     return torch.cat(tables)
 
 
-class Hashed(Structure):
+class Hashed(FromTables):
     """A weight from a pool of `buckets` numbers, at the places and with the signs that `seed` gives."""
 
     name = "hashed"
@@ -97,12 +97,6 @@ class Hashed(Structure):
         layer = cls(shape, pool_size(cls.name, shape, size), seed, balanced, sign)
         uniform_start(layer.pool, shape, seed)
         return layer
-
-    @classmethod
-    def build(cls, spec: Mapping[str, Any]) -> "Hashed":
-        spec = dict(spec)
-        check_hash(spec.pop("hash"))
-        return cls(**spec)
 
     @classmethod
     def smallest(cls, shape: Sequence[int], *, balanced: bool = True, sign: bool = True) -> int:

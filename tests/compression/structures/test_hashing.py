@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from asrcompress.compression import structures
 from asrcompress.compression.structures._hashing import HASH, check_hash, hash_indices, hash_signs, splitmix64
 from asrcompress.errors import UserError
 
@@ -112,3 +113,11 @@ def test_unknown_tables_are_refused() -> None:
     check_hash(HASH)
     with pytest.raises(UserError, match="md5"):
         check_hash("md5")
+
+
+@pytest.mark.parametrize("name", ["hashed", "frequency_hash", "functional_hash"])
+def test_a_spec_that_does_not_say_where_its_tables_come_from_is_refused(name: str) -> None:
+    spec = structures.init(name, (24, 20), 0.5).spec()
+    assert structures.build(name, spec).spec() == spec
+    with pytest.raises(UserError, match=f"structure {name} cannot be built from .*'hash'"):
+        structures.build(name, {key: value for key, value in spec.items() if key != "hash"})
