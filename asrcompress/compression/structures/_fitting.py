@@ -1,6 +1,10 @@
-"""Fitting for the structures that have no closed form: by descent, and by conjugate gradients where it is linear."""
+"""Fitting for the structures that have no closed form: by descent, and by conjugate gradients where it is linear.
 
-from collections.abc import Callable
+And where the factors of a product start without a weight to fit.
+"""
+
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +17,18 @@ def normalized(weight: Tensor) -> tuple[Tensor, float]:
     exact = weight if weight.dtype == torch.float64 else weight.float()
     scale = float(exact.double().square().mean().sqrt()) or 1.0
     return exact / scale, scale
+
+
+@torch.no_grad()
+def draw(factors: Sequence[Tensor], variance: float, seed: int) -> None:
+    """Fill factors with normal numbers, in turn, so that all have about the same Frobenius norm.
+
+    `variance` is that of one term of their product: of one number of each, multiplied.
+    """
+    norm = (variance * math.prod(factor.numel() for factor in factors)) ** (0.5 / len(factors))
+    generator = torch.Generator().manual_seed(seed)
+    for factor in factors:
+        factor.normal_(0, norm / math.sqrt(factor.numel()), generator=generator)
 
 
 @torch.enable_grad()

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std
+from asrcompress.compression.structures._fitting import draw
 from asrcompress.compression.structures.svd import truncated_svd
 from asrcompress.errors import UserError
 from asrcompress.models import conv1d
@@ -138,11 +139,7 @@ class Cp(Structure):
         """Normal factors of equal Frobenius norm whose sum of terms has the variance of a dense start."""
         _check(0, 0, multiple)
         layer = cls(shape, _rank(shape, size, rank, multiple))
-        factors, generator = layer._factors(), torch.Generator().manual_seed(seed)
-        spread = dense_std(shape) ** 2 / layer.rank * math.prod(len(factor) for factor in factors)
-        with torch.no_grad():
-            for factor in factors:
-                factor.normal_(0, math.sqrt(spread ** (1 / len(factors)) / len(factor)), generator=generator)
+        draw(layer._factors(), dense_std(shape) ** 2 / layer.rank, seed)
         return layer
 
     @classmethod

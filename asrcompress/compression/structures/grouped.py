@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asrcompress.compression.structures._base import CannotShrink, Choice, Curve, Structure, dense_std
+from asrcompress.compression.structures._fitting import draw
 from asrcompress.compression.structures.svd import truncated_svd
 from asrcompress.errors import UserError
 from asrcompress.models import conv1d
@@ -107,12 +108,7 @@ class Grouped(Structure):
         if not ranks[groups]:
             raise _cannot(shape, size, _cost(shape, groups))
         layer = cls(shape, groups, ranks[groups])
-        m, n = shape[0], math.prod(shape[1:]) // groups
-        spread = dense_std(shape) ** 2 / layer.rank
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            layer.left.normal_(0, (spread * n / m) ** 0.25, generator=generator)
-            layer.right.normal_(0, (spread * m / n) ** 0.25, generator=generator)
+        draw([layer.left, layer.right], dense_std(shape) ** 2 / layer.rank, seed)
         return layer
 
     @classmethod

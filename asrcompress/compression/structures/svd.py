@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from asrcompress.compression.structures import _data_aware
 from asrcompress.compression.structures._base import CannotShrink, Choice, Curve, Structure, dense_std
+from asrcompress.compression.structures._fitting import draw
 from asrcompress.errors import UserError
 from asrcompress.models import conv1d
 
@@ -158,12 +159,7 @@ class Svd(Structure):
         _check(rank, None, multiple)
         way = _ways(shape, unfolding)[0]
         layer = cls(shape, rank or size_rank(shape, way, size or 1.0, multiple), way)
-        m, n = sides(shape, way)
-        spread = dense_std(shape) ** 2 / layer.rank  # of one term left x right: the product of the two variances
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            layer.left.normal_(0, (spread * n / m) ** 0.25, generator=generator)
-            layer.right.normal_(0, (spread * m / n) ** 0.25, generator=generator)
+        draw([layer.left, layer.right], dense_std(shape) ** 2 / layer.rank, seed)
         return layer
 
     @classmethod

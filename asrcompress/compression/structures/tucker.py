@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std
+from asrcompress.compression.structures._fitting import draw
 from asrcompress.compression.structures._tucker2 import Frontier, bases, concave_steps, frontier, limits, tucker2
 from asrcompress.compression.structures._vbmf import vbmf_rank
 from asrcompress.compression.structures.svd import unfold
@@ -96,13 +97,7 @@ class Tucker(Structure):
             kernel = kernel_shape(shape)
             ranks = _ranks_of_size(frontier(torch.ones(limits(kernel)), kernel, multiple), shape, size or 1)
         layer = cls(shape, possible(ranks, shape))
-        numels = [parameter.numel() for parameter in layer.parameters()]
-        spread = dense_std(shape) ** 2 / math.prod(layer.ranks)  # of one term: the product of the three variances
-        norm = (spread * math.prod(numels)) ** (1 / 6)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in layer.parameters():
-                parameter.normal_(0, norm / math.sqrt(parameter.numel()), generator=generator)
+        draw(list(layer.parameters()), dense_std(shape) ** 2 / math.prod(layer.ranks), seed)
         return layer
 
     @classmethod
