@@ -45,8 +45,22 @@ describe() {
 
 json() { "$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$1" "$2"; }
 
+# criterion_of NAME: the overrides of a criterion.
+criterion_of() {
+  echo "criterion=$1"
+  [ "$1" != distillation ] || echo "criterion.teacher=$PWD/exp/dense/model.safetensors"
+}
+
+train_control() {  # NAME MODEL
+  local epochs=${control_epochs:-$epochs} criterion=${control_criterion:-$criterion}
+  train_scratch "$1" "$2"
+}
+
 train_scratch() {  # NAME MODEL
-  train "$1" "model=$2" "criterion=$criterion" "training.epochs=$epochs"
+  local overrides
+  mapfile -t overrides < <(criterion_of "$criterion")
+  [ "$criterion" != distillation ] || overrides+=(training.ctc_epochs=0)
+  train "$1" "model=$2" "${overrides[@]}" "training.epochs=$epochs"
   local structure=dense
   grep -q bottleneck "$repo_root/conf/model/$2.yaml" && structure=semi_orthogonal
   describe "$1" "model=$2" "structure=$structure" "when=$([ "$1" = dense ] && echo none || echo scratch)" size=1.0
@@ -65,10 +79,15 @@ compress_during() {
 }
 
 compress_finetune() {  # METHOD SIZE
-  local name=$1-$2
+  local name=$1-$2 overrides calibrate=()
   need exp/dense/.done "run stage 4"
-  run compress --model exp/dense/model.safetensors --out "exp/$name/init.safetensors" "structure=$1" "budget.size=$2"
-  train "$name" --init "exp/$name/init.safetensors" training=finetune "criterion=$criterion" "training.epochs=$finetune_epochs"
+  ! grep -q "data_aware: true" "$repo_root/conf/structure/$1.yaml" ||
+    calibrate=(--calibrate "$data" --calibrate-set "${train_sets%% *}")
+  run compress --model exp/dense/model.safetensors --out "exp/$name/init.safetensors" "${calibrate[@]}" \
+    "structure=$1" "budget.size=$2"
+  mapfile -t overrides < <(criterion_of "$finetune_criterion")
+  train "$name" --init "exp/$name/init.safetensors" training=finetune "${overrides[@]}" \
+    "training.epochs=$finetune_epochs" "training.share=$finetune_share"
   describe "$name" "model=$model" "structure=$1" when=after "size=$2"
 }
 
@@ -84,10 +103,11 @@ experiment() {  # NAME=EXPERIMENT[,KEY=VALUE...]: a pipeline of conf/experiment 
 }
 
 run_experiment() {  # NAME experiment=EXPERIMENT KEY=VALUE...
-  local name=$1 sets=${train_sets% } keys=("${@:3}")
+  local name=$1 sets=${train_sets% } keys=("${@:3}") overrides
+  mapfile -t overrides < <(criterion_of "$finetune_criterion")
   run experiment --data "$data" --lang "$lang" --model exp/dense/model.safetensors --out "exp/$name" \
     "$2" "${keys[@]/#/experiment.}" "seed=$seed" \
-    --train "criterion=$criterion" "train_sets=[${sets// /,}]"
+    --train "${overrides[@]}" "training.share=$finetune_share" "train_sets=[${sets// /,}]"
   describe "$name" "model=$model" when=after "structure=$(json "exp/$name/train.json" structure)" \
     "values=$(json "exp/$name/train.json" values)" "bits=$(json "exp/$name/train.json" bits)" \
     "size=$(json "exp/$name/train.json" size)"
@@ -110,30 +130,44 @@ search() {  # ARCHIVE SCALES OUT [OPTIONS]
     --acoustic-scale "$2" --nj "$nj" --out "${@:3}"
 }
 
+# The searches of decode_model, with its variables.
+posteriors() {
+  [ -f "$at/posteriors" ] ||
+    run posteriors --model "exp/$name/model.packed" --data "$data" --set "$set" --out "$at/posteriors"
+}
+decode_greedy() {
+  posteriors
+  run greedy --archive "$at/posteriors" --lang "$lang" --ref "$data/$set.text" --out "$at/greedy"
+  if [ -f "$at/greedy/hyp.txt" ]; then  # BPE: words come without a graph
+    score "$name" "$set" greedy --ref "$data/$set.text" --hyp "$at/greedy/hyp.txt"
+  else
+    score "$name" "$set" greedy --ref "$at/greedy/ref.tokens.txt" --hyp "$at/greedy/tokens.txt" --unit token
+  fi
+}
+decode_tgsmall() {
+  posteriors
+  search "$at/posteriors" "$scale" "$at/tgsmall/hyp.txt"
+  score "$name" "$set" tgsmall --ref "$data/$set.text" --hyp "$at/tgsmall/hyp.txt"
+}
+decode_tglarge() {
+  posteriors
+  search "$at/posteriors" "$scale" "$at/tglarge/hyp.txt" --rescore "$graph/G.npz" \
+    --lm-scale "$(json exp/dense/decode/dev/large.json lm_scale)"
+  score "$name" "$set" tglarge --ref "$data/$set.text" --hyp "$at/tglarge/hyp.txt"
+}
+
 decode_model() {  # NAME: every test set, every search, a row for each
-  local name=$1 folder scale set
+  local name=$1 at scale set kind
   once exp/dense/decode/dev choose_scales
   scale=$(json exp/dense/decode/dev/best.json acoustic_scale)
   [ -f "exp/$name/info.json" ] || run measure "exp/$name/model.packed" --out "exp/$name/info.json"
   for set in $test_sets; do
-    folder=exp/$name/decode/$set
-    [ ! -f "$folder/.done" ] || continue
-    run posteriors --model "exp/$name/model.packed" --data "$data" --set "$set" --out "$folder/posteriors"
-    run greedy --archive "$folder/posteriors" --lang "$lang" --ref "$data/$set.text" --out "$folder/greedy"
-    if [ -f "$folder/greedy/hyp.txt" ]; then  # BPE: words come without a graph
-      score "$name" "$set" greedy --ref "$data/$set.text" --hyp "$folder/greedy/hyp.txt"
-    else
-      score "$name" "$set" greedy --ref "$folder/greedy/ref.tokens.txt" --hyp "$folder/greedy/tokens.txt" --unit token
-    fi
-    search "$folder/posteriors" "$scale" "$folder/tgsmall/hyp.txt"
-    score "$name" "$set" tgsmall --ref "$data/$set.text" --hyp "$folder/tgsmall/hyp.txt"
-    if [ -n "$large" ]; then
-      search "$folder/posteriors" "$scale" "$folder/tglarge/hyp.txt" --rescore "$graph/G.npz" \
-        --lm-scale "$(json exp/dense/decode/dev/large.json lm_scale)"
-      score "$name" "$set" tglarge --ref "$data/$set.text" --hyp "$folder/tglarge/hyp.txt"
-    fi
-    rm "$folder/posteriors"
-    touch "$folder/.done"
+    at=exp/$name/decode/$set
+    for kind in $searches; do
+      [ "$kind" != tglarge ] || [ -n "$large" ] || continue
+      once "$at/$kind" "decode_$kind"
+    done
+    rm -f "$at/posteriors"
   done
 }
 

@@ -78,7 +78,9 @@ def test_fine_tuning_is_training_with_other_numbers() -> None:
 @pytest.mark.parametrize("choice", choices("model") + choices("criterion"))
 def test_models_and_criteria_can_be_built(choice: str) -> None:
     config = compose("train", [choice])
-    models.build({**config["model"], "vocab": 5})
+    model = models.build({**config["model"], "vocab": 5})
+    if "teacher" in config["criterion"]:
+        config["criterion"]["teacher"] = model
     criteria.build(**config["criterion"], vocab=5, targets=[[1, 2, 3, 4], [2, 1]])
 
 

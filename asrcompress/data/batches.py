@@ -91,19 +91,25 @@ def _sampler(kind: type[CutSampler], cuts: CutSet, **options: Any) -> CutSampler
         return kind(cuts, **options)
 
 
-def one_speed_each(cuts: CutSet, seed: int, epoch: int) -> CutSet:
-    """One of the speed copies of every utterance, drawn anew each epoch: an epoch is one pass over the speech."""
+def one_speed_each(cuts: CutSet, seed: int, epoch: int, share: float = 1.0) -> CutSet:
+    """One of the speed copies of every utterance, drawn anew each epoch: an epoch is one pass over the speech.
+
+    With a `share` below 1 it is one over about that much of it, drawn anew as well; at least one utterance.
+    """
     copies: dict[str, list[Any]] = {}
     for cut in cuts:
         copies.setdefault(cut.supervisions[0].id.split("_sp")[0], []).append(cut)
+    if share < 1.0:
+        drawn = sorted(copies, key=lambda name: hash_seed(seed, epoch, "share", name))
+        copies = {name: copies[name] for name in drawn[:max(1, round(share * len(copies)))]}
     return CutSet.from_cuts(group[hash_seed(seed, epoch, name) % len(group)] for name, group in copies.items())
 
 
 def train_loader(cuts: CutSet, encode: Encoder, *, batch_seconds: float, augmentation: Mapping[str, Any] | None,
-                 seed: int, epoch: int, workers: int, buckets: int = 20, rank: int = 0, world_size: int = 1,
-                 skip: int = 0) -> DataLoader:
-    """The batches of one epoch; the same for the same (seed, epoch). Each of `world_size` ranks gets its own share."""
-    chosen = one_speed_each(cuts, seed, epoch)
+                 seed: int, epoch: int, workers: int, share: float = 1.0, buckets: int = 20, rank: int = 0,
+                 world_size: int = 1, skip: int = 0) -> DataLoader:
+    """The batches of one epoch; the same for the same (seed, epoch). Each of `world_size` ranks gets its own part."""
+    chosen = one_speed_each(cuts, seed, epoch, share)
     sampler = _sampler(DynamicBucketingSampler, chosen, max_duration=batch_seconds,
                        num_buckets=min(buckets, len(chosen)), shuffle=True, drop_last=False, seed=seed + epoch,
                        rank=rank, world_size=world_size, buffer_size=20_000)

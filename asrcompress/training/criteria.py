@@ -3,7 +3,8 @@
 Each is a module called as criterion(log_probs, lengths, targets, target_lengths), with log_probs (N, T, V) a log-
 softmax with the blank at 0, lengths (N,) in frames, targets (N, U) padded, target_lengths (N,). It returns a dict:
 `loss` (the mean per frame over the utterances that count), `frames` (how many those are), `unaligned` (utterances
-with fewer frames than their target needs, which do not count).
+with fewer frames than their target needs, which do not count). Distillation has no targets: it is called with the
+features in their place.
 """
 
 import inspect
@@ -15,9 +16,10 @@ from torch import nn
 from asrcompress.errors import UserError
 from asrcompress.training import phone_lm
 from asrcompress.training.ctc import CTC
+from asrcompress.training.distillation import Distillation
 from asrcompress.training.lfmmi import LFMMI
 
-CRITERIA: dict[str, type[nn.Module]] = {"ctc": CTC, "lfmmi": LFMMI}
+CRITERIA: dict[str, type[nn.Module]] = {"ctc": CTC, "lfmmi": LFMMI, "distillation": Distillation}
 
 
 def names() -> tuple[str, ...]:
@@ -35,6 +37,10 @@ def build(name: str, vocab: int, targets: Iterable[Sequence[int]] = (), **option
     known = set(inspect.signature(CRITERIA[name]).parameters) - {"vocab"}
     if unknown := sorted(set(options) - known):
         raise UserError(f"the criterion '{name}' has no option '{unknown[0]}'; it has {', '.join(sorted(known))}")
+    if name == "distillation":
+        if options.get("teacher") is None:
+            raise UserError("distillation needs a teacher; give criterion.teacher=FILE, a model or packed file")
+        return Distillation(vocab=vocab, **options)
     if name == "lfmmi" and options.get("lm") is None:
         options["lm"] = phone_lm.estimate(targets, vocab)
     return CTC(vocab, **options) if name == "ctc" else LFMMI(**options)

@@ -42,7 +42,8 @@ class SpeechData(LightningDataModule):
         return batches.train_loader(
             self.train, self.encode, batch_seconds=self.config["batch_seconds"],
             augmentation=self.config["augmentation"], seed=self.config["seed"], epoch=self.trainer.current_epoch,
-            workers=self.config["workers"], rank=self.trainer.global_rank, world_size=self.trainer.world_size,
+            workers=self.config["workers"], share=self.config["share"],
+            rank=self.trainer.global_rank, world_size=self.trainer.world_size,
             skip=skip)
 
     def val_dataloader(self) -> DataLoader:
@@ -132,7 +133,7 @@ def fit(model: AcousticModel, criterion: nn.Module, train: CutSet, dev: CutSet, 
     Checkpoints go to `out/checkpoints` every epoch; a run that was cut off goes on from the last one.
     """
     torch.manual_seed(config["seed"])
-    per_epoch = sum(cut.duration for cut in batches.one_speed_each(train, config["seed"], 0))
+    per_epoch = sum(cut.duration for cut in batches.one_speed_each(train, config["seed"], 0, config["share"]))
     module = AcousticModule(model, criterion, config, config["epochs"] * per_epoch)
     folder = out / "checkpoints"
     best = config["average"]["how"] == "best"

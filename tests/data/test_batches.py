@@ -56,6 +56,18 @@ def test_an_epoch_has_every_utterance_once_at_one_of_its_speeds(cuts: CutSet, en
     assert speeds == {"", "0.9", "1.1"}
 
 
+def test_a_share_of_an_epoch_is_another_part_of_the_speech_each_time(cuts: CutSet, encode: Encoder) -> None:
+    names = {cut.id: cut.supervisions[0].id.split("_sp")[0] for cut in cuts}
+    drawn = []
+    for number in range(12):
+        said = [names[name] for batch in ids(epoch(cuts, encode, epoch=number, share=0.25)) for name in batch]
+        assert len(said) == len(set(said)) == round(0.25 * len(set(names.values())))
+        drawn.append(set(said))
+    assert drawn[0] != drawn[1]
+    assert len(set().union(*drawn)) > 0.9 * len(set(names.values()))
+    assert len(batches.one_speed_each(cuts, 0, 0, 1e-9)) == 1
+
+
 def test_a_batch_holds_the_cuts_features_and_tokens(cuts: CutSet, encode: Encoder) -> None:
     for batch in epoch(cuts, encode, augmentation=None):
         longest = max(cuts[name].duration for name in batch["ids"])

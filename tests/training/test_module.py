@@ -198,3 +198,16 @@ def test_ctc_comes_first_then_the_criterion(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(AcousticModule, "current_epoch", epoch)
         keys.append("mmi" in mine._loss(data)[2])
     assert keys == [False, False, True, True]
+
+
+def test_distillation_hears_what_the_student_hears() -> None:
+    teacher = model().eval()
+    with torch.no_grad():
+        teacher.get_parameter(next(name for name, _ in teacher.named_parameters())).mul_(2.0)
+    mine = AcousticModule(model().eval(), criteria.build("distillation", VOCAB, teacher=teacher), CONFIG, 100.0)
+    data = batch()
+    log_probs, lens, result = mine._loss(data)
+    expected = mine.criterion(log_probs, lens, data["x"], data["x_lens"])
+    assert result["loss"] > 0
+    torch.testing.assert_close(result["loss"], expected["loss"])
+    assert not any("teacher" in name or "hidden" in name for name in mine.state_dict())

@@ -1,0 +1,38 @@
+"""Distillation: a student follows the posteriors of a teacher, frame by frame, and needs no transcripts for it."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from asrcompress import compression
+from asrcompress.errors import UserError
+from asrcompress.training.ctc import mean_per_frame, valid_frames
+
+
+class Distillation(nn.Module):
+    """KL(teacher || student), the mean per frame: never negative, zero where they agree.
+
+    teacher: a model, or the file of one; it hears exactly what the student hears, augmentation included. It is no part
+    of the state, so checkpoints stay as small as the student. UserError for a teacher of another token set.
+    Hinton et al., "Distilling the knowledge in a neural network", 2015; for acoustic models Li et al., "Learning
+    small-size DNN with output-distribution-based criteria", Interspeech 2014.
+    """
+
+    def __init__(self, teacher: nn.Module | Path | str, vocab: int) -> None:
+        super().__init__()
+        model = teacher if isinstance(teacher, nn.Module) else compression.load(teacher)
+        if model.config["vocab"] != vocab:  # type: ignore[index]
+            raise UserError(f"the teacher has {model.config['vocab']} tokens and the lang folder {vocab}; "  # type: ignore[index]
+                            "distil from a model of the same lang")
+        self.hidden = [model.eval().requires_grad_(False)]
+
+    def forward(self, log_probs: Tensor, lengths: Tensor, x: Tensor, x_lens: Tensor) -> dict[str, Tensor]:
+        """loss, frames, unaligned; for log_probs (N, T, V), lengths (N,) and the features x (N, T', F), x_lens (N,)."""
+        teacher = self.hidden[0] = self.hidden[0].to(x.device)
+        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16):
+            wanted = teacher(x, x_lens)[0].float()
+        with torch.autocast(x.device.type, enabled=False):
+            divergence = (wanted.exp() * (wanted - log_probs.float())).sum(-1)
+        losses = divergence.masked_fill(~valid_frames(log_probs, lengths), 0.0).sum(1)
+        return mean_per_frame(losses, lengths, torch.ones_like(losses, dtype=torch.bool))

@@ -1,0 +1,70 @@
+"""Distillation against scipy's relative entropy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import entropy
+from torch import nn
+
+from asrcompress import models
+from asrcompress.errors import UserError
+from asrcompress.training import criteria
+
+VOCAB = 6
+
+
+def tdnn(seed, vocab=VOCAB):
+    torch.manual_seed(seed)
+    return models.build({"model": "tdnn", "features": 80, "vocab": vocab, "dropout": 0.1,
+                         "stack": [{"dim": 8, "taps": 5, "stride": 2}, {"dim": 8, "taps": 3, "stride": 2}]})
+
+
+def speech():
+    return torch.randn(3, 60, 80, generator=torch.Generator().manual_seed(0)), torch.tensor([60, 52, 40])
+
+
+def test_loss_is_the_mean_relative_entropy_of_the_frames_that_count():
+    teacher, student, (x, lens) = tdnn(0), tdnn(1).eval(), speech()
+    log_probs, lengths = student(x, lens)
+    result = criteria.build("distillation", VOCAB, teacher=teacher)(log_probs, lengths, x, lens)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        wanted = teacher(x, lens)[0].double().exp().numpy()
+    given = log_probs.detach().double().exp().numpy()
+    frames = [entropy(wanted[n, t], given[n, t]) for n in range(3) for t in range(int(lengths[n]))]
+    assert result["loss"].item() == pytest.approx(np.mean(frames), rel=1e-4)
+    assert int(result["frames"]) == len(frames) == int(lengths.sum())
+    result["loss"].backward()
+    assert all(parameter.grad.isfinite().all() for parameter in student.parameters())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_the_teacher_is_frozen_deterministic_and_no_part_of_the_state(tmp_path):
+    models.save(tmp_path / "teacher.safetensors", tdnn(0))
+    x, lens = speech()
+    criterion = criteria.build("distillation", VOCAB, teacher=tmp_path / "teacher.safetensors").train()
+    assert not criterion.state_dict() and not list(criterion.parameters())
+    log_probs, lengths = tdnn(1).eval()(x, lens)
+    losses = [criterion(log_probs, lengths, x, lens)["loss"].item() for _ in range(2)]
+    assert losses[0] == losses[1] > 0
+
+
+def test_a_student_that_follows_its_teacher_gets_nearer():
+    teacher, student, (x, lens) = tdnn(0), tdnn(1).eval(), speech()
+    criterion = criteria.build("distillation", VOCAB, teacher=teacher)
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = criterion(*student(x, lens), x, lens)["loss"]
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_errors():
+    with pytest.raises(UserError, match="distillation needs a teacher"):
+        criteria.build("distillation", VOCAB)
+    with pytest.raises(UserError, match="the teacher has 9 tokens and the lang folder 6"):
+        criteria.build("distillation", VOCAB, teacher=tdnn(0, vocab=9))
