@@ -117,17 +117,17 @@ run_experiment() {  # NAME experiment=EXPERIMENT KEY=VALUE...
 choose_scales() {
   local sweep=exp/dense/decode/dev
   run posteriors --model exp/dense/model.packed --data "$data" --set dev --out $sweep/posteriors
-  search $sweep/posteriors "$scales" $sweep/sweep
+  search $sweep/posteriors "$scales" "$blank_penalties" $sweep/sweep
   run score --ref "$data/dev.text" --sweep $sweep/sweep --out $sweep/best.json
   if [ -n "$large" ]; then
-    search $sweep/posteriors "$(json $sweep/best.json acoustic_scale)" $sweep/large --rescore "$graph/G.npz" --lm-scale "$lm_scales"
+    search $sweep/posteriors "$(json $sweep/best.json acoustic_scale)" "$blank_penalties" $sweep/large --rescore "$graph/G.npz" --lm-scale "$lm_scales"
     run score --ref "$data/dev.text" --sweep $sweep/large --out $sweep/large.json
   fi
 }
 
-search() {  # ARCHIVE SCALES OUT [OPTIONS]
+search() {  # ARCHIVE SCALES BLANK_PENALTIES OUT [OPTIONS]
   "$K2_PYTHON" -m asrcompress.cli search --archive "$1" --graph "$graph/HLG.npz" --words "$lang/words.txt" \
-    --acoustic-scale "$2" --nj "$nj" --out "${@:3}"
+    --acoustic-scale "$2" "--blank-penalty=$3" --nj "$nj" --out "${@:4}"
 }
 
 # The searches of decode_model, with its variables.
@@ -146,13 +146,13 @@ decode_greedy() {
 }
 decode_tgsmall() {
   posteriors
-  search "$at/posteriors" "$scale" "$at/tgsmall/hyp.txt"
+  search "$at/posteriors" "$scale" "$(json exp/dense/decode/dev/best.json blank_penalty)" "$at/tgsmall/hyp.txt"
   score "$name" "$set" tgsmall --ref "$data/$set.text" --hyp "$at/tgsmall/hyp.txt"
 }
 decode_tglarge() {
   posteriors
-  search "$at/posteriors" "$scale" "$at/tglarge/hyp.txt" --rescore "$graph/G.npz" \
-    --lm-scale "$(json exp/dense/decode/dev/large.json lm_scale)"
+  search "$at/posteriors" "$scale" "$(json exp/dense/decode/dev/large.json blank_penalty)" "$at/tglarge/hyp.txt" \
+    --rescore "$graph/G.npz" --lm-scale "$(json exp/dense/decode/dev/large.json lm_scale)"
   score "$name" "$set" tglarge --ref "$data/$set.text" --hyp "$at/tglarge/hyp.txt"
 }
 

@@ -2,7 +2,7 @@
 
   asrcompress score --ref text --hyp hyp.txt --out DIR [--dense-hyp dense/hyp.txt] \\
       [--rows results.jsonl --row name=svd-0.25-after --row test_set=dev-clean-2 --row search=tgsmall ...]
-  asrcompress score --ref heldout/text --sweep DIR      chooses among DIR/ac<scale>[-lm<scale>].txt: DIR/best.json
+  asrcompress score --ref heldout/text --sweep DIR      chooses the scales of `asrcompress search`: DIR/best.json
 """
 
 import argparse
@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ref", type=Path, required=True, help="references: UTT-ID WORD WORD ..., one line each")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--hyp", type=Path, help="hypotheses, in the same form")
-    what.add_argument("--sweep", type=Path, metavar="DIR", help="choose the best of DIR/ac<scale>[-lm<scale>].txt")
+    what.add_argument("--sweep", type=Path, metavar="DIR",
+                      help="choose the best of DIR/ac<scale>[-lm<scale>][-bp<penalty>].txt")
     parser.add_argument("--unit", choices=("word", "token"), default="word", help="token: the rate is `ter`, not `wer`")
     parser.add_argument("--dense-hyp", type=Path, help="the dense model's hypotheses, for p(better than dense)")
     parser.add_argument("--out", type=Path, help="a folder for score.json and align.txt, or a file X.json")
@@ -64,8 +65,8 @@ def described(args: argparse.Namespace) -> dict[str, Any]:
     beside = Path(f"{args.hyp}.json")  # what `asrcompress search` says of its own work
     if beside.exists():
         search = read_json(beside)
-        row |= {"acoustic_scale": search.get("acoustic_scale"), "lm_scale": search.get("lm_scale"),
-                "search_rtf": search.get("rtf")}
+        row |= {key: search.get(key) for key in ("acoustic_scale", "lm_scale", "blank_penalty")}
+        row["search_rtf"] = search.get("rtf")
     if args.packed:
         row["packed_bytes"] = existing(args.packed, "the packed model").stat().st_size
     if args.dense_packed:
@@ -102,12 +103,13 @@ def choose(args: argparse.Namespace) -> None:
 
     found = sweep(text.read(args.ref), args.sweep, args.unit)
     rate = "wer" if args.unit == "word" else "ter"
-    table = Table("acoustic scale", "lm scale", f"{rate.upper()} %")
-    for row in sorted(found, key=lambda row: (row["acoustic_scale"], row["lm_scale"])):
-        table.add_row(f"{row['acoustic_scale']:g}", f"{row['lm_scale']:g}", f"{row[rate]:.2f}",
+    scales = ("acoustic_scale", "lm_scale", "blank_penalty")
+    table = Table(*(scale.replace("_", " ") for scale in scales), f"{rate.upper()} %")
+    for row in sorted(found, key=lambda row: [row[scale] for scale in scales]):
+        table.add_row(*(f"{row[scale]:g}" for scale in scales), f"{row[rate]:.2f}",
                       style="bold" if row is found[0] else None)
     Console().print(table)
     with atomic(args.out or args.sweep / "best.json") as temporary:
         temporary.write_text(json.dumps(found[0]) + "\n", encoding="utf-8")
     print(f"best on {args.ref}: acoustic scale {found[0]['acoustic_scale']:g}, lm scale {found[0]['lm_scale']:g}, "
-          f"{rate.upper()} {found[0][rate]:.2f} %")
+          f"blank penalty {found[0]['blank_penalty']:g}, {rate.upper()} {found[0][rate]:.2f} %")

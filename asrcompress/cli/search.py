@@ -4,12 +4,14 @@
   asrcompress search --archive held-out.post --graph graph/HLG.npz --words lang/words.txt \\
     --acoustic-scale 0.5,0.7,1.0 --out sweep
 
-With several scales, --out is a folder and gets a file for each: ac0.5.txt, or ac0.5-lm0.9.txt where the language
-model's scale varies too. Beside each file of hypotheses stands FILE.json: real-time factor, peak memory, counts.
+With several scales, --out is a folder and gets a file for each: ac0.5.txt, or ac0.5-lm0.9-bp1.txt where the language
+model's scale and the blank's penalty vary too. Beside each file of hypotheses stands FILE.json: real-time factor, peak
+memory, counts.
 """
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rescore", type=Path, metavar="G.npz", help="rescore the lattices with this language model")
     parser.add_argument("--acoustic-scale", default="1.0", metavar="S[,S...]", help="factor on the log-posteriors")
     parser.add_argument("--lm-scale", default="1.0", metavar="S[,S...]", help="factor on the --rescore language model")
-    parser.add_argument("--blank-penalty", type=float, default=0.0, help="taken from the blank's log-posterior")
+    parser.add_argument("--blank-penalty", default="0", metavar="P[,P...]",
+                        help="taken from the blank's log-posterior, against deletions")
     parser.add_argument("--search-beam", type=float, default=20.0)
     parser.add_argument("--output-beam", type=float, default=8.0, help="beam of the lattice")
     parser.add_argument("--min-active", type=int, default=30, help="least states kept a frame")
@@ -46,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     grammar = storage.load(args.rescore, "G") if args.rescore else None
     beams = search.Beams(args.search_beam, args.output_beam, args.min_active, args.max_active)
     searcher = search.Searcher(storage.load(args.graph, "HLG"), grammar, beams)
-    decoder = decode.Decoder(archive, searcher, settings, args.blank_penalty)
+    decoder = decode.Decoder(archive, searcher, settings)
     results = decode.decode(decoder, args.nj, _progress)
     for setting, result in results.items():
         report = decode.report(archive, setting, result)
@@ -63,17 +66,18 @@ def _settings(args: argparse.Namespace) -> "list[Setting]":
         raise UserError("--lm-scale acts on the language model of --rescore; give that too, or use --acoustic-scale")
     if args.nj < 1:
         raise UserError(f"--nj {args.nj}: at least one process is needed")
-    return [Setting(acoustic, lm) for acoustic in _numbers("--acoustic-scale", args.acoustic_scale)
+    return [Setting(acoustic, lm, blank) for acoustic in _numbers("--acoustic-scale", args.acoustic_scale)
+            for blank in _numbers("--blank-penalty", args.blank_penalty, positive=False)
             for lm in _numbers("--lm-scale", args.lm_scale)]
 
 
-def _numbers(option: str, text: str) -> list[float]:
+def _numbers(option: str, text: str, positive: bool = True) -> list[float]:
     try:
         numbers = [float(number) for number in text.split(",")]
     except ValueError:
-        numbers = [0.0]
-    if min(numbers) <= 0:
-        raise UserError(f"{option} {text} is not a list of positive numbers such as 0.5,0.7,1.0")
+        numbers = [math.nan]
+    if not all(number > 0 if positive else math.isfinite(number) for number in numbers):
+        raise UserError(f"{option} {text} is not a list of {'positive ' * positive}numbers such as 0.5,0.7,1.0")
     return numbers
 
 
@@ -88,7 +92,8 @@ def _write(args: argparse.Namespace, setting: "Setting", several: bool, texts: d
     from asrcompress.lang import text
 
     lm = f"-lm{setting.lm_scale:g}" if "," in args.lm_scale else ""
-    out = args.out / f"ac{setting.acoustic_scale:g}{lm}.txt" if several else args.out
+    blank = f"-bp{setting.blank_penalty:g}" if "," in args.blank_penalty else ""
+    out = args.out / f"ac{setting.acoustic_scale:g}{lm}{blank}.txt" if several else args.out
     with atomic(f"{out}.json") as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     text.write(out, texts)

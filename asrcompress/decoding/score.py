@@ -16,7 +16,7 @@ from asrcompress.files import atomic, existing
 from asrcompress.lang import text
 
 REPLICATIONS = 10000
-SWEPT = re.compile(r"ac(\d[\d.]*)(?:-lm(\d[\d.]*))?\.txt")  # as `asrcompress search` names them
+SWEPT = re.compile(r"ac(\d[\d.]*)(?:-lm(\d[\d.]*))?(?:-bp(-?\d[\d.]*))?\.txt")  # as `asrcompress search` names them
 GAP = "***"  # what an alignment file shows where one side has no word
 
 Pairs = list[tuple[str, str]]  # (reference word, hypothesis word), "" on the side that has none
@@ -152,7 +152,9 @@ def score_files(ref: Path, hyp: Path, dense: Path | None = None, unit: str = "wo
 
 
 def sweep(refs: dict[str, str], folder: Path | str, unit: str = "word") -> list[dict[str, Any]]:
-    """Score every `ac<scale>[-lm<scale>].txt` of `folder`: [{acoustic_scale, lm_scale, wer, hyp}], the best first.
+    """Score every `ac<scale>[-lm<scale>][-bp<penalty>].txt` of `folder`, the best first.
+
+    Returns [{acoustic_scale, lm_scale, blank_penalty, wer, hyp}].
 
     The references are a held-out part of the training set, never a test set. Where rates are equal, the smaller scales
     come first.
@@ -161,14 +163,14 @@ def sweep(refs: dict[str, str], folder: Path | str, unit: str = "word") -> list[
 
     rate = "wer" if unit == "word" else "ter"
     paths = sorted(existing(folder, "the folder of hypotheses").iterdir())
-    found = [(match.groups("1"), path) for path in paths if (match := SWEPT.fullmatch(path.name))]
+    found = [(match.groups(), path) for path in paths if (match := SWEPT.fullmatch(path.name))]
     rows = []
-    for (acoustic, lm), path in found:
+    for (acoustic, lm, blank), path in found:
         hyps = text.read(path)
         check_ids(refs, hyps)
         errors = kaldialign.batch_error_rate(_split(refs, sorted(refs)), _split(hyps, sorted(refs)))
-        rows.append({"acoustic_scale": float(acoustic), "lm_scale": float(lm), rate: round(100 * errors["err_rate"], 3),
-                     "hyp": path.name})
+        rows.append({"acoustic_scale": float(acoustic), "lm_scale": float(lm or 1), "blank_penalty": float(blank or 0),
+                     rate: round(100 * errors["err_rate"], 3), "hyp": path.name})
     if not rows:
         raise UserError(f"{folder} holds no ac<scale>.txt to choose from; run `asrcompress search` at several scales")
-    return sorted(rows, key=lambda row: (row[rate], row["acoustic_scale"], row["lm_scale"]))
+    return sorted(rows, key=lambda row: (row[rate], row["acoustic_scale"], row["lm_scale"], abs(row["blank_penalty"])))

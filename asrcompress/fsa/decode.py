@@ -20,10 +20,12 @@ RETRIES = 2
 
 
 class Setting(NamedTuple):
-    """The numbers that a sweep varies. `lm_scale` acts on the rescoring language model alone."""
+    """The numbers that a sweep varies. `lm_scale` acts on the rescoring language model alone; `blank_penalty` is taken
+    from the blank's log-posterior, before the acoustic scale."""
 
     acoustic_scale: float
     lm_scale: float = 1.0
+    blank_penalty: float = 0.0
 
 
 @dataclass
@@ -53,9 +55,8 @@ class Decoder:
 
     used = False  # whether this process has searched
 
-    def __init__(self, archive: Archive, searcher: Searcher, settings: Sequence[Setting],
-                 blank_penalty: float = 0.0) -> None:
-        self.archive, self.searcher, self.settings, self.blank_penalty = archive, searcher, settings, blank_penalty
+    def __init__(self, archive: Archive, searcher: Searcher, settings: Sequence[Setting]) -> None:
+        self.archive, self.searcher, self.settings = archive, searcher, settings
         highest = int(searcher.graph.labels.max())
         if highest >= archive.dim:
             raise UserError(f"{archive.path} has {archive.dim} tokens, the graph reads token {highest}; "
@@ -66,34 +67,35 @@ class Decoder:
         Decoder.used = True
         log_probs = [self.archive[utt] for utt in utts]
         out: dict[Setting, Result] = {}
-        for scale in dict.fromkeys(setting.acoustic_scale for setting in self.settings):
-            lm_scales = [setting.lm_scale for setting in self.settings if setting.acoustic_scale == scale]
-            out |= self._search(utts, log_probs, scale, lm_scales)
+        shared = dict.fromkeys(setting._replace(lm_scale=1.0) for setting in self.settings)
+        for one in shared:
+            alike = [setting for setting in self.settings if setting._replace(lm_scale=1.0) == one]
+            out |= self._search(utts, log_probs, alike)
         return out
 
-    def _search(self, utts: Sequence[str], log_probs: list[np.ndarray], scale: float,
-                lm_scales: list[float], retries: int = 0) -> dict[Setting, Result]:
+    def _search(self, utts: Sequence[str], log_probs: list[np.ndarray], settings: list[Setting],
+                retries: int = 0) -> dict[Setting, Result]:
         """One lattice an utterance, its best path for each lm scale; empty ones again with a wider beam."""
         start, cpu = time.perf_counter(), time.process_time()
         beams = self.searcher.beams
         for _ in range(retries):
             beams = beams.wider()
-        lattices = self.searcher.lattices(log_probs, scale, self.blank_penalty, beams)
+        lattices = self.searcher.lattices(log_probs, settings[0].acoustic_scale, settings[0].blank_penalty, beams)
         if self.searcher.grammar is not None:
             lattices = self.searcher.rescored(lattices)
         shared, shared_cpu = time.perf_counter() - start, time.process_time() - cpu
         out = {}
-        for lm_scale in lm_scales:
+        for setting in settings:
             start, cpu = time.perf_counter(), time.process_time()
-            found = best_words(lattices if lm_scale == 1.0 else with_lm_scale(lattices, lm_scale))
-            out[Setting(scale, lm_scale)] = Result(
+            found = best_words(lattices if setting.lm_scale == 1.0 else with_lm_scale(lattices, setting.lm_scale))
+            out[setting] = Result(
                 {utt: words or [] for utt, words in zip(utts, found, strict=True)},
                 shared + time.perf_counter() - start, shared_cpu + time.process_time() - cpu,
                 peak_rss_bytes=peak_rss())
             missing = [i for i, words in enumerate(found) if words is None]
         for i in missing:
             if retries < RETRIES:
-                again = self._search([utts[i]], [log_probs[i]], scale, lm_scales, retries + 1)
+                again = self._search([utts[i]], [log_probs[i]], settings, retries + 1)
                 for setting, result in again.items():
                     out[setting].add(result)
                     out[setting].retried += retries == 0

@@ -19,7 +19,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "parameters numbers packed_bytes dense_bytes device_bytes macs_per_second peak_rss_bytes": (int,),
     "seed threads words sub ins del": (int,),
     "size ratio rtf search_rtf wer ter p_better_than_dense": (int, float),
-    "train_seconds load_seconds acoustic_scale lm_scale": (int, float),
+    "train_seconds load_seconds acoustic_scale lm_scale blank_penalty": (int, float),
     "ci95": (list,),
 }
 KEYS = {key: kinds for names, kinds in _KINDS.items() for key in names.split()}  # every key, and what it may hold

@@ -109,12 +109,14 @@ def test_errors_are_sentences() -> None:
 
 
 def test_sweep_takes_the_lowest_rate(tmp_path: Path) -> None:
-    swept = {"ac0.5": "THE CAT", "ac0.7": "THE CAT SAT", "ac1": "A CAT SAT", "ac0.7-lm0.9": "THE CAT SAT"}
+    swept = {"ac0.5": "THE CAT", "ac0.7": "THE CAT SAT", "ac1": "A CAT SAT", "ac0.7-lm0.9-bp0.5": "THE CAT SAT"}
     for name, hyp in swept.items():
         text.write(tmp_path / f"{name}.txt", {"a": hyp})
     (tmp_path / "ac0.7.txt.json").write_text("{}")
     found = scoring.sweep({"a": REFS["a"]}, tmp_path)
-    assert found[0] == {"acoustic_scale": 0.7, "lm_scale": 0.9, "wer": 0.0, "hyp": "ac0.7-lm0.9.txt"}
+    assert found[0] == {"acoustic_scale": 0.7, "lm_scale": 0.9, "blank_penalty": 0.5, "wer": 0.0,
+                        "hyp": "ac0.7-lm0.9-bp0.5.txt"}
+    assert (found[1]["lm_scale"], found[1]["blank_penalty"]) == (1.0, 0.0)
     assert [row["wer"] for row in found] == [0, 0, 33.333, 33.333]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no ac<scale>.txt"):

@@ -77,14 +77,17 @@ def archive(tmp_path: Path) -> Path:
 def test_archive_at_several_scales(tmp_path: Path, archive: Path) -> None:
     searcher = search.Searcher(hlg_of(tmp_path, tiny.BIGRAM), beams=EXACT)
     posteriors = Archive(archive)
-    decoder = decode.Decoder(posteriors, searcher, [decode.Setting(0.5), decode.Setting(2.0)])
+    settings = [decode.Setting(0.5), decode.Setting(2.0), decode.Setting(2.0, blank_penalty=1.5)]
+    decoder = decode.Decoder(posteriors, searcher, settings)
     calls: list[tuple[int, int]] = []
     results = decode.decode(decoder, 1, lambda done, total: calls.append((done, total)))
     for setting, result in results.items():
         assert (result.empty, result.retried) == (1, 0)  # the one without a frame
         assert result.words["silent"] == []
         for utt in posteriors.utts[:-1]:
-            _, words = tiny.enumerate_best(posteriors[utt].astype(float), tiny.BIGRAM, setting.acoustic_scale)
+            rows = posteriors[utt].astype(float)
+            rows[:, 0] -= setting.blank_penalty
+            _, words = tiny.enumerate_best(rows, tiny.BIGRAM, setting.acoustic_scale)
             assert [tiny.WORDS[i] for i in result.words[utt]] == words
         assert result.seconds > 0 and result.peak_rss_bytes > 0
     assert calls[-1][0] == calls[-1][1]
@@ -152,10 +155,14 @@ def test_command_sweeps(graphs: Path, archive: Path) -> None:
     assert main(command(graphs, "--acoustic-scale", "0.5,1.0", "--lm-scale", "0.8,1", *rescore)) == 0
     assert sorted(path.name for path in (graphs / "hyp").glob("*.txt")) == [
         "ac0.5-lm0.8.txt", "ac0.5-lm1.txt", "ac1-lm0.8.txt", "ac1-lm1.txt"]
+    assert main(command(graphs, "--blank-penalty=-1,0.5", "--out", str(graphs / "blanks"))) == 0
+    assert sorted(path.name for path in (graphs / "blanks").glob("*.txt")) == ["ac1-bp-1.txt", "ac1-bp0.5.txt"]
+    assert json.loads((graphs / "blanks" / "ac1-bp0.5.txt.json").read_text())["blank_penalty"] == 0.5
 
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--acoustic-scale", "0.5,x"], "is not a list of positive numbers"),
+    (["--blank-penalty", "0,x"], "is not a list of numbers"),
     (["--lm-scale", "2"], "give that too"),
     (["--nj", "0"], "at least one process"),
 ])
