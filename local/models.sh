@@ -48,18 +48,18 @@ json() { "$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.
 # criterion_of NAME: the overrides of a criterion.
 criterion_of() {
   echo "criterion=$1"
-  [ "$1" != distillation ] || echo "criterion.teacher=$PWD/exp/dense/model.safetensors"
+  [ "$1" != distillation ] || printf '%s\n' "criterion.teacher=$PWD/exp/dense/model.safetensors" training.ctc_epochs=0
 }
 
-train_control() {  # NAME MODEL
-  local epochs=${control_epochs:-$epochs} criterion=${control_criterion:-$criterion}
-  train_scratch "$1" "$2"
+# small COMMAND...: run it with the budget of small models that are trained from the start.
+small() {
+  local epochs=${scratch_epochs:-$epochs} criterion=${scratch_criterion:-$criterion}
+  "$@"
 }
 
 train_scratch() {  # NAME MODEL
   local overrides
   mapfile -t overrides < <(criterion_of "$criterion")
-  [ "$criterion" != distillation ] || overrides+=(training.ctc_epochs=0)
   train "$1" "model=$2" "${overrides[@]}" "training.epochs=$epochs"
   local structure=dense
   grep -q bottleneck "$repo_root/conf/model/$2.yaml" && structure=semi_orthogonal
@@ -68,45 +68,53 @@ train_scratch() {  # NAME MODEL
 
 # compress_WHEN METHOD SIZE, for each WHEN of --when: one model, or one for each --schedule.
 compress_after() { once "exp/$1-$2" compress_finetune "$1" "$2"; }
-compress_scratch() { once "exp/$1-$2-scratch" train_small "$1-$2-scratch" scratch "$1" "$2" scratch; }
+compress_scratch() { once "exp/$1-$2-scratch" small train_small "$1-$2-scratch" scratch "$1" "$2" scratch; }
 compress_during() {
   local one name
   for one in $schedule; do
     name=$1-$2-during
     [ "$one" = truncate ] || name+=-$one
-    once "exp/$name" train_small "$name" during "$1" "$2" "$one"
+    once "exp/$name" small train_small "$name" during "$1" "$2" "$one"
   done
 }
 
 compress_finetune() {  # METHOD SIZE
-  local name=$1-$2 overrides calibrate=()
+  local name=$1-$2 overrides options calibrate=()
   need exp/dense/.done "run stage 4"
   ! grep -q "data_aware: true" "$repo_root/conf/structure/$1.yaml" ||
     calibrate=(--calibrate "$data" --calibrate-set "${train_sets%% *}")
   run compress --model exp/dense/model.safetensors --out "exp/$name/init.safetensors" "${calibrate[@]}" \
     "structure=$1" "budget.size=$2"
   mapfile -t overrides < <(criterion_of "$finetune_criterion")
+  read -ra options <<< "$finetune_options"
   train "$name" --init "exp/$name/init.safetensors" training=finetune "${overrides[@]}" \
-    "training.epochs=$finetune_epochs" "training.share=$finetune_share"
+    "training.epochs=$finetune_epochs" "training.share=$finetune_share" "${options[@]}"
   describe "$name" "model=$model" "structure=$1" when=after "size=$2"
 }
 
-train_small() {  # NAME WHEN METHOD SIZE SCHEDULE: the whole training, with as many epochs as the dense model had
-  train "$1" "model=$model" "criterion=$criterion" "training.epochs=$epochs" "structure=$3" "budget.size=$4" "during=$5"
+train_small() {  # NAME WHEN METHOD SIZE SCHEDULE: a whole training
+  local overrides
+  mapfile -t overrides < <(criterion_of "$criterion")
+  train "$1" "model=$model" "${overrides[@]}" "training.epochs=$epochs" "structure=$3" "budget.size=$4" "during=$5"
   describe "$1" "model=$model" "structure=$3" "when=$2" "size=$4"
 }
 
-experiment() {  # NAME=EXPERIMENT[,KEY=VALUE...]: a pipeline of conf/experiment from the dense model, with its keys
-  local name=${1%%=*} parts
+# NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: a pipeline of conf/experiment, with its keys, from exp/OTHER (the dense model)
+experiment() {
+  local name=${1%%=*} parts part from=dense keys=()
   IFS=, read -ra parts <<< "${1#*=}"
-  once "exp/$name" run_experiment "$name" "experiment=${parts[0]}" "${parts[@]:1}"
+  for part in "${parts[@]:1}"; do
+    [[ $part == from=* ]] && from=${part#from=} || keys+=("$part")
+  done
+  need "exp/$from/.done" "name a model of exp/ after from="
+  once "exp/$name" run_experiment "$name" "$from" "experiment=${parts[0]}" "${keys[@]}"
 }
 
-run_experiment() {  # NAME experiment=EXPERIMENT KEY=VALUE...
-  local name=$1 sets=${train_sets% } keys=("${@:3}") overrides
+run_experiment() {  # NAME OTHER experiment=EXPERIMENT KEY=VALUE...
+  local name=$1 from=$2 sets=${train_sets% } keys=("${@:4}") overrides
   mapfile -t overrides < <(criterion_of "$finetune_criterion")
-  run experiment --data "$data" --lang "$lang" --model exp/dense/model.safetensors --out "exp/$name" \
-    "$2" "${keys[@]/#/experiment.}" "seed=$seed" \
+  run experiment --data "$data" --lang "$lang" --model "exp/$from/model.safetensors" --out "exp/$name" \
+    --dense exp/dense/model.safetensors "$3" "${keys[@]/#/experiment.}" "seed=$seed" \
     --train "${overrides[@]}" "training.share=$finetune_share" "train_sets=[${sets// /,}]"
   describe "$name" "model=$model" when=after "structure=$(json "exp/$name/train.json" structure)" \
     "values=$(json "exp/$name/train.json" values)" "bits=$(json "exp/$name/train.json" bits)" \

@@ -22,10 +22,17 @@ methods="svd"      # conf/structure/*.yaml
 sizes="0.5 0.25 0.125"  # stored numbers of the compressed model over those of the dense one
 when=after         # any of: after (the dense model, then fine-tuned), during (its training), scratch (small from the start)
 schedule=truncate  # conf/during/*.yaml: how a model gets small during its training: truncate, trace_norm
-finetune_epochs=1  # of every model compressed after its training
-experiments=       # NAME=EXPERIMENT,KEY=VALUE,...: pipelines of conf/experiment, e.g. "int8=written,values=int8"
+finetune_criterion=distillation  # of every model compressed after its training: distillation (from the dense model), ctc, lfmmi
+finetune_epochs=1
+finetune_share=1.0  # of the utterances that each of these epochs takes
+finetune_options=  # further overrides of conf/train.yaml for these trainings, e.g. training.optimizer.lr=2e-3
+scratch_criterion=  # of small models trained from the start (controls, --when during and scratch); empty: as the dense one
+scratch_epochs=    # of those; empty: as many as the dense one
+experiments=       # NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: pipelines of conf/experiment, e.g. "int8=written,values=int8"
 scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers
+searches="greedy tgsmall tglarge"  # the last one only where the corpus brings a large language model
 lm_scales=0.8,1.2,1.6,2.2  # scales of the large language model tried there
+blank_penalties=0  # taken from the blank's log-posterior; several, such as 0,0.5,1, are tried there
 seed=0
 nj=2               # processes for features and search
 note=              # a sentence about the test sets, printed in RESULTS.md
@@ -95,7 +102,7 @@ fi
 
 if between 5; then  # models trained from scratch to stand beside the compressed ones
   for control in $controls; do
-    once "exp/${control%%=*}" train_scratch "${control%%=*}" "${control#*=}"
+    once "exp/${control%%=*}" small train_scratch "${control%%=*}" "${control#*=}"
   done
 fi
 
