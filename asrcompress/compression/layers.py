@@ -121,6 +121,7 @@ def put(model: nn.Module, path: str, structure: Structure) -> None:
     if structure.shape != (shape if len(shape) < 4 else (*shape[:2], math.prod(shape[2:]))):
         raise UserError(f"layer '{path}' has shape {shape}, but its {structure.name} has {structure.shape}")
     if isinstance(old, Tensor):
+        own_class(parent)
         parametrize.register_parametrization(parent, name, StructuredParameter(structure, shape), unsafe=True)
         return
     new: nn.Module
@@ -129,6 +130,13 @@ def put(model: nn.Module, path: str, structure: Structure) -> None:
     else:
         new = StructuredLinear(structure, old.bias)
     setattr(parent, name, new.train(old.training))
+
+
+def own_class(module: nn.Module) -> None:
+    """Let a parametrized module share its class with no copy of it: torch has a property there per parametrization."""
+    if parametrize.is_parametrized(module):
+        kind = type(module)
+        module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
 
 
 def structured(model: nn.Module) -> dict[str, Structure]:

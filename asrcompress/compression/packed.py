@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from asrcompress import models
 from asrcompress.compression import coding, layers, values
@@ -47,21 +48,27 @@ class PackedError(UserError):
     """A packed file that is damaged, cut short, or not one."""
 
 
-def save(path: Path | str, model: nn.Module, bits: Mapping[str, Any] | None = None) -> None:
+def save(path: Path | str, model: nn.Module, bits: Mapping[str, Any] | None = None) -> nn.Module:
     """Write a model with BatchNorm folded. It needs a `config` from which it can be built again (as ours have).
 
     Tensors that `values` were applied to go through the coder that `bits` names, {"coder": "raw", "options": {},
     "vectors": "float32"}; without, that of the model's config. The others are written as float32, or those of one
-    dimension (biases) as `vectors` says, float32 or float16. The model itself is not touched.
+    dimension (biases) as `vectors` says, float32 or float16. The model itself is not touched; the one
+    that was written is returned, in eval mode: what `load` gives, with its values still attached.
     """
-    folded: Any = fold(model)
-    if not isinstance(getattr(folded, "config", None), Mapping):
+    written: Any = fold(model)
+    if not isinstance(getattr(written, "config", None), Mapping):
         raise UserError(f"a packed file carries the model's config, and this {type(model).__name__} has none; "
                         "set model.config to the JSON values from which it is built")
-    how = {"coder": "raw", "options": {}, "vectors": "float32", **(bits or folded.config.get("bits") or {})}
+    how = {"coder": "raw", "options": {}, "vectors": "float32", **(bits or written.config.get("bits") or {})}
+    order = [name for name, _ in _numbers(written)]
+    if how["vectors"] != "float32":
+        _write_vectors(written, how["vectors"])
+    numbers = dict(_numbers(written))
     table: list[dict[str, Any]] = []
     streams, offset = [], 0
-    for name, tensor in _numbers(folded, how["vectors"]):
+    for name in order:
+        tensor = numbers[name]
         if isinstance(tensor, Tensor):
             entry, stream = _plain(tensor)
         else:
@@ -69,23 +76,40 @@ def save(path: Path | str, model: nn.Module, bits: Mapping[str, Any] | None = No
         table.append({"name": name, **entry, "offset": offset})
         streams.append(stream)
         offset += len(stream)
-    config = {key: value for key, value in folded.config.items() if key not in ("values", "bits")}  # the table says it
+    config = {key: value for key, value in written.config.items() if key not in ("values", "bits")}  # the table says it
     try:
         header = json.dumps({"config": config, "tensors": table}, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         raise UserError(f"the model's config is not plain JSON ({error}), so no packed file can carry it") from None
     write(path, header, streams)
+    return written
 
 
-def _numbers(model: nn.Module, vectors: str) -> Iterator[tuple[str, Tensor | Values]]:
+def _numbers(model: nn.Module) -> Iterator[tuple[str, Tensor | Values]]:
     """Every tensor of a model by the name that it has without values, as itself or as the values that write it."""
-    written = values.attached(model)
-    inside = tuple(f"{path}." for path, module in model.named_modules() if isinstance(module, Values))
-    yield from written.items()
-    for name, tensor in models.stored(model).items():
-        if not name.startswith(inside):
-            small = vectors != "float32" and tensor.dim() == 1 and tensor.is_floating_point()
-            yield name, values.fit(vectors, tensor) if small else tensor
+    yield from values.attached(model).items()
+    inside = _inside_values(model)
+    yield from ((name, tensor) for name, tensor in models.stored(model).items() if not name.startswith(inside))
+
+
+def _write_vectors(model: nn.Module, kind: str) -> None:
+    """Let values of this kind make every tensor of one dimension that none make yet, in place."""
+    inside, made = _inside_values(model), dict[int, Values]()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor.dim() != 1 or not tensor.is_floating_point() or name.startswith(inside):
+            continue
+        if id(tensor) not in made:  # modules that share a tensor go on doing so
+            made[id(tensor)] = values.fit(kind, tensor)
+        owner, _, leaf = name.rpartition(".")
+        if not parametrize.is_parametrized(model.get_submodule(owner), leaf):  # it is for a module that has two names
+            values.put(model, name, made[id(tensor)])
+    values.describe(model)
+
+
+def _inside_values(model: nn.Module) -> tuple[str, ...]:
+    """How the names of the tensors begin that values have themselves."""
+    return tuple(f"{path}." for path, module in model.named_modules(remove_duplicate=False)
+                 if isinstance(module, Values))
 
 
 def _plain(tensor: Tensor) -> tuple[dict[str, Any], bytes]:

@@ -89,6 +89,37 @@ def test_integers_halves_and_unfoldable_norms_come_back(tmp_path: Path) -> None:
     assert loaded[1].num_batches_tracked == 1 and torch.equal(loaded[0].weight, model[0].weight.float())
 
 
+@pytest.mark.parametrize("structure", ["svd", "multi_hash"])
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_what_save_returns_is_what_load_gives(structure: str, kind: str, tmp_path: Path) -> None:
+    small, _ = compress(net(), Plan(structure, 0.6, "uniform", values=kind))
+    before = {key: tensor.clone() for key, tensor in small.state_dict().items()}
+    x = torch.randn(2, 16, 30)
+    wanted = small.eval()(x).detach()
+    written = packed.save(tmp_path / "m", small, {"vectors": "float16"})
+    rows = {row["name"]: row for row in packed.info(tmp_path / "m")}
+    assert {rows[name]["values"] for name in ("convs.0.bias", "convs.1.bias", "output.bias")} == {"float16"}
+    assert torch.equal(written.convs[0].bias, written.convs[0].bias.half().float())
+    assert torch.equal(written(x), packed.load(tmp_path / "m", Net)(x)) and not written.training
+    assert 1e-6 < float((written(x).detach() - wanted).abs().max()) < 0.05, "what float16 costs"
+    after = small.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(after[key], before[key]) for key in before)
+    assert torch.equal(small(x), wanted)
+
+
+def test_a_tensor_that_modules_share_is_rounded_in_each(tmp_path: Path) -> None:
+    def build(config: Any) -> torch.nn.Module:
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+        model[1].bias = model[0].bias
+        model.config = dict(config)
+        return model
+
+    written = packed.save(tmp_path / "m", build({}), {"vectors": "float16"})
+    loaded, x = packed.load(tmp_path / "m", build), torch.randn(3, 4)
+    assert torch.equal(written(x), loaded(x)) and loaded[1].bias is loaded[0].bias
+    assert torch.equal(written[1].bias, written[0].bias.half().float())
+
+
 def test_info_itemises_every_byte(small: torch.nn.Module, good: Path) -> None:
     rows = packed.info(good)
     assert sum(row["bytes"] for row in rows) == good.stat().st_size

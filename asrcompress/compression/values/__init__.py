@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from asrcompress import registry
+from asrcompress.compression import layers
 from asrcompress.compression.structures import check_finite, known
 from asrcompress.compression.values._base import Encoded, Values
 from asrcompress.errors import UserError
@@ -85,6 +86,7 @@ def put(model: nn.Module, path: str, values: Values) -> None:
     """Let `values` make the parameter at a path of `tensors`."""
     owner, _, name = path.rpartition(".")
     module = model.get_submodule(owner)
+    layers.own_class(module)
     parametrize.register_parametrization(module, name, values, unsafe=True)
 
 
@@ -93,8 +95,7 @@ def bake(model: nn.Module) -> nn.Module:
     for path in attached(model):
         owner, _, name = path.rpartition(".")
         module: Any = model.get_submodule(owner)
-        kind = type(module)  # torch takes the property off the class, which copies of the module share
-        module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+        layers.own_class(module)
         made = module.parametrizations[name]  # torch leaves the original, and there is none yet
         made.original, made.is_tensor = nn.Parameter(getattr(module, name).detach().clone()), True
         parametrize.remove_parametrizations(module, name, leave_parametrized=False)
