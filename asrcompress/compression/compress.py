@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression import budget, layers, structures, values
+from asrcompress.compression import activations, budget, layers, structures, values
 from asrcompress.compression.plan import Plan
 from asrcompress.compression.structures import Structure
 from asrcompress.errors import UserError
@@ -41,7 +41,7 @@ def compress(model: nn.Module, plan: Plan, calibration: Mapping[str, Tensor] | N
     `calibration` is what `calibration.collect` saw of the layers' inputs; structures with `data_aware` need it.
     Errors: UserError where the plan selects nothing or has an unknown name; `CannotShrink` where its size is too small.
     """
-    small = values.bake(copy.deepcopy(model))
+    small = activations.remove(values.bake(copy.deepcopy(model)))  # their ranges were those of another model
     found = {path: (weight.detach(), why) for path, weight, why in layers.weights(small)}
     chosen = {path: weight for path, (weight, why) in found.items() if not why and plan.selects(path)}
     if not chosen and plan.values == "float32":

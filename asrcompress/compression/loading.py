@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from asrcompress import models
-from asrcompress.compression import layers, packed, values
+from asrcompress.compression import activations, layers, packed, values
 from asrcompress.errors import UserError
 
 
@@ -19,6 +19,7 @@ def load(path: Path | str, build: packed.Build = models.build) -> nn.Module:
         return packed.load(path, build)
     config, tensors = models.read(path)
     model = values.restore(layers.restore(build(config), config.get("layers") or {}), config.get("values") or {})
+    activations.restore(model, config.get("activations") or {})
     model.config = config  # type: ignore[assignment]
     try:
         models.load_stored(model, tensors)

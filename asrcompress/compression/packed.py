@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from asrcompress import models
-from asrcompress.compression import coding, layers, values
+from asrcompress.compression import activations, coding, layers, values
 from asrcompress.compression.folding import fold
 from asrcompress.compression.values import Values
 from asrcompress.errors import UserError
@@ -238,7 +238,8 @@ def _check_table(header: dict[str, Any], available: int) -> None:
 
 def _assemble(config: dict[str, Any], build: Build, path: Path) -> nn.Module:
     try:
-        return layers.restore(build(config), config.get("layers") or {}).eval()
+        model = layers.restore(build(config), config.get("layers") or {}).eval()
+        return activations.restore(model, config.get("activations") or {})
     except Exception as error:  # whatever a made-up config sets off in a model's constructor, the file is to blame
         reason = " ".join(str(error).split())
         raise PackedError(f"{path} has a config from which no model can be built ({reason}); make it again") from error
