@@ -99,7 +99,8 @@ train_small() {  # NAME WHEN METHOD SIZE SCHEDULE: a whole training
   describe "$1" "model=$model" "structure=$3" "when=$2" "size=$4"
 }
 
-# NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: a pipeline of conf/experiment, with its keys, from exp/OTHER (the dense model)
+# NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: a pipeline of conf/experiment, with its keys (new ones: +options.group=64), from
+# exp/OTHER (the dense model)
 experiment() {
   local name=${1%%=*} parts part from=dense keys=()
   IFS=, read -ra parts <<< "${1#*=}"
@@ -113,8 +114,9 @@ experiment() {
 run_experiment() {  # NAME OTHER experiment=EXPERIMENT KEY=VALUE...
   local name=$1 from=$2 sets=${train_sets% } keys=("${@:4}") overrides
   mapfile -t overrides < <(criterion_of "$finetune_criterion")
+  keys=("${keys[@]/#/experiment.}")
   run experiment --data "$data" --lang "$lang" --model "exp/$from/model.safetensors" --out "exp/$name" \
-    --dense exp/dense/model.safetensors "$3" "${keys[@]/#/experiment.}" "seed=$seed" \
+    --dense exp/dense/model.safetensors "$3" "${keys[@]/#experiment.+/+experiment.}" "seed=$seed" \
     --train "${overrides[@]}" "training.share=$finetune_share" "train_sets=[${sets// /,}]"
   describe "$name" "model=$model" when=after "structure=$(json "exp/$name/train.json" structure)" \
     "values=$(json "exp/$name/train.json" values)" "bits=$(json "exp/$name/train.json" bits)" \

@@ -1,3 +1,4 @@
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,26 @@ def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path: Path, capsys: pytes
     assert cli.main(["synthesize", "--out", str(tmp_path), "--grammar", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err == f"asrcompress synthesize: grammar {tmp_path / 'none'} does not exist\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [
+    ["--model", "m", "a=1", "--out", "o", "+b.c=2"], ["a=1", "--model", "m", "--out", "o", "+b.c=2"],
+    ["a=1", "+b.c=2", "--out", "o", "--model", "m"], ["--out", "o", "--model", "m", "a=1", "+b.c=2"]])
+def test_overrides_may_stand_between_options(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from asrcompress.cli import compress
+
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr(compress, "run", seen.append)
+    assert cli.main(["compress", *words]) == 0
+    assert (seen[0].model, seen[0].out, seen[0].overrides) == ("m", "o", ["a=1", "+b.c=2"])
+
+
+@pytest.mark.parametrize("words", [["compress", "--model", "m", "--out", "o", "a=1", "--moon", "b=2"],
+                                   ["packed", "info", "file", "a=1"]])
+def test_what_no_command_knows_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 2 and "unrecognized arguments: " in capsys.readouterr().err
 
 
 def test_version() -> None:

@@ -25,10 +25,24 @@ def main(argv: Sequence[str] | None = None) -> int:
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     try:
         args.run(args)
     except UserError as error:
         print(f"asrcompress {args.command}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """`parse_args`, but the overrides of a command may stand before, between and after its options.
+
+    argparse takes a positional argument of many words from one place only, and its `parse_intermixed_args` knows no
+    commands.
+    """
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(args, "overrides") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    return args

@@ -8,6 +8,7 @@ last step that was done.
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,14 @@ def run(args: argparse.Namespace) -> None:
         (kind, options), *rest = step.items()
         if rest or kind not in ("compress", "train"):
             raise UserError(f"step {index} of the experiment is {step}; it is compress or train with its overrides")
-        if kind == "train" and "training.epochs=0" in options:
+        words = list(flat(options))
+        if kind == "train" and "training.epochs=0" in words:
             continue
         folder = args.out / f"{index}-{kind}"
         if not (folder / ".done").exists():
-            print(f"step {index}: {kind} {' '.join(options)}", flush=True)
+            print(f"step {index}: {kind} {' '.join(words)}", flush=True)
             folder.mkdir(parents=True, exist_ok=True)
-            (compress if kind == "compress" else train)(args, model, folder, [*options, f"seed={config['seed']}"])
+            (compress if kind == "compress" else train)(args, model, folder, [*words, f"seed={config['seed']}"])
             (folder / ".done").touch()
         model = folder / "model.safetensors"
         if kind == "train":
@@ -52,6 +54,16 @@ def run(args: argparse.Namespace) -> None:
         temporary.write_text(json.dumps({"train_seconds": round(seconds, 1), **row(args, model)}))
     with atomic(args.out / "model.safetensors") as temporary:
         temporary.write_bytes(model.read_bytes())
+
+
+def flat(options: list[Any]) -> Iterator[str]:
+    """The overrides of a step, in which {"values.options": {"group": 64}} stands for values.options.group=64."""
+    for option in options:
+        if not isinstance(option, dict):
+            yield str(option)
+            continue
+        for group, entries in option.items():
+            yield from (f"{group}.{key}={value}" for key, value in entries.items())
 
 
 def row(args: argparse.Namespace, model: Path) -> dict[str, Any]:
@@ -82,6 +94,8 @@ def train(args: argparse.Namespace, model: Path, folder: Path, options: list[str
 
 
 def _parsed(command: Any, arguments: list[Any]) -> argparse.Namespace:
+    from asrcompress import cli
+
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    return parser.parse_args([str(argument) for argument in arguments])
+    return cli.parse(parser, [str(argument) for argument in arguments])

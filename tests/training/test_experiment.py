@@ -55,6 +55,17 @@ def test_no_epochs_is_after_training_only(tiny_corpus: Path, dense: Path, tmp_pa
     assert {row["values"] for row in packed.info(tmp_path / "model.packed")} >= {"int8"}
 
 
+def test_values_of_a_pipeline_take_their_options(tiny_corpus: Path, dense: Path, tmp_path: Path,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["experiment=written", "experiment.values=int4", "experiment.bits=raw", "experiment.epochs=0"]
+    more = ["+experiment.options.group=8", "+experiment.options.affine=true"]
+    assert experiment(tiny_corpus, dense, tmp_path / "a", *overrides, *more) == 0
+    entries = compression.load(tmp_path / "a" / "model.safetensors").config["values"].values()
+    assert {(entry["group"], entry["affine"]) for entry in entries} == {(8, True)}
+    assert experiment(tiny_corpus, dense, tmp_path / "b", *overrides, "+experiment.options.moon=1") == 1
+    assert "moon" in capsys.readouterr().err
+
+
 def test_an_unknown_step_is_a_sentence(tiny_corpus: Path, dense: Path, tmp_path: Path,
                                        capsys: pytest.CaptureFixture[str]) -> None:
     assert experiment(tiny_corpus, dense, tmp_path, "experiment.steps=[{dance: []}]") == 1
