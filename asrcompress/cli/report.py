@@ -9,7 +9,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=Path, nargs="+", required=True, help="results.jsonl (one or more)")
-    parser.add_argument("--out", type=Path, help="folder for RESULTS.md, table.csv and wer_vs_bytes.png")
+    parser.add_argument("--out", type=Path, help="folder for RESULTS.md, table.csv, wer_vs_bytes.png, device.csv")
     parser.add_argument("--title", default="Results")
     parser.add_argument("--note", default="", help="a statement about the test sets, printed under the title")
     parser.add_argument("--search", help="which search the plot shows; by default the strongest")
@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from asrcompress.files import existing
-    from asrcompress.report import results_md, rows, table
+    from asrcompress.report import device, results_md, rows, table
 
     merged: list[rows.Row] = []
     for path in args.rows:
@@ -31,5 +31,7 @@ def run(args: argparse.Namespace) -> None:
         console.width = 200  # in a log, a line of the table is a line
     for name in table.test_sets(merged):
         console.print(table.rich_table(table.pivot(merged, name), name))
+    for name in device.test_sets(merged):
+        console.print(device.rich_table(merged, name))
     if args.note:
         print(args.note)

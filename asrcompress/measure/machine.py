@@ -15,6 +15,20 @@ def cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8",
+         "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve", "sve2")  # on which the speed of products depends
+
+
+def cpu_flags() -> str:
+    """Those of FLAGS that /proc/cpuinfo has; nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    found = [set(line.partition(":")[2].split()) for line in lines if line.startswith(("flags", "Features"))]
+    return " ".join(flag for flag in FLAGS if found and flag in found[0])
+
+
 def commit() -> str | None:
     """The short commit of the code that runs, with a `+` where the package differs from it; None outside git."""
     def git(*arguments: str) -> str:

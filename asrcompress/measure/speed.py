@@ -20,8 +20,13 @@ PREFIX = "asrcompress measure: "  # before every sentence that the command says 
 
 def in_fresh_process(path: Path | str, threads: int = 1, seconds: int = 20) -> dict[str, Any]:
     """`in_this_process`, run by a new Python: memory that this one used does not count."""
-    command = [sys.executable, "-m", "asrcompress.cli", "measure", str(existing(path, "the packed model")), "--json",
-               "--here", "--threads", str(threads), "--seconds", str(seconds)]
+    return in_fresh_python([str(existing(path, "the packed model")), "--seconds", str(seconds)], threads)
+
+
+def in_fresh_python(arguments: list[str], threads: int) -> dict[str, Any]:
+    """What `asrcompress measure ARGUMENTS --json --here` says in a new Python; its UserErrors become ours."""
+    command = [sys.executable, "-m", "asrcompress.cli", "measure", *arguments, "--json", "--here",
+               "--threads", str(threads)]
     paths = [str(Path(asrcompress.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths),
                    "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from asrcompress.errors import UserError
 from asrcompress.files import atomic
-from asrcompress.report import plot, table
+from asrcompress.report import device, plot, table
 from asrcompress.report.rows import Row
 
-PICTURE, SHEET, PAGE = "wer_vs_bytes.png", "table.csv", "RESULTS.md"
+PICTURE, SHEET, PAGE, DEVICES = "wer_vs_bytes.png", "table.csv", "RESULTS.md", "device.csv"
 READING = """\
 Rates are in percent, with the 95 % interval of a bootstrap over utterances; `p` is the probability, on the same
 resamples, of making fewer errors than the dense model (0.5: no difference). MB is the size on disk of the packed file
@@ -16,9 +16,22 @@ second of audio. The smaller dense models trained from scratch are the control: 
 compression. RTF is the network's forward on one utterance, in seconds per second of audio, on the threads named below.
 """
 
+DEVICE_READING = """\
+A line is a file that sherpa-onnx loads on a device. MB is its size, `ratio` the dense float32 device file's over it.
+RTF is seconds of computing per second of audio on one thread: of the network alone in onnxruntime (random features),
+and of sherpa-onnx on the test set, from samples to tokens by greedy search, and to words over HLG.fst. `x dense` says
+how many times faster the network is than the dense float32 one, with its 95 % interval, when both run in turns. Peak MB
+is the memory of a fresh process that transcribes 20 s in sherpa-onnx, in brackets what Python and the runtime hold
+before the model is loaded; over HLG the graph counts. The last column sends the posteriors of the same file through
+k2's search: differences to its left are those of the search, differences between lines those of the file.
+"""
+
 
 def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Results", search: str | None = None) -> None:
-    """Write RESULTS.md, table.csv and wer_vs_bytes.png into the folder `out`, each whole or not at all."""
+    """Write RESULTS.md, table.csv and wer_vs_bytes.png into the folder `out`, each whole or not at all.
+
+    And device.csv, where there are rows of device files.
+    """
     if not rows:
         raise UserError("there are no result rows to report; score some hypotheses with --rows first")
     out = Path(out)
@@ -26,6 +39,9 @@ def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Result
         plot.wer_vs_bytes(rows, temporary, search)
     with atomic(out / SHEET) as temporary:
         temporary.write_text(table.to_csv(rows), encoding="utf-8")
+    if device.test_sets(rows):
+        with atomic(out / DEVICES) as temporary:
+            temporary.write_text(device.to_csv(rows), encoding="utf-8")
     with atomic(out / PAGE) as temporary:
         temporary.write_text(page(rows, note, title), encoding="utf-8")
 
@@ -38,9 +54,16 @@ def page(rows: list[Row], note: str = "", title: str = "Results") -> str:
     for name in table.test_sets(rows):
         parts += [f"## {name}\n", test_set(rows, name), table.markdown(table.pivot(rows, name))]
     parts += [READING, f"![Error rate against the size of the packed file]({PICTURE})\n",
-              f"All figures: [{SHEET}]({SHEET}).\n",
+              f"All figures: [{SHEET}]({SHEET}).\n", *on_the_device(rows),
               "## How to reproduce\n", commands(rows), "## Measured on\n", machine(rows)]
     return "\n".join(parts)
+
+
+def on_the_device(rows: list[Row]) -> list[str]:
+    """The section on device files; nothing where there are none."""
+    sets = device.test_sets(rows)
+    tables = [part for name in sets for part in (f"### {name}\n", table.to_markdown(device.table(rows, name)))]
+    return ["## On the device\n", *tables, DEVICE_READING, f"All figures: [{DEVICES}]({DEVICES}).\n"] if sets else []
 
 
 def test_set(rows: list[Row], name: str) -> str:
@@ -62,11 +85,13 @@ def commands(rows: list[Row]) -> str:
 
 
 def machine(rows: list[Row]) -> str:
-    """CPU, threads, code and date."""
+    """CPU, threads, code, runtimes and date."""
     lines = []
-    for heading, key in (("CPU", "cpu"), ("threads", "threads"), ("code", "commit")):
+    for heading, key in (("CPU", "cpu"), ("its flags", "cpu_flags"), ("threads", "threads"), ("code", "commit")):
         found = list(dict.fromkeys(str(row[key]) for row in rows if row[key] is not None))
         lines += [f"* {heading}: {', '.join(found)}\n"] if found else []
+    runtimes = dict.fromkeys(f"{row['runtime']} {row['runtime_version']}" for row in rows if row["runtime_version"])
+    lines += [f"* runtimes: {', '.join(runtimes)}\n"] if runtimes else []
     dates = sorted(row["date"] for row in rows if row["date"])
     if dates:
         lines.append(f"* date: {dates[0]}" + (f" to {dates[-1]}" if dates[-1] != dates[0] else "") + "\n")

@@ -16,15 +16,19 @@ Row = dict[str, Any]
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "name model structure values bits when train_set test_set search runtime cpu command commit date note": (str,),
+    "precision runtime_version cpu_flags": (str,),  # precision: of a device file; null in rows of packed files
     "parameters numbers packed_bytes dense_bytes device_bytes macs_per_second peak_rss_bytes": (int,),
+    "rss_before_load_bytes": (int,),
     "seed threads words sub ins del": (int,),
     "size ratio rtf search_rtf wer ter p_better_than_dense": (int, float),
     "train_seconds load_seconds acoustic_scale lm_scale blank_penalty": (int, float),
-    "ci95": (list,),
+    "device_ratio speedup chunk_p50_ms chunk_p95_ms chunk_p99_ms": (int, float),
+    "ci95 speedup_ci95": (list,),
 }
 KEYS = {key: kinds for names, kinds in _KINDS.items() for key in names.split()}  # every key, and what it may hold
 REQUIRED = ("name", "test_set", "search")
-IDENTITY = ("name", "structure", "values", "bits", "when", "size", "seed", "test_set", "search", "runtime")
+IDENTITY = ("name", "structure", "values", "bits", "when", "size", "seed", "test_set", "search", "runtime",
+            "precision")
 
 
 def check(row: Any, where: str) -> Row:
@@ -42,14 +46,21 @@ def check(row: Any, where: str) -> Row:
     missing = [key for key in REQUIRED if not row.get(key)]
     if missing:
         raise UserError(f"{where}: the row has no {', '.join(missing)}; add {'it' if len(missing) == 1 else 'them'}")
-    if row.get("ci95") and not (len(row["ci95"]) == 2 and all(isinstance(bound, int | float) for bound in row["ci95"])):
-        raise UserError(f"{where}: ci95 is {json.dumps(row['ci95'])[:40]}, expected two numbers; correct it")
+    for key in ("ci95", "speedup_ci95"):
+        bounds = row.get(key)
+        if bounds and not (len(bounds) == 2 and all(isinstance(bound, int | float) for bound in bounds)):
+            raise UserError(f"{where}: {key} is {json.dumps(bounds)[:40]}, expected two numbers; correct it")
     return {key: row.get(key) for key in KEYS}
 
 
 def identity(row: Row) -> tuple[Any, ...]:
     """What makes two rows the same row."""
     return tuple(row.get(key) for key in IDENTITY)
+
+
+def is_device(row: Row) -> bool:
+    """Whether a row tells of a device file, and not of the packed model itself."""
+    return row.get("precision") is not None
 
 
 def read(path: Path | str) -> list[Row]:

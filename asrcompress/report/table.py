@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from asrcompress.report.rows import Row
+from asrcompress.report.rows import Row, is_device
 
 LINE = ("name", "model", "structure", "values", "bits", "when", "size", "seed", "runtime")  # what makes a line
 SEARCHES = ("greedy", "tgsmall", "tglarge")  # in this order, any others after them
 VARYING = ("model", "values", "bits", "seed", "runtime")  # columns worth their place only where lines differ
-LEFT = {"name", "model", "structure", "values", "bits", "when", "runtime"}  # columns of words; the others are numbers
+LEFT = {"name", "model", "structure", "values", "bits", "when", "runtime", "precision"}  # words; the others are numbers
 
 
 @dataclass
@@ -46,13 +46,16 @@ class Line:
 
 
 def test_sets(rows: list[Row]) -> list[str]:
-    return list(dict.fromkeys(row["test_set"] for row in rows))
+    return list(dict.fromkeys(row["test_set"] for row in rows if not is_device(row)))
 
 
 def pivot(rows: list[Row], test_set: str) -> list[Line]:
-    """The lines of one test set: the dense reference first, then by falling size of the packed file."""
+    """The lines of one test set: the dense reference first, then by falling size of the packed file.
+
+    Rows of device files have a table of their own: `asrcompress.report.device`.
+    """
     lines: dict[tuple[Any, ...], Line] = {}
-    for row in (row for row in rows if row["test_set"] == test_set):
+    for row in (row for row in rows if row["test_set"] == test_set and not is_device(row)):
         line = lines.setdefault(tuple(row[key] for key in LINE), Line({}, {}))
         for key, value in row.items():
             line.facts[key] = value if line.facts.get(key) is None else line.facts[key]
@@ -95,7 +98,12 @@ def table(lines: list[Line]) -> list[list[str]]:
 
 def markdown(lines: list[Line]) -> str:
     """A Markdown table, numbers to the right."""
-    head, *body = ([cell.replace("|", "\\|") for cell in cells] for cells in table(lines))
+    return to_markdown(table(lines))
+
+
+def to_markdown(cells: list[list[str]]) -> str:
+    """Headings and lines as Markdown."""
+    head, *body = ([cell.replace("|", "\\|") for cell in line] for line in cells)
     rule = [":--" if heading in LEFT else "--:" for heading in head]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, rule, *body])
 
@@ -119,12 +127,18 @@ def to_csv(rows: list[Row]) -> str:
 
 def rich_table(lines: list[Line], title: str) -> Any:
     """The same for a terminal: the dense reference in bold, the controls in italics."""
+    styles = ["bold" if line.is_dense() else "italic" if line.is_control() else None for line in lines]
+    return to_rich(table(lines), title, styles)
+
+
+def to_rich(cells: list[list[str]], title: str, styles: list[str | None]) -> Any:
+    """Headings and lines for a terminal."""
     from rich.table import Table
 
-    head, *body = table(lines)
+    head, *body = cells
     out = Table(title=title, title_justify="left")
     for heading in head:
         out.add_column(heading, justify="left" if heading in LEFT else "right", overflow="fold")
-    for line, cells in zip(lines, body, strict=True):
-        out.add_row(*cells, style="bold" if line.is_dense() else "italic" if line.is_control() else None)
+    for line, style in zip(body, styles, strict=True):
+        out.add_row(*line, style=style)
     return out
