@@ -151,3 +151,90 @@ def test_setup_without_python_3_11(tmp_path: Path) -> None:
     result = subprocess.run([tmp_path / "setup.sh"], capture_output=True, text=True, env=environment)
     assert result.returncode == 1
     assert "Python 3.11 is needed" in result.stderr and result.stderr.count("\n") == 1
+
+
+DEVICE = """
+set -euo pipefail
+. {repo}/local/models.sh
+. {repo}/local/device.sh
+data=data lang=lang graph=graph train_sets="one two " test_sets="dev-a dev-b" nj=1 command=./run.sh device_beam=20
+devices=$1 precisions=$2
+run() {{
+  echo "$*" >> log
+  case "$1 $*" in
+    decode*/greedy) mkdir -p "${{@: -1}}"; echo '{{"rtf": 0.5}}' > "${{@: -1}}/decode.json";;
+    decode*/HLG) mkdir -p "${{@: -1}}"; echo '{{"rtf": 0.7}}' > "${{@: -1}}/decode.json";;
+    posteriors*) touch "${{@: -1}}";;
+  esac
+}}
+search() {{ echo "search $*" >> log; }}
+json() {{ sed -n 's/.*"'"$2"'": \\([0-9.]*\\).*/\\1/p' "$1"; }}
+for file in $(device_files); do
+  once "exp/${{file%/*}}/device/${{file#*/}}" export_device "${{file%/*}}" "${{file#*/}}"
+  decode_device "${{file%/*}}" "${{file#*/}}" > /dev/null
+done
+device_files
+"""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with three models that are done, and one that is not."""
+    for name in ("dense", "svd-0.5", "int8", "svd-0.25"):
+        (tmp_path / "exp" / name).mkdir(parents=True)
+        (tmp_path / "exp" / name / "row").write_text(f"name={name}\ncommand=./old.sh\n")
+        if name != "svd-0.25":
+            (tmp_path / "exp" / name / ".done").touch()
+    (tmp_path / "exp" / "dense" / "decode" / "dev").mkdir(parents=True)
+    (tmp_path / "exp" / "dense" / "decode" / "dev" / "best.json").write_text(
+        '{"acoustic_scale": 1.5, "blank_penalty": 0.0}')
+    return tmp_path
+
+
+def devices(folder: Path, names: str, precisions: str) -> tuple[subprocess.CompletedProcess, list[str]]:
+    """The files that the device stages name, and the commands that they run."""
+    script = DEVICE.format(repo=REPO)
+    result = subprocess.run(["bash", "-c", script, "script", names, precisions], capture_output=True, text=True,
+                            cwd=folder)
+    log = folder / "log"
+    return result, log.read_text().splitlines() if log.exists() else []
+
+
+def test_device_files_and_their_commands(models: Path) -> None:
+    result, commands = devices(models, "", "float32 int8-static")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.split() == ["dense/float32", "dense/int8-static", "svd-0.5/float32", "svd-0.5/int8-static"]
+    exports = [command for command in commands if command.startswith("export ")]
+    assert exports[0] == ("export exp/dense/model.packed --lang lang --out exp/dense/device/float32 "
+                          "--precision float32 --batch1 --data data --set dev --acoustic-scale 1.5 --beam 20")
+    assert ["--calibrate data --calibrate-set one" in command for command in exports] == [False, True, False, True]
+    scores = [command for command in commands if command.startswith("score ")]
+    assert len(scores) == 4 * 2 * 3  # files, test sets, searches
+    greedy, hlg, k2 = (scores[-1 - back] for back in (2, 1, 0))
+    for score, search, hypotheses, info, rtf in ((greedy, "greedy", "tokens.txt", "greedy.json", "--row=rtf=0.5"),
+                                                 (hlg, "HLG", "hyp.txt", "HLG.json", "--row=rtf=0.7"),
+                                                 (k2, "tgsmall", "hyp.txt", "onnxruntime.json", "")):
+        found = f"decode/dev-b/{search}"
+        assert f"--dense-hyp exp/dense/device/float32/{found}/{hypotheses}" in score
+        assert f"--model-info exp/svd-0.5/device/int8-static/{info} " in score and rtf in score
+        assert score.endswith("--row=command=./run.sh --row=precision=int8-static --row=test_set=dev-b "
+                              f"--row=search={search}")
+    (models / "log").unlink()
+    assert devices(models, "", "float32 int8-static")[1] == []  # everything is done
+
+
+def test_device_files_that_were_named(models: Path) -> None:
+    assert devices(models, "none", "float32")[0].stdout == ""
+    assert devices(models, "int8", "float16")[0].stdout.split() == ["dense/float32", "int8/float16"]
+    result, _ = devices(models, "svd-0.25", "float32")
+    assert result.returncode == 1
+    assert result.stderr == "run.sh: exp/svd-0.25/.done is missing: run stages 4 to 6, or give other --devices\n"
+    assert not (models / "exp/svd-0.25/device/float32/.done").exists()
+
+
+def test_recipe_names_its_stages() -> None:
+    result = subprocess.run([REPO / "recipes" / "librispeech" / "run.sh", "--help"], capture_output=True, text=True)
+    assert result.returncode == 0
+    stages = " ".join(result.stdout.partition("stages: ")[2].split())
+    assert stages.endswith("7 decoding, 8 device files, 9 decoding in sherpa-onnx, 10 report")
+    assert "--device-beam" in result.stdout and "--precisions" in result.stdout

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From speech to a table of WER per compression level: data, lang, graphs, training, compression, decoding, report.
+# From speech to a table of WER per compression level: data, lang, graphs, training, compression, decoding, device files,
+# report.
 # Every stage skips what is done already; run a part again with --stage N --stop-stage M (and remove its .done files).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -33,13 +34,17 @@ scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers
 searches="greedy tgsmall tglarge"  # the last one only where the corpus brings a large language model
 lm_scales=0.8,1.2,1.6,2.2  # scales of the large language model tried there
 blank_penalties=0  # taken from the blank's log-posterior; several, such as 0,0.5,1, are tried there
+devices=           # models of exp/ taken to the device; empty: dense and every svd-*; none: no model
+precisions="float32 float16"  # of the device files: what asrcompress export --precision takes
+device_beam=20     # search beam over HLG on the device
 seed=0
 nj=2               # processes for features and search
 note=              # a sentence about the test sets, printed in RESULTS.md
 
 help_message="usage: ./run.sh [--OPTION VALUE ...]\n
 $(sed -n '/^stage=/,/^note=/p' "$0" | sed 's/^\([a-z_]*\)=/  --\1 /; :a; s/^\(  --[a-z-]*\)_/\1-/; ta')\n
-stages: 0 corpus, 1 features, 2 lang, 3 graphs, 4 dense model, 5 controls, 6 compression, 7 decoding, 8 report"
+stages: 0 corpus, 1 features, 2 lang, 3 graphs, 4 dense model, 5 controls, 6 compression, 7 decoding,
+        8 device files, 9 decoding in sherpa-onnx, 10 report"
 command=./run.sh  # what result rows say: quoted where it must be
 for word in "$@"; do
   [[ $word == *" "* || -z $word ]] && command+=" \"$word\"" || command+=" $word"
@@ -50,6 +55,8 @@ done
 . "$here/../../local/path.sh"
 # shellcheck source=local/models.sh
 . "$here/../../local/models.sh"
+# shellcheck source=local/device.sh
+. "$here/../../local/device.sh"
 command=${command/--corpus $corpus/--corpus CORPUS}  # paths of this machine help nobody
 command=${command/ --dir $dir/}
 corpus=${corpus:+$(realpath -m "$corpus")}
@@ -90,9 +97,10 @@ fi
 [ -f "$small" ] || { small=$lang/lm/3-gram.arpa; large=; }
 [ -f "$large" ] || large=
 
-if between 3; then  # HLG of the small language model, G of the large one, HLG.fst for devices
+graphs() { "$K2_PYTHON" -m asrcompress.cli graph --lang $lang --arpa "$small" ${large:+--large "$large"} --out $graph "$@"; }
+if between 3; then  # HLG of the small language model, G of the large one
   need $lang/.done "run stage 2"
-  "$K2_PYTHON" -m asrcompress.cli graph --lang $lang --arpa "$small" ${large:+--large "$large"} --device-fst --out $graph
+  graphs
 fi
 
 if between 4; then  # the dense model
@@ -130,6 +138,21 @@ if between 7; then  # greedy, tgsmall and tglarge over the packed file of every 
   done
 fi
 
-if between 8; then
+if between 8 && [ "$devices" != none ]; then  # ONNX files that agree with torch, and what they cost in their runtimes
+  need exp/dense/decode/dev/.done "run stage 7"
+  graphs --device-fst --device-beam "$device_beam"
+  for file in $(device_files); do
+    once "exp/${file%/*}/device/${file#*/}" export_device "${file%/*}" "${file#*/}"
+  done
+fi
+
+if between 9; then  # greedy and HLG in sherpa-onnx, and k2's search over the posteriors of the same file
+  for file in $(device_files); do
+    need "exp/${file%/*}/device/${file#*/}/.done" "run stage 8"
+    decode_device "${file%/*}" "${file#*/}"
+  done
+fi
+
+if between 10; then
   run report --rows results.jsonl --out . --note "$note"
 fi
