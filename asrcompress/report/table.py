@@ -79,15 +79,16 @@ FACTS: dict[str, tuple[str, Callable[[Any], str]]] = {  # row key -> heading, an
     "bits": ("bits", str), "when": ("when", str), "seed": ("seed", str), "runtime": ("runtime", str),
     "parameters": ("parameters (M)", lambda n: f"{n / 1e6:.2f}"), "packed_bytes": ("MB", lambda n: f"{n / 1e6:.2f}"),
     "ratio": ("ratio", lambda x: f"{x:.2f}"), "macs_per_second": ("MMAC/s", lambda n: f"{n / 1e6:.0f}"),
-    "rtf": ("RTF", lambda x: f"{x:.4f}"),
+    "rtf": ("RTF", lambda x: f"{x:.4f}"), "train_seconds": ("training s", lambda s: f"{s:,.0f}"),
 }
+SPARSE = ("rtf", "train_seconds")  # columns that stand only where a line has something to say in them
 
 
 def table(lines: list[Line]) -> list[list[str]]:
     """Headings and lines, as text."""
     varying = {key for key in VARYING if len({line.facts[key] for line in lines}) > 1}
     keys = [key for key in FACTS if key not in VARYING or key in varying]
-    keys = [key for key in keys if key != "rtf" or any(line.facts[key] is not None for line in lines)]
+    keys = [key for key in keys if key not in SPARSE or any(line.facts[key] is not None for line in lines)]
     columns = rates(lines)
     out = [[FACTS[key][0] for key in keys] + [f"{rate.upper()} % {search}" for rate, search in columns]]
     for line in lines:
@@ -111,7 +112,8 @@ def to_markdown(cells: list[list[str]]) -> str:
 def to_csv(rows: list[Row]) -> str:
     """Every test set in one CSV, in full precision: a rate, its interval and p are four columns."""
     lines = [line for test_set in test_sets(rows) for line in pivot(rows, test_set)]
-    measured = ("parameters", "numbers", "packed_bytes", "ratio", "macs_per_second", "rtf", "peak_rss_bytes")
+    measured = ("parameters", "numbers", "packed_bytes", "ratio", "macs_per_second", "rtf", "peak_rss_bytes",
+                "train_seconds")
     facts = ["test_set", *LINE, *measured]
     columns = rates(lines)
     stream = io.StringIO()
