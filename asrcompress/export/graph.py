@@ -33,6 +33,7 @@ class Graph:
 
     def __init__(self, half: bool = False) -> None:
         self.half = half
+        self.inputs: dict[str, str] = {}  # of products: the value that each multiplies, by its name
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._constants: dict[tuple[Any, ...], str] = {}
@@ -43,6 +44,13 @@ class Graph:
         name = name or self._next(kind)
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
+
+    def ops(self, kind: str, count: int, *inputs: str) -> list[str]:
+        """Add a node that puts out `count` values; their names."""
+        name = self._next(kind)
+        names = [f"{name}.{i}" for i in range(count)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, name=name))
+        return names
 
     def _next(self, kind: str) -> str:
         self._count += 1
@@ -77,10 +85,10 @@ class Graph:
         self.initializers.append(numpy_helper.from_array(bias.detach().float().numpy(), name))
         return name
 
-    def frames(self, x: str, taps: int = 1, window: Window = POINT) -> list[str]:
-        """(N, T, C) -> what each tap sees, (N, T', C) each."""
+    def frames(self, x: str, taps: int = 1, window: Window = POINT, zero: str = "") -> list[str]:
+        """(N, T, C) -> what each tap sees, (N, T', C) each. `zero` is the value that pads x, where it is not 0."""
         if window.padding:
-            x = self.op("Pad", x, self.ints(0, window.padding, 0, 0, window.padding, 0))
+            x = self.op("Pad", x, self.ints(0, window.padding, 0, 0, window.padding, 0), *([zero] if zero else []))
         if taps == window.stride == 1:
             return [x]
         starts = [tap * window.dilation for tap in range(taps)]
@@ -88,23 +96,30 @@ class Graph:
         return [self.op("Slice", x, self.ints(start), self.ints(end), self.ints(1), self.ints(window.stride))
                 for start, end in zip(starts, ends, strict=True)]
 
-    def spliced(self, x: str, taps: int = 1, window: Window = POINT) -> str:
+    def spliced(self, x: str, taps: int = 1, window: Window = POINT, zero: str = "") -> str:
         """(N, T, C) -> (N, T', taps x C)."""
-        frames = self.frames(x, taps, window)
+        frames = self.frames(x, taps, window, zero)
         return frames[0] if taps == 1 else self.op("Concat", *frames, axis=2)
 
     def product(self, name: str, x: str, weight: Tensor, window: Window = POINT) -> str:
         """(N, T, in) -> (N, T', out), for a matrix (out, in) or a kernel (out, in, taps)."""
         kernel = weight if weight.dim() == 3 else weight.unsqueeze(2)
         matrix = kernel.permute(2, 1, 0).reshape(-1, kernel.shape[0])
+        self.inputs[name] = x
         return self.op("MatMul", self.spliced(x, kernel.shape[2], window), self.weight(name, matrix))
+
+    def rebuilt(self, name: str, x: str, matrix: str, weight: Tensor, window: Window = POINT) -> str:
+        """`product` with a matrix (taps x in, out) that the session makes when it is created, equal to the weight."""
+        self.inputs[name] = x
+        return self.op("MatMul", self.spliced(x, weight.shape[2] if weight.dim() == 3 else 1, window), matrix)
 
     def model(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto],
               metadata: dict[str, str]) -> onnx.ModelProto:
         """The checked model."""
         graph = helper.make_graph(self.nodes, "asrcompress", inputs, outputs, self.initializers)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
-                                  producer_name="asrcompress")
+        domains = sorted({node.domain for node in self.nodes} - {""})
+        opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="asrcompress")
         helper.set_model_props(model, metadata)
         onnx.checker.check_model(model, full_check=True)
         return model

@@ -3,7 +3,8 @@
     x (N, T, 80) float32, x_lens (N,) int64 -> log_probs (N, T / 4, vocab) float32, log_probs_len (N,) int64
 
 Values are named after the modules of the torch model: what layer i puts out is `layers.i`, its convolution with bias
-`layers.i.conv`; weights are `layers.i.conv.weight`, or `.left` and `.right` and the like where they have a structure.
+`layers.i.conv`; weights are `layers.i.conv.weight`, or `.left` and `.right` and the like where they have a structure,
+and so are the products with them.
 """
 
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from torch import nn
 from asrcompress.compression.folding import fold
 from asrcompress.compression.layers import StructuredConv1d, StructuredLinear
 from asrcompress.errors import UserError
-from asrcompress.export import structures
+from asrcompress.export import quantised, structures
 from asrcompress.export.graph import Graph, Window
 from asrcompress.files import atomic
 from asrcompress.lang.tokens import BLANK, read_symbols, write_symbols
 from asrcompress.models.tdnn import TDNN, PNorm
 
+FLOAT = ("float32", "float16")
+PRECISIONS = (*FLOAT, "int8-dynamic", "int8-static", "int4", "codebook")
 FEATURES, SUBSAMPLING, BEAM = 80, 4, 16.0  # sherpa-onnx takes all three for granted
 
 
@@ -31,23 +34,32 @@ FEATURES, SUBSAMPLING, BEAM = 80, 4, 16.0  # sherpa-onnx takes all three for gra
 class Options:
     """batch1: one utterance a call, so nothing masks padding. keep_small: hashed weights are made again at load.
 
-    precision: how weights are stored, float32 or float16; products are float32. acoustic_scale: a factor on log_probs,
-    since the search of sherpa-onnx has no acoustic scale of its own.
+    precision: one of `PRECISIONS`; products of float16 and codebook weights are float32. acoustic_scale: a factor on
+    log_probs, since the search of sherpa-onnx has no acoustic scale of its own. keep_float: products (globs, or layers)
+    that are not quantised but float16. ranges: of the inputs of products, for int8-static. entries: of a codebook.
     """
 
     batch1: bool = False
     keep_small: bool = False
     precision: str = "float32"
     acoustic_scale: float = 1.0
+    keep_float: tuple[str, ...] = ()
+    ranges: quantised.Ranges | None = None
+    entries: int = 256
+
+
+def convert(model: nn.Module, options: Options = Options()) -> onnx.ModelProto:  # noqa: B008
+    """The ONNX model of a TDNN with any structures; BatchNorm is folded if it is not yet."""
+    return convert_with_inputs(model, options)[0]
 
 
 @torch.no_grad()
-def convert(model: nn.Module, options: Options = Options()) -> onnx.ModelProto:  # noqa: B008
-    """The ONNX model of a TDNN with any structures; BatchNorm is folded if it is not yet."""
+def convert_with_inputs(model: nn.Module, options: Options) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """`convert`, and of each product, in order, the name of the value that it multiplies."""
     model = fold(model).cpu().float()
     _check(model, options)
     assert isinstance(model, TDNN)
-    g = Graph(half=options.precision == "float16")
+    g = _graph(options)
     lens, mask = "x_lens", "" if options.batch1 else _mask(g, "x_lens", "x")
     y = _normalised(g, mask)
     for i, stride in enumerate(model.strides):
@@ -61,7 +73,20 @@ def convert(model: nn.Module, options: Options = Options()) -> onnx.ModelProto: 
         y = g.op("Mul", y, g.constant(options.acoustic_scale))
     g.op("Identity", y, name="log_probs")
     g.op("Identity", lens, name="log_probs_len")
-    return g.model(*_signature(options.batch1, model.config["vocab"]), _metadata(model, options))
+    unknown = [glob for glob in options.keep_float if not any(quantised.kept(name, (glob,)) for name in g.inputs)]
+    if unknown:
+        raise UserError(f"no product is called {unknown[0]}; keep some of {', '.join(g.inputs)} in float")
+    return g.model(*_signature(options.batch1, model.config["vocab"]), _metadata(model, options)), g.inputs
+
+
+def _graph(options: Options) -> Graph:
+    if options.precision.startswith("int8"):
+        return quantised.Int8(options.keep_float, options.ranges)
+    if options.precision == "int4":
+        return quantised.Int4(options.keep_float)
+    if options.precision == "codebook":
+        return quantised.Codebook(options.keep_float, options.entries)
+    return Graph(half=options.precision == "float16")
 
 
 def _check(model: Any, options: Options) -> None:
@@ -70,8 +95,18 @@ def _check(model: Any, options: Options) -> None:
     if (model.config["features"], model.subsampling) != (FEATURES, SUBSAMPLING):
         raise UserError(f"sherpa-onnx wants {FEATURES} features and a subsampling of {SUBSAMPLING}, and this model has "
                         f"{model.config['features']} and {model.subsampling}; train one with those")
-    if options.precision not in ("float32", "float16") or not options.acoustic_scale > 0:
-        raise UserError("export: precision is float32 or float16, and the acoustic scale and the beam are above 0")
+    if options.precision not in PRECISIONS or not options.acoustic_scale > 0:
+        raise UserError(f"export: precision is one of {', '.join(PRECISIONS)}, and the acoustic scale and the beam are "
+                        "above 0")
+    if options.keep_small and options.precision in ("int4", "codebook"):
+        raise UserError(f"hashed weights that are made again at load cannot be {options.precision}; leave --keep-small "
+                        "away, or take another precision")
+    if options.keep_float and options.precision in FLOAT:
+        raise UserError(f"nothing is quantised at precision {options.precision}, so no layer can be kept in float")
+    if (options.ranges is None) == (options.precision == "int8-static"):
+        raise UserError("static int8 needs the ranges of calibration, and nothing else does; give --calibrate-set")
+    if not 2 <= options.entries <= 256:
+        raise UserError(f"a codebook of the device has 2 to 256 entries, not {options.entries}")
 
 
 def _mask(g: Graph, lens: str, x: str) -> str:
@@ -130,7 +165,8 @@ def _signature(batch1: bool, vocab: int) -> tuple[list[onnx.ValueInfoProto], lis
 
 def _metadata(model: TDNN, options: Options) -> dict[str, str]:
     return {"model_type": "zipformer2_ctc", "version": "1", "model_author": "asrcompress", "comment": "TDNN with CTC",
-            "subsampling_factor": str(model.subsampling), "acoustic_scale": f"{options.acoustic_scale:g}"}
+            "subsampling_factor": str(model.subsampling), "acoustic_scale": f"{options.acoustic_scale:g}",
+            "precision": options.precision}
 
 
 def write(folder: Path, data: bytes, tokens: Path) -> None:

@@ -29,9 +29,7 @@ def multiply(g: Graph, name: str, layer: Structure, x: str, window: Window = POI
     scale = layer.scale if isinstance(layer, Scaled) else None
     inner = layer.inner if isinstance(layer, Scaled) else layer
     if keep_small and isinstance(inner, Hashed):
-        matrix = hashing.matrix(g, name, inner, scale)
-        taps = inner.shape[2] if len(inner.shape) == 3 else 1
-        return g.op("MatMul", g.spliced(x, taps, window), matrix)
+        return g.rebuilt(f"{name}.weight", x, hashing.matrix(g, name, inner, scale), layer.dense(), window)
     chain = next((chain for family, chain in CHAINS.items() if isinstance(inner, family)), None)
     if chain is None or inner.macs(FRAMES, window.stride) >= FRAMES * math.prod(inner.shape):
         return g.product(f"{name}.weight", x, layer.dense(), window)
