@@ -46,9 +46,14 @@ def hash_indices(seed: int, count: int, buckets: int, balanced: bool) -> Tensor:
     every entry draws its bucket independently, all alike.
     """
     if balanced:
-        return torch.as_tensor(_permutation(seed, count) % buckets)
+        return torch.as_tensor(balanced_table(seed, count, buckets))
     upper = _stream(seed, INDICES, count) >> np.uint64(32)  # as a fraction of 2^32: times the buckets, rounded down
     return torch.as_tensor((upper * np.uint64(buckets) >> np.uint64(32)).astype(np.int64))
+
+
+def balanced_table(seed: int, count: int, buckets: int) -> Integers:
+    """`hash_indices`, balanced, to compute with: torch's device "meta" takes seconds for its first sum."""
+    return _permutation(seed, count) % buckets
 
 
 def hash_signs(seed: int, count: int) -> Tensor:

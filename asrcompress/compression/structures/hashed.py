@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from asrcompress.compression.structures._base import CannotShrink, dense_std
 from asrcompress.compression.structures._hashing import (
     HASH,
     FromTables,
+    balanced_table,
     bucket_means,
     hash_indices,
     hash_signs,
@@ -57,8 +59,8 @@ def balanced_indices(seed: int, count: int, buckets: int, piece: int = PIECE) ->
     tables = []
     for i, (start, end) in enumerate(itertools.pairwise(starts)):
         entries = least * (end - start) + min(more, end) - min(more, start)
-        tables.append(start + hash_indices(seed + (i << 32), entries, end - start, True))
-    return torch.cat(tables)
+        tables.append(start + balanced_table(seed + (i << 32), entries, end - start))
+    return torch.as_tensor(np.concatenate(tables))
 
 
 class Hashed(FromTables):
