@@ -4,6 +4,10 @@ Example: asrcompress compress --model dense.safetensors --out exp/init.safetenso
 What can be set is in conf/compress.yaml, conf/structure and conf/budget. With --calibrate, the model is run over some
 held-out training speech: the report then shows the error of every layer's outputs, and a structure can make that small:
     asrcompress compress --calibrate data --model ... structure=svd +structure.options.data_aware=true
+It is also what the inputs of layers need to be int8, as on a device that multiplies integers. Where there is no speech,
+--data-free makes features from the model itself. On either, --distil trains the result towards the model:
+    asrcompress compress --model ... --data-free batchnorm --activations int8 --distil 200 \\
+        structure=dense budget=fixed values=int4
 """
 
 import argparse
@@ -15,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from asrcompress.compression import LayerRecord
 
@@ -23,28 +27,55 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="FILE", help="model file or packed file to compress")
     parser.add_argument("--out", required=True, metavar="FILE", help="model file to write (safetensors)")
-    parser.add_argument("--calibrate", type=Path, metavar="DATA", help="folder of prepared sets to calibrate on")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--calibrate", type=Path, metavar="DATA", help="folder of prepared sets to calibrate on")
+    source.add_argument("--data-free", choices=("gaussian", "batchnorm"),
+                        help="calibrate on noise, or on features that agree with the model's BatchNorm statistics")
     parser.add_argument("--calibrate-set", default="dev", metavar="SET",
                         help="its set to use, never a test set (default: dev, the held-out training speakers)")
-    parser.add_argument("--calibrate-minutes", type=float, default=10, metavar="MINUTES", help="(default: 10)")
+    parser.add_argument("--calibrate-minutes", type=float, metavar="MINUTES", help="(default: 10; with --data-free 2)")
+    parser.add_argument("--activations", choices=("int8",), help="also round the inputs of layers; needs calibration")
+    parser.add_argument("--distil", type=int, default=0, metavar="STEPS",
+                        help="steps of training towards the given model's posteriors on the calibration data")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. budget.size=0.25")
 
 
 def run(args: argparse.Namespace) -> None:
-    from asrcompress.compression import Plan, calibration, compress, load, save_model, values
+    from asrcompress import models
+    from asrcompress.compression import Plan, activations, calibration, compress, distil, load, values
     from asrcompress.config import compose
 
     plan = Plan.from_config(compose("compress", args.overrides))
-    model, moments = load(args.model), None
-    if args.calibrate:
-        batches = speech(args.calibrate, args.calibrate_set, args.calibrate_minutes, plan.seed)
-        moments = calibration.collect(model, batches)
-    small, report = compress(model, plan, moments)
-    save_model(args.out, small)
+    model = load(args.model)
+    batches = examples(args, model, plan.seed)
+    small, report = compress(model, plan, calibration.collect(model, batches) if batches else None)
+    if args.activations:
+        grids = activations.observe(small, batches)
+        small = activations.apply(small, grids)
+        print(f"activations {args.activations}: the inputs of {len(grids)} layers")
+    if args.distil:
+        small = distil.distil(small, model, batches, args.distil)
+    models.save(args.out, small)
     show(report, args.out)
     if written := values.attached(small):
         numbers = sum(math.prod(one.shape) for one in written.values())
         print(f"{plan.values}: {numbers:,} numbers of {len(written)} tensors; coder {plan.bits['coder']}")
+
+
+def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[tuple[Tensor, Tensor]]":
+    """What to calibrate on: speech, synthetic features, or nothing."""
+    from asrcompress.compression import synthetic
+    from asrcompress.errors import UserError
+
+    minutes = args.calibrate_minutes
+    if args.calibrate:
+        return list(speech(args.calibrate, args.calibrate_set, 10 if minutes is None else minutes, seed))
+    if args.data_free:
+        return synthetic.examples(model, args.data_free, 2 if minutes is None else minutes, seed)
+    if args.activations or args.distil:
+        asked = "--activations" if args.activations else "--distil"
+        raise UserError(f"{asked} needs something to run the model on; give --calibrate DATA, or --data-free batchnorm")
+    return []
 
 
 def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[Tensor, Tensor]]":

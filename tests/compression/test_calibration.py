@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from asrcompress import cli, models
-from asrcompress.compression import Plan, calibration, compress
+from asrcompress.compression import Plan, calibration, compress, load
 from asrcompress.compression.calibration import unfolded
 from asrcompress.errors import UserError
 from tests.compression.models_of_tests import net
@@ -114,5 +114,25 @@ def test_from_the_command_line(tiny_corpus: Path, tmp_path: Path, capsys: pytest
     for more, said in (([], "data_aware needs calibration data"),
                        ([*data, "--calibrate-set", "moon"], "moon.jsonl.gz does not exist"),
                        ([*data, "--calibrate-minutes", "0"], "no utterance to calibrate on")):
+        assert cli.main([*call, *more]) == 1
+        assert said in capsys.readouterr().err and not (tmp_path / "small").exists()
+
+
+def test_without_data_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    stack = [{"dim": 16, "taps": 3, "stride": 2, "repeat": 2}]
+    models.save(tmp_path / "dense", models.build({"model": "tdnn", "features": 80, "vocab": 24, "stack": stack}))
+    call = ["compress", "--model", str(tmp_path / "dense"), "structure=dense", "budget=fixed", "--out",
+            str(tmp_path / "small"), "values=int8", "--activations", "int8"]
+    free = ["--data-free", "gaussian", "--calibrate-minutes", "0.1"]
+    assert cli.main([*call, *free, "--distil", "2"]) == 0
+    assert "activations int8: the inputs of 3 layers" in capsys.readouterr().out
+    small = load(tmp_path / "small")
+    assert set(small.config["activations"]) == {"layers.0.conv", "layers.1.conv", "output"}
+    assert cli.main(["packed", "save", "--model", str(tmp_path / "small"), "--out", str(tmp_path / "m.packed")]) == 0
+    assert load(tmp_path / "m.packed").config["activations"] == small.config["activations"]
+    (tmp_path / "small").unlink()
+    for more, said in (([], "--activations needs something to run the model on"),
+                       ([*free[:3], "0"], "minutes of synthetic features are none")):
         assert cli.main([*call, *more]) == 1
         assert said in capsys.readouterr().err and not (tmp_path / "small").exists()

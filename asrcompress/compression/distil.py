@@ -1,0 +1,49 @@
+"""distil: a compressed model is trained to say what the model said that it was made of. No transcripts are needed."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asrcompress.compression import values
+from asrcompress.errors import UserError
+
+
+def divergence(teacher: Tensor, student: Tensor, lens: Tensor) -> Tensor:
+    """KL(teacher || student) of log-posteriors (N, T, vocab), per frame inside the utterances, in nats."""
+    inside = torch.arange(teacher.shape[1], device=lens.device) < lens[:, None]
+    return ((teacher.exp() * (teacher - student)).sum(2) * inside).sum() / inside.sum()
+
+
+@torch.enable_grad()
+def distil(student: Any, teacher: Any, batches: Sequence[tuple[Tensor, Tensor]], steps: int, lr: float = 1e-4) -> Any:
+    """A copy of the student after `steps` steps of Adam down `divergence`, one batch (x, x_lens) each, in turn.
+
+    Both are in eval mode: BatchNorms keep their statistics, dropout is off. Values take part (`values.advance`), and
+    inputs that are rounded (`activations`) too. The learning rate falls as a cosine.
+    """
+    if not batches:
+        raise UserError("distillation needs batches to train on, and there is none; calibrate on data, or data-free")
+    student = copy.deepcopy(student).eval()
+    teacher.eval()
+    with torch.no_grad():
+        wanted = [teacher(*batch)[0] for batch in batches]
+    adam = torch.optim.Adam([parameter for parameter in student.parameters() if parameter.requires_grad], lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps))
+    written = values.attached(student).values()
+    for step in range(steps):
+        for one in written:
+            one.advance((step + 1) / steps)
+        x, x_lens = batches[step % len(batches)]
+        adam.zero_grad()
+        with torch.autocast(x.device.type, torch.bfloat16):
+            log_probs, lens = student(x, x_lens)
+        loss = divergence(wanted[step % len(batches)], log_probs.float(), lens)
+        if not torch.isfinite(loss):
+            raise UserError(f"distillation: the divergence is {loss.item()} at step {step}; use a lower learning rate")
+        loss.backward()
+        adam.step()
+        schedule.step()
+    return student
