@@ -17,6 +17,7 @@ from asrcompress.compression.structures._cyclic import COLUMNS, IN_CACHE, mix, p
 from asrcompress.compression.structures._tiles import tile, untile
 from asrcompress.compression.structures.circulant import Circulant
 from asrcompress.errors import UserError
+from tests.compression.structures.checks import check_product
 from tests.conftest import REPO
 
 # one block, many, cropped ones, by points and by FFT, kernels
@@ -53,11 +54,7 @@ def test_the_weight_is_blocks_of_scipys_circulants_with_signed_columns(shape: tu
 @pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 0, 1), (2, 3, 2), (3, 1, 1)])
 def test_the_product_is_the_matrix(shape: tuple[int, ...], block: int, stride: int, padding: int,
                                    dilation: int) -> None:
-    layer, x = random_layer(shape, block), weight(2, shape[1], 25, seed=1)
-    kernel = layer.dense() if len(shape) == 3 else layer.dense().unsqueeze(2)
-    padded = functional.pad(x.transpose(1, 2), (0, 0, padding, padding))
-    expected = functional.conv1d(x, kernel, None, stride, padding, dilation).transpose(1, 2)
-    torch.testing.assert_close(layer.product(padded, stride, dilation), expected)
+    check_product(random_layer(shape, block), weight(2, shape[1], 25, seed=1), stride, padding, dilation)
 
 
 def test_forward_and_conv1d_take_the_fast_way_where_it_pays_and_add_the_bias() -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,12 +15,7 @@ from asrcompress.compression.structures import CannotShrink, Structure
 from asrcompress.compression.structures.cp import Cp, als, balanced, orthogonal_terms, sensitivity, start
 from asrcompress.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def numpy_backend() -> Iterator[None]:
-    """tensorly-torch, where another test imports it, sets tensorly's backend for the whole process."""
-    with tensorly.backend_context("numpy", local_threadsafe=True):
-        yield
+pytestmark = pytest.mark.usefixtures("numpy_backend")
 
 
 def weight(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import toeplitz
-from torch.nn import functional
 
 from asrcompress.compression import structures
 from asrcompress.compression.structures import CannotShrink
 from asrcompress.compression.structures.toeplitz import Toeplitz, sides
 from asrcompress.errors import UserError
+from tests.compression.structures.checks import check_product
 
 # one block, many, cropped ones, by points and by FFT, kernels
 CASES = [((96, 96), 96), ((7, 13), 13), ((41, 29), 5), ((41, 29), 35), ((150, 90), 50), ((24, 20, 3), 4),
@@ -43,11 +43,7 @@ def test_the_weight_is_blocks_of_scipys_toeplitz_matrices(shape: tuple[int, ...]
 @pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 0, 1), (2, 3, 2)])
 def test_the_product_is_the_matrix(shape: tuple[int, ...], block: int, stride: int, padding: int,
                                    dilation: int) -> None:
-    layer, x = random_layer(shape, block), weight(2, shape[1], 25, seed=1)
-    kernel = layer.dense() if len(shape) == 3 else layer.dense().unsqueeze(2)
-    padded = functional.pad(x.transpose(1, 2), (0, 0, padding, padding))
-    expected = functional.conv1d(x, kernel, None, stride, padding, dilation).transpose(1, 2)
-    torch.testing.assert_close(layer.product(padded, stride, dilation), expected)
+    check_product(random_layer(shape, block), weight(2, shape[1], 25, seed=1), stride, padding, dilation)
 
 
 def test_projection_is_least_squares() -> None:

@@ -2,7 +2,6 @@
 
 import math
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -20,12 +19,7 @@ from asrcompress.compression.structures._tucker2 import bases, concave_steps, fr
 from asrcompress.compression.structures.tucker import Tucker
 from asrcompress.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def numpy_backend() -> Iterator[None]:
-    """tensorly-torch, where another test imports it, sets tensorly's backend for the whole process."""
-    with tensorly.backend_context("numpy", local_threadsafe=True):
-        yield
+pytestmark = pytest.mark.usefixtures("numpy_backend")
 
 
 def weight(*shape: int, seed: int = 0) -> torch.Tensor:
