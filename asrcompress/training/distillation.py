@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from asrcompress import compression
+from asrcompress.compression.distil import divergence
 from asrcompress.errors import UserError
-from asrcompress.training.ctc import mean_per_frame, valid_frames
 
 
 class Distillation(nn.Module):
@@ -33,6 +33,5 @@ class Distillation(nn.Module):
         with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16):
             wanted = teacher(x, x_lens)[0].float()
         with torch.autocast(x.device.type, enabled=False):
-            divergence = (wanted.exp() * (wanted - log_probs.float())).sum(-1)
-        losses = divergence.masked_fill(~valid_frames(log_probs, lengths), 0.0).sum(1)
-        return mean_per_frame(losses, lengths, torch.ones_like(losses, dtype=torch.bool))
+            loss = divergence(wanted, log_probs.float(), lengths.to(x.device))
+        return {"loss": loss, "frames": lengths.sum(), "unaligned": torch.tensor(0)}
