@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared sets")
     parser.add_argument("--lang", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="model file to start from")
+    parser.add_argument("--dense", type=Path, metavar="FILE",
+                        help="what sizes are fractions of, where --model is compressed already (default: --model)")
     parser.add_argument("--out", type=Path, required=True,
                         help="gets a folder per step, model.safetensors, model.packed and train.json")
     parser.add_argument("--train", nargs="*", default=[], metavar="KEY=VALUE",
@@ -71,7 +73,7 @@ def row(args: argparse.Namespace, model: Path) -> dict[str, Any]:
     from asrcompress import models
 
     config, _ = models.read(model)
-    _, tensors = models.read(args.model)
+    _, tensors = models.read(args.dense or args.model)
     dense = 4 * sum(tensor.numel() for tensor in tensors.values())
     size = (args.out / "model.packed").stat().st_size / dense
     made = {key: {entry[key] for entry in (config.get(group) or {}).values()} or {default}

@@ -55,6 +55,18 @@ def test_no_epochs_is_after_training_only(tiny_corpus: Path, dense: Path, tmp_pa
     assert {row["values"] for row in packed.info(tmp_path / "model.packed")} >= {"int8"}
 
 
+def test_the_size_of_a_pipeline_from_a_compressed_model_is_that_of_the_dense_one(tiny_corpus: Path, dense: Path,
+                                                                                  tmp_path: Path) -> None:
+    small = tmp_path / "svd.safetensors"
+    assert main(["compress", "--model", str(dense), "--out", str(small), "structure=svd", "budget.size=0.5"]) == 0
+    overrides = ["experiment=written", "experiment.values=int8", "experiment.bits=raw", "experiment.epochs=0"]
+    assert experiment(tiny_corpus, small, tmp_path / "out", "--dense", str(dense), *overrides) == 0
+    said = json.loads((tmp_path / "out" / "train.json").read_text())
+    whole = 4 * sum(t.numel() for t in compression.load(dense).state_dict().values())
+    assert said["structure"] == "svd" and said["values"] == "int8"
+    assert said["size"] == pytest.approx((tmp_path / "out" / "model.packed").stat().st_size / whole, abs=1e-3)
+
+
 def test_values_of_a_pipeline_take_their_options(tiny_corpus: Path, dense: Path, tmp_path: Path,
                                                  capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["experiment=written", "experiment.values=int4", "experiment.bits=raw", "experiment.epochs=0"]
