@@ -99,6 +99,21 @@ def weights(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
                 why = f"{type(module).__name__} stays dense"
             path = prefix if prefix and name == "weight" and _replaceable(module) else f"{prefix}.{name}".lstrip(".")
             yield path, parameter.flatten(2) if parameter.dim() > 3 else parameter, why
+        for name, maker in _foreign_parametrizations(module):
+            if (weight := getattr(module, name)).dim() >= 2:
+                weight = weight.flatten(2) if weight.dim() > 3 else weight
+                yield f"{prefix}.{name}".lstrip("."), weight, f"{maker} makes it"
+
+
+def _foreign_parametrizations(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """(parameter, what makes it) of the parametrizations that are neither structures nor values: weight_norm's, say."""
+    from asrcompress.compression.values import Values
+
+    if parametrize.is_parametrized(module):
+        for name, chain in module.parametrizations.items():  # type: ignore[union-attr,operator]
+            kinds = [type(one) for one in chain]
+            if not any(issubclass(kind, StructuredParameter | Values) for kind in kinds):
+                yield name, kinds[0].__name__.strip("_")
 
 
 def _replaceable(module: nn.Module) -> bool:

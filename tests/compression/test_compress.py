@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from asrcompress.compression import Plan, compress
+from asrcompress.compression import Plan, compress, layers
 from asrcompress.compression.structures import CannotShrink
 from asrcompress.errors import UserError
 from tests.compression.models_of_tests import net
@@ -101,14 +101,83 @@ def test_a_transformer_layer_that_no_one_here_wrote(size: float) -> None:
     _runs(small, torch.randn(2, 7, 64))
 
 
-def test_a_conformer_that_no_one_here_wrote() -> None:
-    conformer = pytest.importorskip("torchaudio").models.Conformer
+@pytest.fixture(params=["conformer", "wav2vec2"])
+def foreign(request: pytest.FixtureRequest) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """A model of torchaudio's and inputs for it."""
+    models = pytest.importorskip("torchaudio").models
     torch.manual_seed(0)
-    model = conformer(input_dim=64, num_heads=4, ffn_dim=128, num_layers=2, depthwise_conv_kernel_size=15)
-    small, report = compress(model, Plan(size=0.5, budget="uniform"))
-    assert parameters(small) <= 0.5 * parameters(model)
-    assert len(report) == 2 * (4 + 2 + 3), "two feed-forwards, attention's two, three convolutions per layer"
-    _runs(small, torch.randn(2, 9, 64), torch.tensor([9, 6]))
+    if request.param == "conformer":
+        model = models.Conformer(input_dim=64, num_heads=4, ffn_dim=128, num_layers=2, depthwise_conv_kernel_size=15)
+        return model, (torch.randn(2, 9, 64), torch.tensor([9, 6]))
+    model = models.wav2vec2_model(
+        extractor_mode="group_norm", extractor_conv_layer_config=[(32, 10, 5), (32, 3, 2)], extractor_conv_bias=False,
+        encoder_embed_dim=64, encoder_projection_dropout=0, encoder_pos_conv_kernel=8, encoder_pos_conv_groups=4,
+        encoder_num_layers=2, encoder_num_heads=4, encoder_attention_dropout=0, encoder_ff_interm_features=128,
+        encoder_ff_interm_dropout=0, encoder_dropout=0, encoder_layer_norm_first=False, encoder_layer_drop=0,
+        aux_num_out=24)
+    return model, (torch.randn(2, 400), torch.tensor([400, 310]))
+
+
+@pytest.mark.parametrize("structure", ["svd", "tensor_train", "circulant", "multi_hash"])
+def test_models_that_no_one_here_wrote(foreign: tuple[nn.Module, tuple[torch.Tensor, ...]], structure: str) -> None:
+    model, inputs = foreign
+    small, report = compress(model, Plan(structure, 0.5, "uniform"))
+    assert 0.25 * parameters(model) < parameters(small) <= 0.5 * parameters(model)
+    assert sum(row.before - row.after for row in report) == parameters(model) - parameters(small)
+    rows = {row.path: row for row in report}
+    expected = {}
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv1d):
+            expected[path if path in rows else f"{path}.weight"] = module.weight
+        if isinstance(module, nn.MultiheadAttention):
+            expected[f"{path}.in_proj_weight"] = module.in_proj_weight
+    assert rows.keys() == expected.keys()
+    if type(model).__name__ == "Conformer":
+        assert len(report) == 2 * (4 + 2 + 3), "two feed-forwards, attention's two, three convolutions per layer"
+    twin = copy.deepcopy(model)  # dense, with the weights that the structures stand for
+    for path, layer in layers.structured(small).items():
+        name = path if path in dict(twin.named_parameters()) else f"{path}.weight"
+        target = twin.get_parameter(name)
+        target.data.copy_(layer.dense().detach().reshape(target.shape))
+    large = [row for row in report if row.before >= 2048]
+    assert all(row.structure == structure or row.note == "WeightNorm makes it" for row in large) and len(large) > 8
+    with torch.no_grad():
+        torch.testing.assert_close(small.eval()(*inputs)[0], twin.eval()(*inputs)[0], rtol=1e-3, atol=1e-4)
+    _runs(small, *inputs)
+    _learns(small, *inputs)
+
+
+def _learns(model: nn.Module, *inputs: torch.Tensor) -> None:
+    """A step of an optimizer changes every structure and lowers the loss."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    model.train()
+    target = torch.randn(model(*inputs)[0].shape, generator=torch.Generator().manual_seed(1))
+    before = {path: layer.dense().detach().clone() for path, layer in layers.structured(model).items()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    losses = []
+    for _ in range(2):
+        loss = (model(*inputs)[0] - target).square().mean()
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        if len(losses) == 1:
+            optimizer.step()
+    assert losses[1] < losses[0]
+    assert before and not any(torch.equal(layer.dense(), before[path])
+                              for path, layer in layers.structured(model).items())
+
+
+def test_a_copy_that_is_compressed_further_leaves_the_first_as_it_was() -> None:
+    attention = nn.MultiheadAttention(16, 2, kdim=24, vdim=24, batch_first=True).eval()
+    once, _ = compress(attention, Plan(budget="fixed", include=("q_proj_weight",), options={"rank": 4}))
+    q, k = torch.randn(1, 3, 16), torch.randn(1, 5, 24)
+    wanted = once(q, k, k)[0].detach()
+    twice, report = compress(once, Plan(budget="fixed", include=("k_proj_weight",), options={"rank": 4}))
+    assert torch.equal(once(q, k, k)[0], wanted)
+    assert set(layers.structured(twice)) == {"q_proj_weight", "k_proj_weight"}
+    assert "q_proj_weight" not in {row.path for row in report}
 
 
 def _runs(model: nn.Module, *inputs: torch.Tensor) -> None:
