@@ -1,7 +1,6 @@
 """loading: one function for every model file."""
 
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -27,8 +26,3 @@ def load(path: Path | str, build: packed.Build = models.build) -> nn.Module:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} does not hold what its config asks for ({reason}); make it again") from None
     return model.eval()
-
-
-def save_model(path: Path | str, model: Any) -> None:
-    """Write a model file whose config says how the compressed layers are made; training can go on from it."""
-    models.save(path, model)

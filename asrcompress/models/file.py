@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from asrcompress.errors import UserError
 from asrcompress.files import atomic, existing
-from asrcompress.models.base import AcousticModel
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:
@@ -32,7 +31,8 @@ def _first_names(model: nn.Module) -> dict[str, str]:
     return {name: firsts.setdefault(id(tensor), name) for name, tensor in model.state_dict(keep_vars=True).items()}
 
 
-def save(path: Path | str, model: AcousticModel) -> None:
+def save(path: Path | str, model: nn.Module) -> None:
+    """Write a model that has a `config`, compressed or not: what that says under `layers` is how it is built again."""
     tensors = {name: tensor.contiguous() for name, tensor in stored(model).items()}
     with atomic(path) as temporary:
         temporary.write_bytes(serialise(tensors, {"config": json.dumps(model.config)}))

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from asrcompress.compression import Plan, activations, compress, fold, load, packed, save_model
+from asrcompress import models
+from asrcompress.compression import Plan, activations, compress, fold, load, packed
 from asrcompress.compression.activations import Grid
 from asrcompress.compression.packed import PackedError
 from asrcompress.errors import UserError
@@ -65,7 +66,7 @@ def test_a_packed_file_gives_the_same_model(structure: str, values: str, tmp_pat
     plain, wanted = small(x), rounded(x)
     assert not torch.equal(plain, wanted)
     packed.save(tmp_path / "m.packed", rounded)
-    save_model(tmp_path / "m.safetensors", rounded)
+    models.save(tmp_path / "m.safetensors", rounded)
     assert torch.equal(packed.load(tmp_path / "m.packed", Net)(x), fold(rounded)(x))
     # Folding rounds otherwise, which may be a step of a later input.
     torch.testing.assert_close(fold(rounded)(x), wanted, rtol=1e-2, atol=1e-2)

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from asrcompress.compression import Plan, compress, fold, layers, load, packed, save_model, structures
+from asrcompress import models
+from asrcompress.compression import Plan, compress, fold, layers, load, packed, structures
 from asrcompress.compression.structures import CannotShrink, Scaled
 from asrcompress.compression.structures.multi_hash import MultiHash, Pool, allotment, cost, square
 from asrcompress.errors import UserError
@@ -253,7 +254,7 @@ def test_a_training_step_reaches_the_pool_from_every_layer(small: nn.Module) -> 
 
 def test_every_kind_of_file_holds_the_pool_once_and_ties_it_again(small: nn.Module, tmp_path: Path) -> None:
     x = torch.randn(2, 16, 20)
-    save_model(tmp_path / "m.safetensors", small)
+    models.save(tmp_path / "m.safetensors", small)
     packed.save(tmp_path / "m.packed", small)
     numbers = measured.numbers(fold(small))["numbers"]
     assert sum(row["numbers"] for row in packed.info(tmp_path / "m.packed")) == numbers
@@ -284,7 +285,7 @@ def test_two_pools_of_one_model_stay_two(tmp_path: Path) -> None:
 
     twice = half(half(net(), "convs.0", "convs.1"), "convs.2.weight", "output")
     assert len(pools(twice)) == 2
-    save_model(tmp_path / "m.safetensors", twice)
+    models.save(tmp_path / "m.safetensors", twice)
     again, x = load(tmp_path / "m.safetensors", Net), torch.randn(2, 16, 20)
     assert len(pools(again)) == 2 and torch.equal(again(x), twice.eval()(x))
 
