@@ -47,6 +47,8 @@ def check(entry: Mapping[str, Any]) -> None:
     most = ROOM * math.prod(entry["shape"]) + 2**16
     for part in entry["parts"]:
         numbers = [part["length"], *part["shape"]]
+        if not isinstance(part["key"], str):
+            raise ValueError(f"tensor {entry['name']!r} has a part without a name")
         if any(type(n) is not int or not 0 <= n < 2**48 for n in numbers) or math.prod(part["shape"]) > most:
             raise ValueError(f"tensor {entry['name']!r} has a part with impossible numbers")
         if part["type"] != "integers" and part["length"] != math.prod(part["shape"]) * FLOATS[part["type"]].itemsize:

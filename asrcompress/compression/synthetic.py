@@ -36,8 +36,8 @@ def batchnorm(model: Any, batches: int = 4, size: int = 8, steps: int = 100, lab
     """Features for which every BatchNorm's statistics are what it saw in training: batches of `size` segments of 4 s.
 
     Each batch starts as noise and takes `steps` steps of Adam down `divergence` + `labels` x CTC, the latter per frame
-    and for random tokens, so that the posteriors are confident and their labels follow `prior` (vocab,), by default all
-    but the blank alike. Errors: UserError for a model without BatchNorm: folded, as in a packed file, it is gone.
+    and for random tokens, so that the labels follow `prior` (vocab,), by default all but the blank alike.
+    Errors: UserError for a model without BatchNorm: folded, as in a packed file, it is gone.
     """
     generator = torch.Generator().manual_seed(seed)
     if not Statistics(model).norms:
