@@ -24,7 +24,7 @@ svd_models() {
 export_device() {  # NAME PRECISION: the log-probabilities carry the acoustic scale that was chosen on held-out speakers
   local folder=exp/$1/device/$2 options=()
   need "exp/$1/.done" "run stages 4 to 6, or give other --devices"
-  [ "$2" != int8-static ] || options=(--calibrate "$data" --calibrate-set "${train_sets%% *}")
+  [ "$2" != int8-static ] || options=(--calibrate-set "${train_sets%% *}")
   run export "exp/$1/model.packed" --lang "$lang" --out "$folder" --precision "$2" "${options[@]}" --batch1 \
     --data "$data" --set dev --acoustic-scale "$(json exp/dense/decode/dev/best.json acoustic_scale)" --beam "$device_beam"
   run measure "$folder" --against exp/dense/device/float32 --out "$folder/onnxruntime.json"

@@ -2,7 +2,7 @@
 
 int8: the input of a product becomes uint8, per tensor; its frames are spliced as bytes, and MatMulInteger multiplies
 them by int8 weights that have a scale per output channel. onnxruntime fuses the steps and runs them on the integer
-instructions of the CPU: the fastest form there is, ahead of Conv. (ConvInteger, its dynamic Conv, is slower than
+instructions of the CPU, as fast as QLinearConv, which needs static ranges. (ConvInteger, a dynamic Conv, is slower than
 float32; x86 before VNNI adds neighbours in 16 bits, which can saturate.) `dynamic` takes the range of each input from
 the utterance itself, `static` from training speech.
 
