@@ -21,3 +21,8 @@ def lang(corpus: Path) -> Path:
     out = corpus.with_name("tiny_lang")
     phone_lang(out, corpus / "lm" / "librispeech-lexicon.txt")
     return out
+
+
+def folders(corpus: Path) -> list[str]:
+    """The arguments that name both."""
+    return ["--data", str(data(corpus)), "--lang", str(lang(corpus))]

@@ -203,7 +203,7 @@ def test_semi_orthogonal_factors_stay_so(tiny_corpus: Path, tmp_path: Path) -> N
 def test_scratch_does_not_overwrite_a_trained_model(
         tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models.save(tmp_path / "dense.safetensors", model())
-    folders = ["--data", str(prepared.data(tiny_corpus)), "--lang", str(prepared.lang(tiny_corpus))]
-    arguments = ["train", *folders, "--init", str(tmp_path / "dense.safetensors"), "--out", str(tmp_path / "exp")]
+    arguments = ["train", *prepared.folders(tiny_corpus), "--init", str(tmp_path / "dense.safetensors"),
+                 "--out", str(tmp_path / "exp")]
     assert main([*arguments, *OPTIONS, *SMALL, "during=scratch"]) == 1
     assert "would be lost" in capsys.readouterr().err

@@ -72,17 +72,7 @@ def runs(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     jobs, expected = [], []
 
     def job(name: str, deadly: list | None = None, *more: str) -> None:
-        arguments = [
-            "train",
-            "--data",
-            str(prepared.data(tiny_corpus)),
-            "--lang",
-            str(prepared.lang(tiny_corpus)),
-            "--out",
-            str(out / name),
-            *OPTIONS,
-            *more,
-        ]
+        arguments = ["train", *prepared.folders(tiny_corpus), "--out", str(out / name), *OPTIONS, *more]
         jobs.append((arguments, str(out / f"{name}.log"), deadly))
         expected.append(-9 if deadly else 0)
 

@@ -28,19 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 
 
 def train(corpus: Path, out: Path, *more: str) -> int:
-    return main(
-        [
-            "train",
-            "--data",
-            str(prepared.data(corpus)),
-            "--lang",
-            str(prepared.lang(corpus)),
-            "--out",
-            str(out),
-            *OPTIONS,
-            *more,
-        ]
-    )
+    return main(["train", *prepared.folders(corpus), "--out", str(out), *OPTIONS, *more])
 
 
 @pytest.fixture(scope="module")
@@ -137,14 +125,13 @@ AcousticModule.on_train_epoch_end = note
 sys.exit(main(sys.argv[2:]))
 """
     (tmp_path / "program.py").write_text(program)
-    arguments = ["--data", str(prepared.data(tiny_corpus)), "--lang", str(prepared.lang(tiny_corpus))]
     done = subprocess.run(
         [
             sys.executable,
             tmp_path / "program.py",
             tmp_path / "note",
             "train",
-            *arguments,
+            *prepared.folders(tiny_corpus),
             "--out",
             tmp_path / "exp",
             *OPTIONS,
