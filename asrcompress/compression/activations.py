@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from asrcompress.compression import calibration
 from asrcompress.compression.layers import StructuredConv1d, StructuredLinear
 from asrcompress.errors import UserError
 
@@ -100,17 +101,7 @@ def observe(model: nn.Module, batches: Iterable[tuple[Any, ...]], how: str = "ms
     if how not in ("mse", "minmax"):
         raise UserError(f"activations: the range is chosen by mse or minmax, not by '{how}'")
     seen = {path: Seen() for path, module in model.named_modules() if isinstance(module, LAYERS)}
-    hooks = [model.get_submodule(path).register_forward_pre_hook(one, with_kwargs=True) for path, one in seen.items()]
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        for batch in batches:
-            model(*batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module in training:
-            module.training = True
+    calibration.watch(model, seen, batches)
     return {path: one.grid(path, how) for path, one in seen.items() if one.samples}
 
 

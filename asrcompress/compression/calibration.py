@@ -4,7 +4,7 @@
     small, report = compress(model, plan, calibration=moments)     # options={"data_aware": True}
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -55,6 +55,23 @@ def _watch(moments: Moments) -> Callable[..., None]:
 
 
 @torch.no_grad()
+def watch(model: nn.Module, hooks: Mapping[str, Callable[..., None]], batches: Iterable[tuple[Any, ...]]) -> None:
+    """Run the model over batches in eval mode, each hook(layer, args, options) before its layer; leave it as it was."""
+    handles = [model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
+               for path, hook in hooks.items()]
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        for batch in batches:
+            model(*batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+
+
+@torch.no_grad()
 def collect(model: nn.Module, batches: Iterable[tuple[Any, ...]]) -> dict[str, Tensor]:
     """C = E[x x^T], (n, n) in float64, of the inputs of every Linear and Conv1d, by the path that `compress` reports.
 
@@ -65,17 +82,7 @@ def collect(model: nn.Module, batches: Iterable[tuple[Any, ...]]) -> dict[str, T
     found = {path: model.get_submodule(path) for path, _, why in layers.weights(model)
              if not why and isinstance(_at(model, path), nn.Linear | nn.Conv1d)}
     moments = {path: Moments() for path in found}
-    hooks = [layer.register_forward_pre_hook(_watch(moments[path]), with_kwargs=True) for path, layer in found.items()]
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        for batch in batches:
-            model(*batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for module in training:
-            module.training = True
+    watch(model, {path: _watch(moments[path]) for path in found}, batches)
     return {path: seen.mean(path) for path, seen in moments.items() if seen.count}
 
 
