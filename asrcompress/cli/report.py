@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder for RESULTS.md, table.csv, wer_vs_bytes.png, device.csv")
     parser.add_argument("--title", default="Results")
     parser.add_argument("--note", default="", help="a statement about the test sets, printed under the title")
-    parser.add_argument("--search", help="which search the plot shows; by default the strongest")
+    parser.add_argument("--search", help="which search the plot shows; by default the strongest of most lines")
 
 
 def run(args: argparse.Namespace) -> None:

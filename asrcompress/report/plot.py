@@ -9,6 +9,7 @@ from asrcompress.report.rows import Row
 from asrcompress.report.table import Cell, Line
 
 # Okabe and Ito's colours, which the colour-blind tell apart; black is kept for dense models.
+# Eight colours and eight markers, shifted by one every eight methods: no two methods look alike.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#8C8C2A")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 CONTROL = "control: smaller dense, from scratch"
@@ -17,7 +18,7 @@ Point = tuple[float, Cell]  # megabytes, error rate
 
 
 def wer_vs_bytes(rows: list[Row], path: Path | str, search: str | None = None) -> None:
-    """Write a PNG of the `search` column (by default the strongest search there is) against the packed bytes."""
+    """Write a PNG of the `search` column (by default the strongest that most lines have) against the packed bytes."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -42,8 +43,9 @@ def wer_vs_bytes(rows: list[Row], path: Path | str, search: str | None = None) -
 
 
 def column(rows: list[Row], search: str | None = None) -> tuple[str, str]:
-    """The (rate, search) to draw."""
-    found = table.rates([line for name in table.test_sets(rows) for line in table.pivot(rows, name)])
+    """The (rate, search) to draw: by default that of the most lines, and among several the strongest search."""
+    lines = [line for name in table.test_sets(rows) for line in table.pivot(rows, name)]
+    found = sorted(table.rates(lines), key=lambda one: (one[0] == "wer", sum(one in line.cells for line in lines)))
     wanted = [one for one in found if search in (None, one[1])]
     if not wanted:
         raise UserError(f"no row has an error rate for the search '{search}'; there are "
@@ -82,7 +84,7 @@ def styles_of(lines: list[Line]) -> dict[str, dict[str, Any]]:
     return {
         "dense": {"color": "black", "marker": "*", "markersize": 17, "linestyle": "none", "zorder": 5},
         CONTROL: {"color": "#555555", "marker": "o", "markersize": 6, "markerfacecolor": "white", "linestyle": "--"},
-        **{name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 6}
+        **{name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // 8) % 8], "markersize": 6}
            for i, name in enumerate(names)}}
 
 

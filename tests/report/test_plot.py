@@ -29,7 +29,8 @@ def test_a_curve_per_method() -> None:
 
 def test_column() -> None:
     large = {**ROWS[0], "search": "tglarge"}
-    assert plot.column([*ROWS, large]) == ("wer", "tglarge")
+    assert plot.column([*ROWS, large]) == ("wer", "tgsmall"), "more lines have it"
+    assert plot.column([*ROWS, *({**row, "search": "tglarge"} for row in ROWS)]) == ("wer", "tglarge")
     assert plot.column([*ROWS, large], "tgsmall") == ("wer", "tgsmall")
     with pytest.raises(UserError, match="'huge'; there are tgsmall"):
         plot.column(ROWS, "huge")
@@ -42,3 +43,10 @@ def test_png(tmp_path: Path, shown: list[rows.Row]) -> None:
     plot.wer_vs_bytes(shown, tmp_path / "plot")
     assert (tmp_path / "plot").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert imread(tmp_path / "plot", format="png")[..., :3].std() > 0.02  # something is drawn
+
+
+def test_no_two_of_many_methods_look_alike() -> None:
+    rows = [{**ROWS[0], "name": f"m{i}", "structure": f"m{i}", "when": "after"} for i in range(40)]
+    styles = plot.styles_of(table.pivot(rows, "dev")).values()
+    looks = [(style["color"], style["marker"]) for style in styles]
+    assert len(looks) == 42 and len(set(looks)) == 42
