@@ -64,12 +64,20 @@ def fixed(request: Request) -> Shares:
     return {path: request.options_of(path) for path in request.weights}
 
 
-def uniform(request: Request) -> Shares:
-    """Every layer keeps the same fraction of its numbers; one that cannot get so small keeps its fewest."""
+def uniform(request: Request, *, keep: float = 0.005) -> Shares:
+    """Every layer keeps the same fraction of its numbers; one that cannot get so small keeps its fewest.
+
+    Layers with less than the share `keep` of the numbers stay dense where the others still fit: they cost nearly
+    nothing, and the output layer, which is one of them, forgives little.
+    """
     weights, options = request.weights, request.options
     fewest = {path: request.family.smallest(weight.shape, **options) for path, weight in weights.items()}
     pinned = {path: min(n, weights[path].numel()) for path, n in fewest.items()}
     left = request.left(sum(pinned.values()))
+    all_numbers = sum(weight.numel() for weight in weights.values())
+    tiny = {path: weight.numel() for path, weight in weights.items() if weight.numel() < keep * all_numbers}
+    if sum({**pinned, **tiny}.values()) <= left:
+        fewest, pinned = {**fewest, **tiny}, {**pinned, **tiny}
     share, free = 1.0, {path for path, n in pinned.items() if n < weights[path].numel()}
     while free:
         rest = left - sum(n for path, n in pinned.items() if path not in free)
@@ -152,7 +160,7 @@ BUDGETS: dict[str, Callable[..., Shares]] = {"fixed": fixed, "uniform": uniform,
 def allocate(name: str, request: Request, options: Mapping[str, Any]) -> Shares:
     """What each layer gets, per path: options of `structures.fit`, or None to stay dense.
 
-    For a family without an order among its numbers (no `curve`), global_greedy is uniform.
+    For a family without an order among its numbers (no `curve`), global_greedy is uniform at its defaults.
     """
     if name not in BUDGETS:
         raise UserError(f"there is no budget '{name}'; there are {', '.join(BUDGETS)}")

@@ -93,6 +93,17 @@ def test_uniform_gives_each_layer_the_same_share_and_small_layers_their_fewest()
     assert shares["0"] == shares["1"] and shares["0"] and shares["0"]["size"] < 0.1
 
 
+def test_uniform_leaves_layers_of_next_to_no_numbers_dense_where_the_others_fit() -> None:
+    shapes = [(100, 100), (100, 100), (8, 10)]
+    shares = budget.uniform(request(shapes, 0.1))
+    assert shares["2"] is None and shares["0"] is not None
+    assert shares["0"]["size"] == pytest.approx((0.1 * 20_080 - 80) / 20_000)
+    assert budget.uniform(request(shapes, 0.1), keep=0.0)["2"] is not None
+    least = request(shapes, None).family.smallest
+    scarce = (sum(least(torch.Size(shape)) for shape in shapes) + 1) / 20_080
+    assert all(share is not None for share in budget.uniform(request(shapes, scarce)).values())
+
+
 def test_a_layer_that_never_pays_stays_dense() -> None:
     for name in ("uniform", "global_greedy", "alds"):
         shares = budget.allocate(name, request([(100, 100), (1, 50)], 0.5), {})

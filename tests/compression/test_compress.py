@@ -86,7 +86,8 @@ def test_a_plan_from_the_shipped_configs() -> None:
     raw = {"coder": "raw", "options": {}, "vectors": "float32"}
     assert plan == Plan(options={"unfolding": "best", "multiple": 8}, budget_options={"relative": True}, bits=raw)
     uniform = compose("compress", ["structure=dense", "budget=uniform", "budget.size=1", "exclude=[output]"])
-    assert Plan.from_config(uniform) == Plan("dense", 1, "uniform", exclude=("output",), bits=raw)
+    assert Plan.from_config(uniform) == Plan("dense", 1, "uniform", budget_options={"keep": 0.005}, exclude=("output",),
+                                             bits=raw)
     energy = compose("compress", ["budget=fixed", "+structure.options.energy=0.9"])
     assert Plan.from_config(energy).options["energy"] == 0.9 and Plan.from_config(energy).size is None
 
