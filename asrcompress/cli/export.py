@@ -50,10 +50,14 @@ def run(args: argparse.Namespace) -> None:
 
     from asrcompress import compression
     from asrcompress.compression.folding import fold
+    from asrcompress.errors import UserError
     from asrcompress.export import onnx, parity
 
     check(args)
     model: Any = fold(compression.load(args.model))
+    if model.config.get("activations"):
+        raise UserError(f"{args.model} rounds the inputs of its layers, and a device file does that in its own way; "
+                        "compress without --activations, and export with --precision int8-static")
     tokens = args.lang / "tokens.txt"
     onnx.check_tokens(tokens, model.config["vocab"])
     factor = args.acoustic_scale * onnx.BEAM / args.beam if args.beam > 0 else 0.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asrcompress.cli import main
-from asrcompress.compression import structures
+from asrcompress.compression import activations, structures
 from asrcompress.compression.structures.tensor_train import TensorTrain
 from asrcompress.errors import UserError
 from asrcompress.export import onnx, parity
@@ -148,4 +148,13 @@ def test_command_wants_the_tokens_of_the_model(tmp_path: Path, capsys: pytest.Ca
     path, _ = tiny.packed(tmp_path, tiny.tdnn(vocab=9))
     assert main(["export", str(path), "--lang", str(tmp_path / "lang"), "--out", str(tmp_path / "device")]) == 1
     assert "has 7 tokens, and the model 9 outputs" in capsys.readouterr().err
+    assert not (tmp_path / "device").exists()
+
+
+def test_command_refuses_rounded_activations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny.tdnn()
+    speech = [(torch.randn(2, 60, 80), torch.tensor([60, 60]))]
+    path, lang = tiny.packed(tmp_path, activations.apply(model, activations.observe(model, speech)))
+    assert main(["export", str(path), "--lang", str(lang), "--out", str(tmp_path / "device")]) == 1
+    assert "compress without --activations" in capsys.readouterr().err
     assert not (tmp_path / "device").exists()
