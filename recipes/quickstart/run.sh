@@ -9,4 +9,4 @@ cd "$(dirname "$0")"
 
 exec ../librispeech/run.sh --corpus "$PWD/data/corpus" --dir "$PWD" \
   --train-sets train-quick --test-sets dev-quick --held-out-minutes 4 --model tdnn_quick --epochs 12 \
-  --sizes "0.5 0.25 0.1" --controls "" --unit phone "$@"
+  --sizes "0.5 0.25 0.1" --controls "" --devices "dense svd-0.25" --unit phone "$@"
