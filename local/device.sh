@@ -7,17 +7,10 @@ device_files() {
   local name precision
   [ "$devices" != none ] || return 0
   echo dense/float32
-  for name in ${devices:-dense $(svd_models)}; do
+  for name in ${devices:-dense $(models_done | grep "^svd-")}; do
     for precision in $precisions; do
       [ "$name/$precision" = dense/float32 ] || echo "$name/$precision"
     done
-  done
-}
-
-svd_models() {
-  local model_done
-  for model_done in exp/svd-*/.done; do
-    [ ! -f "$model_done" ] || basename "$(dirname "$model_done")"
   done
 }
 

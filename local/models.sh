@@ -123,6 +123,13 @@ run_experiment() {  # NAME OTHER experiment=EXPERIMENT KEY=VALUE...
     "size=$(json "exp/$name/train.json" size)"
 }
 
+models_done() {
+  local model_done
+  for model_done in exp/*/.done; do
+    basename "$(dirname "$model_done")"
+  done
+}
+
 # The scales are chosen once, for the dense model, on held-out speakers of the training data.
 choose_scales() {
   local sweep=exp/dense/decode/dev

@@ -31,6 +31,7 @@ scratch_criterion=  # of small models trained from the start (controls, --when d
 scratch_epochs=    # of those; empty: as many as the dense one
 experiments=       # NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: pipelines of conf/experiment, e.g. "int8=written,values=int8"
 scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers
+decode=            # models of exp/ that stage 7 decodes; empty: all of them
 searches="greedy tgsmall tglarge"  # the last one only where the corpus brings a large language model
 lm_scales=0.8,1.2,1.6,2.2  # scales of the large language model tried there
 blank_penalties=0  # taken from the blank's log-posterior; several, such as 0,0.5,1, are tried there
@@ -132,9 +133,9 @@ fi
 if between 7; then  # greedy, tgsmall and tglarge over the packed file of every model
   need $graph/HLG.npz "run stage 3"
   need exp/dense/.done "run stage 4"
-  decode_model dense
-  for model_done in exp/*/.done; do
-    decode_model "$(basename "$(dirname "$model_done")")"
+  for name in dense ${decode:-$(models_done)}; do
+    need "exp/$name/.done" "run stages 4 to 6, or give other names to --decode"
+    decode_model "$name"
   done
 fi
 
