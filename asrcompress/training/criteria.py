@@ -3,8 +3,8 @@
 Each is a module called as criterion(log_probs, lengths, targets, target_lengths), with log_probs (N, T, V) a log-
 softmax with the blank at 0, lengths (N,) in frames, targets (N, U) padded, target_lengths (N,). It returns a dict:
 `loss` (the mean per frame over the utterances that count), `frames` (how many those are), `unaligned` (utterances
-with fewer frames than their target needs, which do not count). Distillation has no targets: it is called with the
-features in their place.
+with fewer frames than their target needs, which do not count). Its `inputs` name what a batch has to give it after the
+lengths: the targets, or for distillation the features.
 """
 
 import inspect

@@ -50,6 +50,7 @@ class CTC(nn.Module):
     accurate CTC forced alignment by label priors", ICASSP 2024.
     """
 
+    inputs = ("targets", "target_lens")
     prior: Tensor
 
     def __init__(self, vocab: int, prior_scale: float = 0.0, prior_decay: float = 0.99) -> None:

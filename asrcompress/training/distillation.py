@@ -19,6 +19,8 @@ class Distillation(nn.Module):
     small-size DNN with output-distribution-based criteria", Interspeech 2014.
     """
 
+    inputs = ("x", "x_lens")
+
     def __init__(self, teacher: nn.Module | Path | str, vocab: int) -> None:
         super().__init__()
         model = teacher if isinstance(teacher, nn.Module) else compression.load(teacher)

@@ -151,6 +151,7 @@ class LFMMI(nn.Module):
     sequence-trained neural networks for ASR based on lattice-free MMI", Interspeech 2016.
     """
 
+    inputs = ("targets", "target_lens")
     lm: Tensor
 
     def __init__(self, lm: Tensor | Path | str, acoustic_scale: float = 1.0, ctc_weight: float = 0.0) -> None:

@@ -15,7 +15,6 @@ from asrcompress.lang.tokens import collapse
 from asrcompress.models.base import AcousticModel
 from asrcompress.training import swap
 from asrcompress.training.ctc import CTC
-from asrcompress.training.distillation import Distillation
 
 
 def learning_rate(progress: float, peak: float, warmup: float) -> float:
@@ -81,10 +80,8 @@ class AcousticModule(LightningModule):
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
         log_probs, lens = self.model(batch["x"], batch["x_lens"])
         with torch.autocast(log_probs.device.type, enabled=False):
-            criterion = self.ctc if self.current_epoch < self.config["ctc_epochs"] else self.criterion
-            if isinstance(criterion, Distillation):
-                return log_probs, lens, criterion(log_probs, lens, batch["x"], batch["x_lens"])
-            return log_probs, lens, criterion(log_probs, lens, batch["targets"], batch["target_lens"])
+            criterion: Any = self.ctc if self.current_epoch < self.config["ctc_epochs"] else self.criterion
+            return log_probs, lens, criterion(log_probs, lens, *(batch[name] for name in criterion.inputs))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The constraint belongs to the step: lightning's hooks after it come later than a checkpoint of the step."""
