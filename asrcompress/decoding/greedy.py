@@ -37,13 +37,19 @@ def greedy_words(hypotheses: dict[str, str]) -> dict[str, str]:
     return {utt: bpe_words(text.split()) for utt, text in hypotheses.items()}
 
 
+def token_references(sentences: dict[str, str], lang: Path) -> dict[str, list[str]]:
+    """Tokens of the first pronunciation of each word, of the utterances whose words all have one in the lexicon."""
+    spoken = lexicon.read(lang / "lexicon.txt")
+    references = {utt: words.split() for utt, words in sentences.items()}
+    return {utt: [token for word in words for token in spoken[word][0]]
+            for utt, words in references.items() if all(word in spoken for word in words)}
+
+
 def write_scorable(out: Path, hypotheses: dict[str, str], ref: Path, lang: Path) -> str:
     """OUT/tokens.txt and OUT/ref.tokens.txt, for a token error rate: the utterances whose words all have a
     pronunciation, of which the reference takes the first. A sentence says how many they are."""
-    spoken = lexicon.read(lang / "lexicon.txt")
-    references = {name: words.split() for name, words in text.read(ref).items()}
-    known = {name: words for name, words in references.items() if all(word in spoken for word in words)}
-    text.write(out / "ref.tokens.txt",
-               {name: " ".join(token for word in words for token in spoken[word][0]) for name, words in known.items()})
+    references = text.read(ref)
+    known = token_references(references, lang)
+    text.write(out / "ref.tokens.txt", {name: " ".join(tokens) for name, tokens in known.items()})
     text.write(out / "tokens.txt", {name: tokens for name, tokens in hypotheses.items() if name in known})
     return f"{out}: {len(known)} of {len(references)} references have a pronunciation for every word"

@@ -10,14 +10,14 @@ import onnx as onnx_package
 import torch
 from torch import nn
 
-from asrcompress.decoding.greedy import best_tokens
+from asrcompress.decoding.greedy import best_tokens, token_references
 from asrcompress.errors import UserError
 from asrcompress.export import onnx, parity, quantised
 from asrcompress.export.onnx import Options
 from asrcompress.export.parity import Batch
 from asrcompress.export.quantised import Array, Ranges
 from asrcompress.files import existing
-from asrcompress.lang import lexicon, text
+from asrcompress.lang import text
 from asrcompress.lang.tokens import read_symbols
 
 CLIPPED = 1e-4  # of the numbers of each side, in each utterance: outliers would cost the others their precision
@@ -47,13 +47,11 @@ def ranges(model: nn.Module, options: Options, batches: Iterable[Batch]) -> Rang
 
 def references(data: Path, name: str, lang: Path) -> dict[str, list[str]]:
     """Tokens of the first pronunciations, of the utterances of a set whose words all have one."""
-    spoken = lexicon.read(lang / "lexicon.txt")
-    sentences = text.read(existing(data / f"{name}.text", "the transcripts of the set"))
-    known = {utt: words.split() for utt, words in sentences.items() if all(word in spoken for word in words.split())}
+    known = token_references(text.read(existing(data / f"{name}.text", "the transcripts of the set")), lang)
     if not any(known.values()):
         raise UserError(f"no utterance of {name} has a pronunciation for every word in {lang}; give the lang folder of "
                         "the set")
-    return {utt: [token for word in words for token in spoken[word][0]] for utt, words in known.items()}
+    return known
 
 
 class HeldOut:
