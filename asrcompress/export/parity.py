@@ -7,30 +7,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from asrcompress.errors import UserError
+from asrcompress.export.session import session
 
 # By how weights are stored: the largest difference of log-probabilities, or for quantised files the largest share of
 # frames with another best token, which the mean Kullback-Leibler divergence, in nats, has to stay under as well.
 TOLERANCES = {"float32": 1e-3, "float16": 0.2, "int8-dynamic": 0.05, "int8-static": 0.05, "int4": 0.15,
               "codebook": 0.15}
 Batch = tuple[Tensor, Tensor]
-
-
-def session(model: bytes | Path | str, threads: int = 1) -> onnxruntime.InferenceSession:
-    """onnxruntime on the CPU, quiet; UserError where it cannot load the file."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.log_severity_level = 4
-    source = model if isinstance(model, bytes) else str(model)
-    try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no other base
-        what = "the model" if isinstance(model, bytes) else model
-        raise UserError(f"onnxruntime cannot load {what}: {' '.join(str(error).split())}") from None
 
 
 def check(model: nn.Module, proto: onnx.ModelProto, batches: Sequence[Batch], tolerance: float,

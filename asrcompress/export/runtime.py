@@ -5,8 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from asrcompress.errors import UserError
-from asrcompress.export.parity import session
+from asrcompress.export.session import acoustic_model
 from asrcompress.files import existing
 
 
@@ -14,10 +13,8 @@ class OnnxModel:
     """x (N, T, 80), x_lens (N,) -> log_probs (N, T', vocab), lengths (N,), without the file's acoustic scale."""
 
     def __init__(self, path: Path | str, threads: int = 1) -> None:
-        self._session = session(existing(path, "the ONNX file"), threads)
+        self._session = acoustic_model(existing(path, "the ONNX file"), threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
-        if metadata.get("model_type") != "zipformer2_ctc":
-            raise UserError(f"{path} is not an acoustic model that `asrcompress export` wrote; export it again")
         self.subsampling = int(metadata["subsampling_factor"])
         self.config = {"vocab": int(self._session.get_outputs()[0].shape[2])}
         self.batch1 = self._session.get_inputs()[0].shape[0] == 1

@@ -16,6 +16,7 @@ from asrcompress.export import onnx, parity, quantised
 from asrcompress.export.onnx import Options
 from asrcompress.export.parity import Batch
 from asrcompress.export.quantised import Array, Ranges
+from asrcompress.export.session import session
 from asrcompress.files import existing
 from asrcompress.lang import text
 from asrcompress.lang.tokens import read_symbols
@@ -34,7 +35,7 @@ def ranges(model: nn.Module, options: Options, batches: Iterable[Batch]) -> Rang
     proto, inputs = onnx.convert_with_inputs(model, plain(options))
     names = sorted(set(inputs.values()))
     proto.graph.output.extend(onnx_package.ValueInfoProto(name=name) for name in names)
-    running = parity.session(proto.SerializeToString())
+    running = session(proto.SerializeToString())
     found = dict.fromkeys(names, (0.0, 0.0))
     for x, lens in batches:
         for name, array in zip(names, running.run(names, {"x": x.numpy(), "x_lens": lens.numpy()}), strict=True):
@@ -86,7 +87,7 @@ class HeldOut:
         return onnx.convert(self.model, replace(self.options, keep_float=tuple(keep_float)))
 
     def _log_probs(self, proto: onnx_package.ModelProto, utts: Iterable[str]) -> dict[str, Array]:
-        running, found = parity.session(proto.SerializeToString()), {}
+        running, found = session(proto.SerializeToString()), {}
         for utt in utts:
             x, lens = self.batches[utt]
             found[utt] = running.run(None, {"x": x.numpy(), "x_lens": lens.numpy()})[0][0] / self.options.acoustic_scale

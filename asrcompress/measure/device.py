@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asrcompress.errors import UserError
+from asrcompress.export.session import acoustic_model
 from asrcompress.files import existing
 from asrcompress.measure import machine, speed
 
@@ -133,17 +134,7 @@ def ready(path: Path | str, options: Options) -> tuple[Callable[[Any], Any], np.
 
 def network(path: Path, threads: int = 1) -> Callable[[Any], Any]:
     """features (T, 80) -> what onnxruntime makes of them; UserError where it is not a file of `asrcompress export`."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions share no other base
-        raise UserError(f"onnxruntime cannot load {path}: {' '.join(str(error).split())}") from None
-    if session.get_modelmeta().custom_metadata_map.get("model_type") != "zipformer2_ctc":
-        raise UserError(f"{path} is not an acoustic model that `asrcompress export` wrote; export it again")
+    session = acoustic_model(path, threads)
     return lambda x: session.run(None, {"x": x[None], "x_lens": np.array([len(x)])})
 
 

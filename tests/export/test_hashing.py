@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from asrcompress.compression import structures
 from asrcompress.compression.structures import hashed
 from asrcompress.export import graph, hashing, onnx, parity
+from asrcompress.export.session import session
 from tests.export import tiny
 
 
@@ -18,7 +19,7 @@ def rebuilt(layer: hashed.Hashed, scale: torch.Tensor | None = None) -> np.ndarr
     g = graph.Graph()
     g.op("Identity", hashing.matrix(g, "layer", layer, scale), name="y")
     proto = g.model([], [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["in", "out"])], {})
-    return parity.session(proto.SerializeToString()).run(None, {})[0]
+    return session(proto.SerializeToString()).run(None, {})[0]
 
 
 @pytest.mark.parametrize("balanced", [True, False])

@@ -13,6 +13,7 @@ from asrcompress.compression.structures.tensor_train import TensorTrain
 from asrcompress.errors import UserError
 from asrcompress.export import onnx, parity
 from asrcompress.export.graph import Graph, Window
+from asrcompress.export.session import session
 from asrcompress.export.structures import multiply
 from tests.export import tiny
 
@@ -44,7 +45,7 @@ def test_every_kind_of_layer(changes: dict[str, Any]) -> None:
 
 
 def test_padding_does_not_leak() -> None:
-    running = parity.session(onnx.convert(tiny.tdnn()).SerializeToString())
+    running = session(onnx.convert(tiny.tdnn()).SerializeToString())
     x, lens = (tensor.numpy() for tensor in parity.random_batches(False)[0])
     together, frames = running.run(None, {"x": x, "x_lens": lens})
     for row, length, n, some in zip(x, lens, frames, together, strict=True):
@@ -67,7 +68,7 @@ def output(layer: structures.Structure, x: Tensor, window: Window, **options: An
     info = onnx_package.helper.make_tensor_value_info
     kind = onnx_package.TensorProto.FLOAT
     proto = g.model([info("x", kind, ["N", "T", x.shape[2]])], [info("y", kind, ["N", "U", layer.shape[0]])], {})
-    return parity.session(proto.SerializeToString()).run(None, {"x": x.numpy()})[0]
+    return session(proto.SerializeToString()).run(None, {"x": x.numpy()})[0]
 
 
 @pytest.mark.parametrize("window", [Window(), Window(2, 3, 1), Window(1, 4, 3), Window(3, 0, 2)])

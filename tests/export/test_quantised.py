@@ -15,6 +15,7 @@ from asrcompress.errors import UserError
 from asrcompress.export import onnx, parity, quantised, sensitivity, sherpa
 from asrcompress.export.graph import Graph, Window
 from asrcompress.export.runtime import OnnxModel
+from asrcompress.export.session import session
 from asrcompress.lang.tokens import read_symbols
 from tests import prepared
 from tests.export import tiny
@@ -58,7 +59,7 @@ def output(g: Graph, weight: Array, x: Array, window: Window) -> Array:
     g.op("Identity", g.product("layer.weight", "x", torch.from_numpy(weight), window), name="y")
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", None, size])
              for name, size in (("x", x.shape[2]), ("y", weight.shape[0]))]
-    return parity.session(g.model(infos[:1], infos[1:], {}).SerializeToString()).run(None, {"x": x})[0]
+    return session(g.model(infos[:1], infos[1:], {}).SerializeToString()).run(None, {"x": x})[0]
 
 
 def stored(g: Graph) -> dict[str, Array]:
