@@ -4,7 +4,8 @@
     small, report = compress(model, plan, calibration=moments)     # options={"data_aware": True}
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,21 +55,30 @@ def _watch(moments: Moments) -> Callable[..., None]:
     return hook
 
 
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; afterwards those of its modules train that did before."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 @torch.no_grad()
 def watch(model: nn.Module, hooks: Mapping[str, Callable[..., None]], batches: Iterable[tuple[Any, ...]]) -> None:
     """Run the model over batches in eval mode, each hook(layer, args, options) before its layer; leave it as it was."""
     handles = [model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
                for path, hook in hooks.items()]
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     try:
-        for batch in batches:
-            model(*batch)
+        with in_eval_mode(model):
+            for batch in batches:
+                model(*batch)
     finally:
         for handle in handles:
             handle.remove()
-        for module in training:
-            module.training = True
 
 
 @torch.no_grad()

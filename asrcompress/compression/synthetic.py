@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from asrcompress.compression.calibration import in_eval_mode
 from asrcompress.errors import UserError
 
 FRAMES = 400  # of a segment: 4 s
@@ -45,14 +46,12 @@ def batchnorm(model: Any, batches: int = 4, size: int = 8, steps: int = 100, lab
                         "there are none or they were folded; give the model file, not the packed file, or use gaussian")
     if prior is None:
         prior = torch.ones(int(model.config["vocab"])).index_fill(0, torch.tensor([0]), 0.0)
-    training = [module for module in model.modules() if module.training]
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval().requires_grad_(False)
+    model.requires_grad_(False)
     try:
-        return [_matched(model, size, steps, labels, lr, prior, generator) for _ in range(batches)]
+        with in_eval_mode(model):
+            return [_matched(model, size, steps, labels, lr, prior, generator) for _ in range(batches)]
     finally:
-        for module in training:
-            module.training = True
         for parameter in wanted:
             parameter.requires_grad_(True)
 

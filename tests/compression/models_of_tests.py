@@ -38,3 +38,14 @@ def net(width: int = 32) -> Net:
         nn.init.normal_(norm.running_mean)
         nn.init.uniform_(norm.running_var, 0.5, 2)
     return model.eval()
+
+
+class Odd(nn.Module):
+    """A layer that is called by keyword, and one that is not called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used(input=x)

@@ -13,7 +13,7 @@ from asrcompress.compression import Plan, activations, compress, fold, load, pac
 from asrcompress.compression.activations import Grid
 from asrcompress.compression.packed import PackedError
 from asrcompress.errors import UserError
-from tests.compression.models_of_tests import Net, net
+from tests.compression.models_of_tests import Net, Odd, net
 from tests.compression.test_packed import parts, write
 
 
@@ -99,14 +99,6 @@ def test_what_is_compressed_again_needs_new_ranges() -> None:
 
 
 def test_a_layer_called_by_keyword() -> None:
-    class Odd(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.used, self.unused = nn.Linear(4, 4), nn.Linear(4, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.used(input=x)
-
     x = torch.randn(30, 4)
     model = Odd()
     grids = activations.observe(model, [(x,)])

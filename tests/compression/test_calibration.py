@@ -10,7 +10,7 @@ from asrcompress import cli, models
 from asrcompress.compression import Plan, calibration, compress, load
 from asrcompress.compression.calibration import unfolded
 from asrcompress.errors import UserError
-from tests.compression.models_of_tests import net
+from tests.compression.models_of_tests import Odd, net
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 0, 1), (2, 1, 1), (1, 3, 3), (3, 2, 2)])
@@ -53,14 +53,6 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 def test_a_layer_called_by_keyword_is_seen_and_one_that_is_not_called_is_left_out() -> None:
-    class Odd(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.used, self.unused = nn.Linear(4, 4), nn.Linear(4, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.used(input=x)
-
     assert calibration.collect(Odd(), [(torch.randn(3, 4),)]).keys() == {"used"}
     with pytest.raises(UserError, match="unused: calibration saw no input"):
         compress(Odd(), Plan(size=0.9, budget="uniform", options={"data_aware": True}), {"used": torch.eye(4)})
