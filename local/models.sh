@@ -181,6 +181,7 @@ decode_model() {  # NAME: every test set, every search, a row for each
   for set in $test_sets; do
     at=exp/$name/decode/$set
     for kind in $searches; do
+      [[ $kind =~ ^(greedy|tgsmall|tglarge)$ ]] || fail "--searches is any of greedy, tgsmall and tglarge, not '$kind'"
       [ "$kind" != tglarge ] || [ -n "$large" ] || continue
       once "$at/$kind" "decode_$kind"
     done
