@@ -17,9 +17,10 @@ device_files() {
 export_device() {  # NAME PRECISION: the log-probabilities carry the acoustic scale that was chosen on held-out speakers
   local folder=exp/$1/device/$2 options=()
   need "exp/$1/.done" "run stages 4 to 6, or give other --devices"
+  once "exp/$1/decode/dev" choose_scales "$1"
   [ "$2" != int8-static ] || options=(--calibrate-set "${train_sets%% *}")
   run export "exp/$1/model.packed" --lang "$lang" --out "$folder" --precision "$2" "${options[@]}" --batch1 \
-    --data "$data" --set dev --acoustic-scale "$(json exp/dense/decode/dev/best.json acoustic_scale)" --beam "$device_beam"
+    --data "$data" --set dev --acoustic-scale "$(json "exp/$1/decode/dev/best.json" acoustic_scale)" --beam "$device_beam"
   run measure "$folder" --against exp/dense/device/float32 --out "$folder/onnxruntime.json"
   run measure "$folder" --runtime sherpa-onnx --out "$folder/greedy.json"
   run measure "$folder" --runtime sherpa-onnx --graph "$graph/HLG.fst" --out "$folder/HLG.json"
@@ -40,8 +41,8 @@ decode_device() {  # NAME PRECISION: every test set, three searches, a row for e
       --out "$folder/HLG"
     score_device "$1" "$2" "$set" HLG hyp.txt "$data/$set.text"
     run posteriors --model "$file/model.onnx" --data "$data" --set "$set" --out "$folder/posteriors"
-    search "$folder/posteriors" "$(json exp/dense/decode/dev/best.json acoustic_scale)" \
-      "$(json exp/dense/decode/dev/best.json blank_penalty)" "$folder/tgsmall/hyp.txt"
+    search "$folder/posteriors" "$(json "exp/$1/decode/dev/best.json" acoustic_scale)" \
+      "$(json "exp/$1/decode/dev/best.json" blank_penalty)" "$folder/tgsmall/hyp.txt"
     score_device "$1" "$2" "$set" tgsmall hyp.txt "$data/$set.text"
     rm "$folder/posteriors"
     touch "$folder/.done"

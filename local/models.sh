@@ -17,6 +17,26 @@ subsets() {
   done
 }
 
+# smooth_lms: the language models of the corpus, for the training text, into LANG/lm/smooth; smoothed ARPA: that file if made.
+smooth_lms() {
+  local one texts only=()
+  mapfile -t texts < <(texts)
+  case $smooth_lm in
+    auto) only=(--if-cut) ;;
+    true) ;;
+    *) fail "--smooth-lm is true, false or auto, not '$smooth_lm'" ;;
+  esac
+  for one in "$small" "$large"; do
+    [ ! -f "$one" ] || run ngram --arpa "$one" --smooth "${texts[@]}" --utterance-ids "${only[@]}" \
+      --out "$lang/lm/smooth/$(basename "${one%.gz}")"
+  done
+}
+smoothed() {
+  local made
+  made=$lang/lm/smooth/$(basename "${1%.gz}")
+  if [ "$smooth_lm" != false ] && [ -f "$made" ]; then echo "$made"; else echo "$1"; fi
+}
+
 # once FOLDER COMMAND...: run it unless FOLDER/.done is there; the marker comes last.
 once() {
   local folder=$1
@@ -130,21 +150,26 @@ models_done() {
   done
 }
 
-# The scales are chosen once, for the dense model, on held-out speakers of the training data.
+# choose_scales NAME: on held-out speakers of the training data. Each model has its own: what was trained otherwise, or has
+# lost numbers, is not as sure of itself.
 choose_scales() {
+  local sweep=exp/$1/decode/dev
+  run posteriors --model "exp/$1/model.packed" --data "$data" --set dev --out "$sweep/posteriors"
+  search "$sweep/posteriors" "$scales" "$blank_penalties" "$sweep/sweep"
+  run score --ref "$data/dev.text" --sweep "$sweep/sweep" --out "$sweep/best.json"
+}
+
+# choose_lm_scale: of the large language model, for the dense model and with it for every model.
+choose_lm_scale() {
   local sweep=exp/dense/decode/dev
-  run posteriors --model exp/dense/model.packed --data "$data" --set dev --out $sweep/posteriors
-  search $sweep/posteriors "$scales" "$blank_penalties" $sweep/sweep
-  run score --ref "$data/dev.text" --sweep $sweep/sweep --out $sweep/best.json
-  if [ -n "$large" ]; then
-    search $sweep/posteriors "$(json $sweep/best.json acoustic_scale)" "$blank_penalties" $sweep/large --rescore "$graph/G.npz" --lm-scale "$lm_scales"
-    run score --ref "$data/dev.text" --sweep $sweep/large --out $sweep/large.json
-  fi
+  search $sweep/posteriors "$(json $sweep/best.json acoustic_scale)" "$(json $sweep/best.json blank_penalty)" $sweep/large \
+    --rescore "$graph/G.npz" --lm-scale "$lm_scales"
+  run score --ref "$data/dev.text" --sweep $sweep/large --out $sweep/large/best.json
 }
 
 search() {  # ARCHIVE SCALES BLANK_PENALTIES OUT [OPTIONS]
   "$K2_PYTHON" -m asrcompress.cli search --archive "$1" --graph "$graph/HLG.npz" --words "$lang/words.txt" \
-    --acoustic-scale "$2" "--blank-penalty=$3" --nj "$nj" --out "${@:4}"
+    --acoustic-scale "$2" "--blank-penalty=$3" --max-active "$max_active" --nj "$nj" --out "${@:4}"
 }
 
 # The searches of decode_model, with its variables.
@@ -163,20 +188,22 @@ decode_greedy() {
 }
 decode_tgsmall() {
   posteriors
-  search "$at/posteriors" "$scale" "$(json exp/dense/decode/dev/best.json blank_penalty)" "$at/tgsmall/hyp.txt"
+  search "$at/posteriors" "$scale" "$penalty" "$at/tgsmall/hyp.txt"
   score "$name" "$set" tgsmall --ref "$data/$set.text" --hyp "$at/tgsmall/hyp.txt"
 }
 decode_tglarge() {
   posteriors
-  search "$at/posteriors" "$scale" "$(json exp/dense/decode/dev/large.json blank_penalty)" "$at/tglarge/hyp.txt" \
-    --rescore "$graph/G.npz" --lm-scale "$(json exp/dense/decode/dev/large.json lm_scale)"
+  search "$at/posteriors" "$scale" "$penalty" "$at/tglarge/hyp.txt" \
+    --rescore "$graph/G.npz" --lm-scale "$(json exp/dense/decode/dev/large/best.json lm_scale)"
   score "$name" "$set" tglarge --ref "$data/$set.text" --hyp "$at/tglarge/hyp.txt"
 }
 
 decode_model() {  # NAME: every test set, every search, a row for each
-  local name=$1 at scale set kind
-  once exp/dense/decode/dev choose_scales
-  scale=$(json exp/dense/decode/dev/best.json acoustic_scale)
+  local name=$1 at scale penalty set kind
+  once "exp/$name/decode/dev" choose_scales "$name"
+  [[ -z $large || " $searches " != *" tglarge "* ]] || once exp/dense/decode/dev/large choose_lm_scale
+  scale=$(json "exp/$name/decode/dev/best.json" acoustic_scale)
+  penalty=$(json "exp/$name/decode/dev/best.json" blank_penalty)
   [ -f "exp/$name/info.json" ] || run measure "exp/$name/model.packed" --out "exp/$name/info.json"
   for set in $test_sets; do
     at=exp/$name/decode/$set

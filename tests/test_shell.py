@@ -158,6 +158,7 @@ set -euo pipefail
 . {repo}/local/models.sh
 . {repo}/local/device.sh
 data=data lang=lang graph=graph train_sets="one two " test_sets="dev-a dev-b" nj=1 command=./run.sh device_beam=20
+scales=1,1.5 blank_penalties=0
 devices=$1 precisions=$2
 run() {{
   echo "$*" >> log
@@ -185,9 +186,11 @@ def models(tmp_path: Path) -> Path:
         (tmp_path / "exp" / name / "row").write_text(f"name={name}\ncommand=./old.sh\n")
         if name != "svd-0.25":
             (tmp_path / "exp" / name / ".done").touch()
-    (tmp_path / "exp" / "dense" / "decode" / "dev").mkdir(parents=True)
-    (tmp_path / "exp" / "dense" / "decode" / "dev" / "best.json").write_text(
-        '{"acoustic_scale": 1.5, "blank_penalty": 0.0}')
+        (tmp_path / "exp" / name / "decode" / "dev").mkdir(parents=True)
+        (tmp_path / "exp" / name / "decode" / "dev" / "best.json").write_text(
+            f'{{"acoustic_scale": {1.0 if name == "dense" else 1.5}, "blank_penalty": 0.0}}')
+        if name != "svd-0.5":
+            (tmp_path / "exp" / name / "decode" / "dev" / ".done").touch()
     return tmp_path
 
 
@@ -206,9 +209,12 @@ def test_device_files_and_their_commands(models: Path) -> None:
     assert result.stdout.split() == ["dense/float32", "dense/int8-static", "svd-0.5/float32", "svd-0.5/int8-static"]
     exports = [command for command in commands if command.startswith("export ")]
     assert exports[0] == ("export exp/dense/model.packed --lang lang --out exp/dense/device/float32 "
-                          "--precision float32 --batch1 --data data --set dev --acoustic-scale 1.5 --beam 20")
+                          "--precision float32 --batch1 --data data --set dev --acoustic-scale 1.0 --beam 20")
+    assert "--acoustic-scale 1.5" in exports[2]
+    sweeps = [command for command in commands if command.startswith("search exp/svd-0.5/decode/dev/")]
+    assert sweeps == ["search exp/svd-0.5/decode/dev/posteriors 1,1.5 0 exp/svd-0.5/decode/dev/sweep"]  # once
     assert ["--calibrate-set one" in command for command in exports] == [False, True, False, True]
-    scores = [command for command in commands if command.startswith("score ")]
+    scores = [command for command in commands if command.startswith("score ") and "--sweep" not in command]
     assert len(scores) == 4 * 2 * 3  # files, test sets, searches
     greedy, hlg, k2 = (scores[-1 - back] for back in (2, 1, 0))
     for score, search, hypotheses, info, rtf in ((greedy, "greedy", "tokens.txt", "greedy.json", "--row=rtf=0.5"),

@@ -1,7 +1,8 @@
-"""Train an n-gram language model from text, or cut an ARPA model down to a vocabulary.
+"""Train an n-gram language model from text, cut an ARPA model down to a vocabulary, or weigh its orders anew.
 
   asrcompress ngram --text data/train/text --utterance-ids --out lm/3-gram.arpa
   asrcompress ngram --arpa lm/3-gram.arpa.gz --words lang/words.txt --out lm/small.arpa
+  asrcompress ngram --arpa lm/3-gram.arpa.gz --smooth data/train/text --utterance-ids --out lm/smooth.arpa
 """
 
 import argparse
@@ -15,6 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--utterance-ids", action="store_true", help="the first field of a line is not a word")
     parser.add_argument("--arpa", type=Path, help="an ARPA file (or .gz) to check and cut down, in place of --text")
     parser.add_argument("--words", type=Path, help="words.txt: leave out n-grams with any other word")
+    parser.add_argument("--smooth", type=Path, nargs="+", metavar="TEXT",
+                        help="fit how far each order of --arpa is trusted to these sentences")
+    parser.add_argument("--if-cut", action="store_true",
+                        help="smooth only where count cut-offs left n-grams of probability 0; otherwise write nothing")
     parser.add_argument("--order", type=int, default=3, choices=range(1, 6))
     parser.add_argument("--min-counts", default="", metavar="N,N,...",
                         help="leave out n-grams of order 1, 2, ... seen fewer times (with --text)")
@@ -27,6 +32,9 @@ def run(args: argparse.Namespace) -> None:
 
     if bool(args.text) == bool(args.arpa):
         raise UserError("give either --text to train a language model or --arpa to cut one down")
+    if args.smooth:
+        _smooth(args)
+        return
     if args.text:
         sentences = _sentences(args.text, args.utterance_ids)
         ngram.train(sentences, args.out, args.order, _counts(args.min_counts))
@@ -35,6 +43,17 @@ def run(args: argparse.Namespace) -> None:
         source = args.arpa or args.out
         words = read_symbols(args.words) if args.words else [f[1] for _, f in ngram.ngrams(source, 1)]
         print(f"{args.out}: {ngram.restrict(source, args.out, words, args.order if args.arpa else 0)}")
+
+
+def _smooth(args: argparse.Namespace) -> None:
+    from asrcompress.lang import smoothing
+
+    if not args.arpa or args.words:
+        raise UserError("--smooth goes with --arpa, and without --words; `asrcompress graph` leaves out other words")
+    if args.if_cut and not smoothing.is_cut(args.arpa):
+        print(f"{args.arpa} lists no n-gram of probability 0; left as it is")
+        return
+    print(f"{args.out}: {smoothing.smooth(args.arpa, args.out, _sentences(args.smooth, args.utterance_ids))}")
 
 
 def _sentences(paths: list[Path], utterance_ids: bool) -> list[str]:

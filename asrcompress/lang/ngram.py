@@ -139,11 +139,12 @@ def restrict(arpa: Path | str, out: Path | str, words: Collection[str], max_orde
         kept[0][i] = f"{math.log10(UNSEEN_SHARE / len(zero)):.7f}\t{kept[0][i].split(maxsplit=1)[1]}"
     # After --max-order the last order still has back-off weights, where kaldilm's reader aborts.
     kept[-1] = ["\t".join(line.rstrip("\n").split("\t")[:2]) + "\n" for line in kept[-1]]
-    _write(out, kept)
+    write(out, kept)
     return Kept([len(lines) for lines in kept], dropped, len(unknown), len(zero))
 
 
-def _write(out: Path | str, orders: Sequence[Sequence[str]]) -> None:
+def write(out: Path | str, orders: Sequence[Sequence[str]]) -> None:
+    """Write the lines of each order as an ARPA file."""
     with atomic(out) as temporary, temporary.open("w", encoding="utf-8") as stream:
         stream.write("\\data\\\n" + "".join(f"ngram {n}={len(lines)}\n" for n, lines in enumerate(orders, 1)))
         for n, lines in enumerate(orders, 1):

@@ -15,6 +15,8 @@ test_sets=         # empty: every dev-* and test-* of a mini corpus, or the four
 held_out_minutes=15  # speakers of the first training set that are kept for tuning
 unit=phone         # phone or bpe
 vocab_size=500     # BPE tokens
+smooth_lm=auto     # fit how far each order of the corpus's language models is trusted to the training text: true, false, or
+                   # auto (where count cut-offs left n-grams of probability 0)
 model=tdnn         # conf/model/*.yaml: the model whose compression is the table
 controls="tdnnf=tdnnf dense-small=tdnn_small"  # NAME=MODEL, trained from scratch beside it
 criterion=         # ctc, or lfmmi (an epoch of CTC, then LF-MMI); empty: lfmmi for phones, ctc for BPE
@@ -30,10 +32,11 @@ finetune_options=  # further overrides of conf/train.yaml for these trainings, e
 scratch_criterion=  # of small models trained from the start (controls, --when during and scratch); empty: as the dense one
 scratch_epochs=    # of those; empty: as many as the dense one
 experiments=       # NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: pipelines of conf/experiment, e.g. "int8=written,values=int8"
-scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers
+scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers, for each model
+max_active=3000    # states that the search keeps a frame, as in sherpa-onnx
 decode=            # models of exp/ that stage 7 decodes; empty: all of them
 searches="greedy tgsmall tglarge"  # the last one only where the corpus brings a large language model
-lm_scales=0.8,1.2,1.6,2.2  # scales of the large language model tried there
+lm_scales=0.8,1.0,1.2,1.6  # scales of the large language model tried there
 blank_penalties=0  # taken from the blank's log-posterior; several, such as 0,0.5,1, are tried there
 devices=           # models of exp/ taken to the device; empty: dense and every svd-*; none: no model
 precisions="float32 int8-dynamic"  # of the device files: what asrcompress export --precision takes
@@ -94,9 +97,11 @@ if between 2; then  # tokens, lexicon, words; and a trigram of the training text
     --text "${texts[@]}" --out $lang
   [ -f "$small" ] || once $lang/lm run ngram --utterance-ids --text "${texts[@]}" --words $lang/words.txt \
     --out $lang/lm/3-gram.arpa
+  [ "$smooth_lm" = false ] || once $lang/lm/smooth smooth_lms
 fi
 [ -f "$small" ] || { small=$lang/lm/3-gram.arpa; large=; }
 [ -f "$large" ] || large=
+small=$(smoothed "$small") large=$(smoothed "$large")
 
 graphs() { "$K2_PYTHON" -m asrcompress.cli graph --lang $lang --arpa "$small" ${large:+--large "$large"} --out $graph "$@"; }
 if between 3; then  # HLG of the small language model, G of the large one
@@ -140,7 +145,7 @@ if between 7; then  # greedy, tgsmall and tglarge over the packed file of every 
 fi
 
 if between 8 && [ "$devices" != none ]; then  # ONNX files that agree with torch, and what they cost in their runtimes
-  need exp/dense/decode/dev/.done "run stage 7"
+  need $graph/HLG.npz "run stage 3"
   graphs --device-fst --device-beam "$device_beam"
   for file in $(device_files); do
     once "exp/${file%/*}/device/${file#*/}" export_device "${file%/*}" "${file#*/}"
