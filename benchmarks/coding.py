@@ -3,9 +3,10 @@
   python benchmarks/coding.py --model exp/dense/model.safetensors --nncodec-python PATH
 
 First each coder on the same integers: int8, 32 shared values, and 32 shared values at density 0.1. Then what the whole
-takes, scales and codebooks included, at the same squared error: of our values, of a uniform step for each tensor under
-our range coder, and of nncodec's own quantisers. MB/s are of float32 weights, by CPU seconds of one thread. nncodec
-2.1.3 (ISO/IEC 15938-17) wants an environment of its own, `pip install nncodec==2.1.3`; PATH is that one's Python.
+takes, scales and codebooks included, at the same squared error: of our values, of a uniform step and of `trellis` for
+each tensor under our range coder, and of nncodec's own quantisers. MB/s are of float32 weights, by CPU seconds of one
+thread. nncodec 2.1.3 (ISO/IEC 15938-17) wants an environment of its own, `pip install nncodec==2.1.3`; PATH is that
+one's Python.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from asrcompress.compression import bits, loading, packed, values
 from asrcompress.compression.folding import fold
+from asrcompress.compression.values import trellis
 from asrcompress.errors import UserError
 from asrcompress.measure.machine import cpu
 
@@ -60,13 +62,13 @@ def quantised(dense: torch.nn.Module, small: torch.nn.Module) -> dict[str, Quant
 
 
 def timed(name: str, arrays: list[NDArray[np.int64]], code: Callable[[Any], bytes],
-          decode: Callable[[bytes, Any], Any]) -> Row:
+          decode: Callable[[bytes, Any], Any], again: Callable[[Any], Any] = lambda array: array) -> Row:
     """All arrays through a coder, each the faster of two."""
     total, seconds = 0, [0.0, 0.0]
     for array in arrays:
         data, first = fastest(lambda array=array: code(array))
-        again, second = fastest(lambda data=data, array=array: decode(data, array))
-        assert np.array_equal(again, array), name
+        decoded, second = fastest(lambda data=data, array=array: decode(data, array))
+        assert np.array_equal(decoded, again(array)), name
         total, seconds = total + len(data), [seconds[0] + first, seconds[1] + second]
     return Row(name, total, *seconds)
 
@@ -114,6 +116,23 @@ def uniform(tensors: list[Quantised]) -> Row:
     row = timed("range, a step for each tensor", arrays, lambda a: bits.encode("range", a),
                 lambda data, a: bits.decode("range", data, a.shape))
     return row._replace(bytes=row.bytes + 4 * len(arrays), error=error)
+
+
+def dependent(tensors: list[Quantised]) -> Row:
+    """values=trellis, with a step for each tensor that makes the same squared error."""
+    arrays, error, searching = [], 0.0, time.process_time()
+    for one in tensors:
+        each = one.error / one.weights.size
+        step = trellis.step_for(one.weights, error=each)
+        for _ in range(2):  # from the sample to the whole
+            codes, _, made = trellis.quantise(one.weights, step)
+            step *= (each / made) ** 0.5 if made > each else 1
+        arrays.append(codes.astype(np.int64))
+        error += made * one.weights.size
+    searching = time.process_time() - searching
+    row = timed("range, trellis", arrays, lambda a: bits.encode("range", a),
+                lambda data, a: trellis.points(bits.decode("range", data, a.shape)), again=trellis.points)
+    return row._replace(bytes=row.bytes + 4 * len(arrays), coding=row.coding + searching, error=error)
 
 
 def nncodec(tensors: list[Quantised], python: str) -> list[Row]:
@@ -168,7 +187,7 @@ def main() -> None:
         best = next(row for row in rows if row.name == "range")
         print(f"with scales and codebooks, at the same squared error ({error:.5g}):")
         for row in (best._replace(name=f"range, {scheme}", bytes=best.bytes + side, error=error), uniform(tensors),
-                    *peers[1:]):
+                    dependent(tensors), *peers[1:]):
             show(row._replace(name=f"{row.name}, error {row.error / error:.3f}"))
         for coder in ("raw", "huffman", "range"):
             size, seconds = load_seconds(small, coder)
