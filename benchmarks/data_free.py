@@ -5,10 +5,13 @@
 For each source of calibration data (noise, features of BatchNorm statistics, speech of the training speakers): how far
 it is from the model's BatchNorm statistics, the ranges of the layers' inputs, and of the packed files the KL to the
 float model and the greedy token error, on speech that nothing was calibrated on. A source with a + is the row before it
-after `--distil` steps towards the float model. OUT gets a packed file per row, OUT/NAME/model.packed, to be decoded.
+after `--distil` steps towards the float model. OUT gets a folder for each, as the recipe's stage 6 leaves one, so that
+with `--out exp` its stage 7 decodes them: `./run.sh --stage 7 --stop-stage 7 --decode "w8a8-speech-mse ..."`.
 """
 
 import argparse
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +31,7 @@ from asrcompress.lang.tokens import read_symbols
 
 Batches = list[tuple[Tensor, Tensor]]
 WRITTEN = {"w8a8": "int8", "w4a8": "int4"}
+COMMAND = shlex.join(sys.argv[1:])
 
 
 def sources(model: Any, args: argparse.Namespace) -> Iterator[tuple[str, Batches]]:
@@ -114,9 +118,13 @@ def main() -> None:
 
 def report(judge: Judge, out: Path, bits: str, source: str, how: str, model: Any) -> None:
     """A row of the packed file, which is what is measured."""
-    path = out / f"{bits}-{source}-{how}" / "model.packed"
+    name = f"{bits}-{source}-{how}"
+    path = out / name / "model.packed"
     path.parent.mkdir(parents=True, exist_ok=True)
     packed.save(path, model)
+    (out / name / "row").write_text(f"name={name}\nmodel=tdnn\nstructure=dense\nvalues={WRITTEN[bits]}\nbits=raw\n"
+                                    f"when=after\nseed=0\ncommand=python benchmarks/data_free.py {COMMAND}\n")
+    (out / name / ".done").touch()
     print("| {} | {} | {} | {:.4f} | {:.2f} |".format(bits, source, how, *judge(packed.load(path))), flush=True)
 
 
