@@ -129,9 +129,7 @@ def restrict(arpa: Path | str, out: Path | str, words: Collection[str], max_orde
         else:
             dropped += 1
             unknown.update(word for word in context if word not in keep)
-    missing = [word for word in SENTENCE if not any(line.split()[1] == word for line in kept[0])]
-    if missing:
-        raise UserError(f"{arpa} has no 1-gram {missing[0]}; give a language model of whole sentences")
+    check_sentences(arpa, {line.split()[1] for line in kept[0]})
     if len(kept[0]) <= len(SENTENCE):
         raise UserError(f"no word of {arpa} is in the lexicon; write both in the same case")
     zero = [i for i, line in enumerate(kept[0]) if float(line.split()[0]) <= ZERO and line.split()[1] != "<s>"]
@@ -141,6 +139,13 @@ def restrict(arpa: Path | str, out: Path | str, words: Collection[str], max_orde
     kept[-1] = ["\t".join(line.rstrip("\n").split("\t")[:2]) + "\n" for line in kept[-1]]
     write(out, kept)
     return Kept([len(lines) for lines in kept], dropped, len(unknown), len(zero))
+
+
+def check_sentences(arpa: Path | str, words: Collection[str]) -> None:
+    """UserError unless the 1-grams of the file begin and end sentences."""
+    for word in SENTENCE:
+        if word not in words:
+            raise UserError(f"{arpa} has no 1-gram {word}; give a language model of whole sentences")
 
 
 def write(out: Path | str, orders: Sequence[Sequence[str]]) -> None:

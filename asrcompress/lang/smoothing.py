@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asrcompress.errors import UserError
-from asrcompress.lang.ngram import SENTENCE, UNSEEN_SHARE, ZERO, ngrams, write
+from asrcompress.lang.ngram import SENTENCE, UNSEEN_SHARE, ZERO, check_sentences, ngrams, write
 
 BINS = 32           # of contexts of one order: by the binary logarithm of the n-grams that they are seen with
 MAX_SENTENCES = 20000  # of the text; every k-th of more
@@ -76,9 +76,7 @@ def read(arpa: Path | str) -> Orders:
             orders.append({})
         weight = fields[-1] if len(fields) > order + 1 else "0"
         orders[order - 1][" ".join(fields[1:order + 1])] = _power(fields[0]), _power(weight)
-    for word in SENTENCE:
-        if not orders or word not in orders[0]:
-            raise UserError(f"{arpa} has no 1-gram {word}; give a language model of whole sentences")
+    check_sentences(arpa, orders[0] if orders else ())
     return orders
 
 

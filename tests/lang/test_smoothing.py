@@ -1,6 +1,5 @@
 """Smoothed ARPA models against sums over the vocabulary, a search over the weights, and what the smoothing is for."""
 
-import itertools
 import math
 from pathlib import Path
 
@@ -126,6 +125,12 @@ def test_long_texts_are_sampled(arpa: Path, tmp_path: Path, monkeypatch: pytest.
     assert smoothing.smooth(arpa, tmp_path / "out.arpa", ["CAT"] * 9).words == 2 * 3
 
 
+def test_a_model_without_sentence_ends(tmp_path: Path) -> None:
+    (tmp_path / "no.arpa").write_text(ARPA.replace("</s>", "END"))
+    with pytest.raises(UserError, match="has no 1-gram </s>"):
+        smoothing.smooth(tmp_path / "no.arpa", tmp_path / "out.arpa", TEXT)
+
+
 @pytest.mark.parametrize("text", [[], ["cat"]])
 def test_a_text_of_other_words(arpa: Path, tmp_path: Path, text: list[str]) -> None:
     with pytest.raises(UserError, match="no word of the text"):
@@ -153,4 +158,4 @@ def test_weights_stay_inside(arpa: Path) -> None:
     text = [event for line in TEXT for event in smoothing._events(line, 3) if event[1] in orders[0]]
     a, shares = smoothing._fit(*smoothing._arrays(text, orders, contexts), len(WORDS))
     assert np.all((a > 0) & (a < 1)) and all(0 <= share <= 1 for share in shares)
-    assert list(itertools.chain(a[smoothing.BINS - 1:smoothing.BINS])) == pytest.approx([0.5], abs=1e-6)  # an empty bin
+    assert a[smoothing.BINS - 1] == pytest.approx(0.5, abs=1e-6)  # an empty bin
