@@ -13,6 +13,7 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,17 +42,14 @@ def seconds(call: Callable[[], Any], at_least: float) -> float:
     return min(times)
 
 
-def forward_seconds(layer: Layer, x: Tensor, at_least: float) -> float:
-    with torch.inference_mode():
-        return seconds(lambda: layer(x), at_least)
+def times_as_long(call: Callable[[], Any], dense: Callable[[], Any], at_least: float) -> float:
+    """The fastest call over the dense layer's fastest, in turns: a machine's speed changes while it is measured."""
+    turns = [(seconds(dense, at_least / 4), seconds(call, at_least / 4)) for _ in range(4)]
+    return min(one for _, one in turns) / min(base for base, _ in turns)
 
 
 def step(layer: Layer, x: Tensor) -> None:
     layer(x).sum().backward()
-
-
-def step_seconds(layer: Layer, x: Tensor, at_least: float) -> float:
-    return seconds(lambda: step(layer, x), at_least)
 
 
 def step_bytes(layer: Layer, x: Tensor) -> int:
@@ -112,7 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--structures", nargs="*", default=[n for n in structures.names() if n != "dense"])
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--seconds", type=float, default=0.1, help="spent on each figure")
+    parser.add_argument("--seconds", type=float, default=0.1, help="spent on each figure, and as long on dense")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -120,8 +118,9 @@ def main() -> None:
     for shape in SHAPES:
         inputs, step_inputs = ([torch.randn(n, shape[1]) for n in batches] for batches in (BATCHES, STEP_BATCHES))
         dense = structures.init("dense", shape)
-        base = [forward_seconds(dense, x, args.seconds) for x in inputs]
-        base_step = [step_seconds(dense, x, args.seconds) for x in step_inputs]
+        with torch.inference_mode():
+            base = [seconds(partial(dense, x), args.seconds) for x in inputs]
+        base_step = [seconds(partial(step, dense, x), args.seconds) for x in step_inputs]
         base_bytes = step_bytes(dense, step_inputs[-1])
         print(f"\n{shape[0]} x {shape[1]}".ljust(29), "numbers".rjust(10), "MACs".rjust(10),
               *(f"forward {n}".rjust(11) for n in BATCHES), *(f"step {n}".rjust(9) for n in STEP_BATCHES), "memory")
@@ -131,9 +130,10 @@ def main() -> None:
         for row in rows + ([] if args.no_peers else [tensorly_torch(shape), torch_structured(shape)]):
             for label, layer, numbers, macs in row:
                 try:
-                    fast = [b / forward_seconds(layer, x, args.seconds) for x, b in zip(inputs, base, strict=True)]
-                    slow = [step_seconds(layer, x, args.seconds) / b
-                            for x, b in zip(step_inputs, base_step, strict=True)]
+                    with torch.inference_mode():
+                        fast = [1 / times_as_long(partial(layer, x), partial(dense, x), args.seconds) for x in inputs]
+                    slow = [times_as_long(partial(step, layer, x), partial(step, dense, x), args.seconds)
+                            for x in step_inputs]
                     memory = step_bytes(layer, step_inputs[-1]) / base_bytes
                 except RuntimeError as error:  # tensorly-torch's einsum may ask for more memory than there is
                     print(f"{label}: {str(error).splitlines()[0][:90]}")
