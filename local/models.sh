@@ -132,12 +132,14 @@ experiment() {
 }
 
 run_experiment() {  # NAME OTHER experiment=EXPERIMENT KEY=VALUE...
-  local name=$1 from=$2 sets=${train_sets% } keys=("${@:4}") overrides
+  local name=$1 from=$2 sets=${train_sets% } keys=("${@:4}") overrides options
   mapfile -t overrides < <(criterion_of "$finetune_criterion")
+  read -ra options <<< "$finetune_options"
   keys=("${keys[@]/#/experiment.}")
   run experiment --data "$data" --lang "$lang" --model "exp/$from/model.safetensors" --out "exp/$name" \
     --dense exp/dense/model.safetensors "$3" "${keys[@]/#experiment.+/+experiment.}" "seed=$seed" \
-    --train "${overrides[@]}" "training.share=$finetune_share" "train_sets=[${sets// /,}]"
+    --train "${overrides[@]}" "training.share=$finetune_share" "train_sets=[${sets// /,}]" \
+    "${options[@]}"
   describe "$name" "model=$model" when=after "structure=$(json "exp/$name/train.json" structure)" \
     "values=$(json "exp/$name/train.json" values)" "bits=$(json "exp/$name/train.json" bits)" \
     "size=$(json "exp/$name/train.json" size)"
