@@ -54,6 +54,10 @@ def test_the_layer_is_left_times_a_block_diagonal_matrix() -> None:
     right = scipy.linalg.block_diag(*layer.right.detach().numpy())
     np.testing.assert_allclose(layer.dense().detach(), layer.left.detach().numpy() @ right)
     assert float(layer.left.detach().norm()) == pytest.approx(float(layer.right.detach().norm()))
+    for rows in ((1,), (5,), (2, 3)):  # one frame goes its own way
+        x, bias = weight(*rows, 12), weight(10)
+        expected = x.numpy() @ (layer.left.detach().numpy() @ right).T + bias.numpy()
+        np.testing.assert_allclose(layer(x, bias).detach(), expected)
 
 
 def test_bound_with_the_root_holds_and_the_released_code_breaks_its_own() -> None:

@@ -29,8 +29,9 @@ def apply(layer: Structure, x: torch.Tensor) -> torch.Tensor:
     return layer(x[0].T) if len(layer.shape) == 2 else layer.conv1d(x, padding=1)
 
 
-def test_the_fast_way_is_the_dense_way(layer: Structure) -> None:
-    x = torch.randn(2, layer.shape[1], 10)
+@pytest.mark.parametrize("frames", [1, 10])
+def test_the_fast_way_is_the_dense_way(layer: Structure, frames: int) -> None:
+    x = torch.randn(2, layer.shape[1], frames)
     w = layer.dense()
     assert w.shape == layer.shape
     expected = x[0].T @ w.T if w.dim() == 2 else functional.conv1d(x, w, padding=1)
