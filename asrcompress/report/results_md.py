@@ -52,11 +52,23 @@ def page(rows: list[Row], note: str = "", title: str = "Results") -> str:
     if note:
         parts.append(f"**{note}**\n")
     for name in table.test_sets(rows):
-        parts += [f"## {name}\n", test_set(rows, name), table.markdown(table.pivot(rows, name))]
+        lines = table.pivot(rows, name)
+        parts += [f"## {name}\n", test_set(rows, name), table.markdown(lines), *structures(lines)]
     parts += [READING, f"![Error rate against the size of the packed file]({PICTURE})\n",
               f"All figures: [{SHEET}]({SHEET}).\n", *on_the_device(rows),
               "## How to reproduce\n", commands(rows), "## Measured on\n", machine(rows)]
     return "\n".join(parts)
+
+
+def structures(lines: list[table.Line]) -> list[str]:
+    """Every structure at every size, by the first search with words; nothing where there is little to compare."""
+    column = next((column for column in table.rates(lines) if column[0] == "wer"), None)
+    cells = table.by_size(lines, column) if column else []
+    if not column or not cells:
+        return []
+    return [f"WER % {column[1]} of each structure by its share of the dense model's numbers (float32; `*`: not "
+            "significantly above dense, p >= 0.05; several small models of one size are parted by /):\n",
+            table.to_markdown(cells)]
 
 
 def on_the_device(rows: list[Row]) -> list[str]:

@@ -97,6 +97,32 @@ def table(lines: list[Line]) -> list[list[str]]:
     return out
 
 
+def by_size(lines: list[Line], column: tuple[str, str]) -> list[list[str]]:
+    """Structures, numbers in float32, against the share of the dense model's numbers; the best first where most stand.
+
+    A star: not significantly above the dense model (p >= 0.05). A small model from the start stands at the nearest size
+    within a sixth of its own. [] where that is no table.
+    """
+    shown = [line for line in lines if column in line.cells and line.facts["values"] in (None, "float32")]
+    dense = next((line.facts["parameters"] for line in shown if line.is_dense()), None)
+    sizes = sorted({s for line in shown if (s := line.facts["size"]) and s < 1}, reverse=True)
+    found: dict[str, dict[float, list[Cell]]] = {}
+    for line in shown:
+        own = line.facts["size"] if (line.facts["size"] or 1) < 1 else (line.facts["parameters"] or 0) / (dense or 1)
+        near = next((size for size in sizes if 5 / 6 < own / size < 6 / 5), None)
+        if near and not line.is_dense():
+            when = line.facts["when"]
+            label = line.facts["structure"] + ("" if when == "after" else f", {when}")
+            found.setdefault(label, {}).setdefault(near, []).append(line.cells[column])
+    if len(found) < 2 or len(sizes) < 2:
+        return []
+    most = max(sizes, key=lambda size: sum(size in cells for cells in found.values()))
+    ranked = sorted(found, key=lambda label: min((c.rate for c in found[label].get(most, [])), default=float("inf")))
+    return [["structure", *(f"{size:g}" for size in sizes)]] + [
+        [label, *(" / ".join(f"{c.rate:.1f}{'*' * ((c.p or 0) >= 0.05)}" for c in found[label].get(size, []))
+                  for size in sizes)] for label in ranked]
+
+
 def markdown(lines: list[Line]) -> str:
     """A Markdown table, numbers to the right."""
     return to_markdown(table(lines))

@@ -61,3 +61,19 @@ def test_csv_parses_back_in_full_precision() -> None:
     svd = read[1]
     assert (svd["tgsmall_wer"], svd["tgsmall_wer_low"], svd["tgsmall_wer_p"]) == ("31.26", "30.26", "0.034")
     assert (svd["tglarge_wer"], svd["packed_bytes"], read[0]["greedy_ter"]) == ("", "10000000", "16.0")
+
+
+def test_structures_by_size() -> None:
+    more = [row("svd-0.25", "svd", "after", 10_000_000, 31.26, p_better_than_dense=0.049) | {"size": 0.25},
+            row("svd-0.5", "svd", "after", 20_000_000, 30.1, p_better_than_dense=0.05) | {"size": 0.5},
+            row("cp-0.25", "cp", "after", 10_000_000, 30.9, p_better_than_dense=0.01) | {"size": 0.25},
+            row("svd-0.25-during", "svd", "during", 10_000_000, 32.0, p_better_than_dense=0.0) | {"size": 0.25},
+            row("int8", "dense", "after", 10_000_000, 30.0, values="int8") | {"size": 0.25},
+            row("small", "dense", "scratch", 10_500_000, 33.0, p_better_than_dense=0.0) | {"size": 1},
+            row("smaller", "dense", "scratch", 10_000_000, 34.0, p_better_than_dense=0.0) | {"size": 1},
+            row("tiny", "dense", "scratch", 1_000_000, 60.0, p_better_than_dense=0.0) | {"size": 1}]
+    lines = table.pivot([row("dense", "dense", "none", 40_000_000, 30.0) | {"size": 1}, *more], "dev")
+    assert table.by_size(lines, ("wer", "tgsmall")) == [
+        ["structure", "0.5", "0.25"], ["cp", "", "30.9"], ["svd", "30.1*", "31.3"], ["svd, during", "", "32.0"],
+        ["dense, scratch", "", "33.0 / 34.0"]]
+    assert table.by_size(lines, ("wer", "tglarge")) == table.by_size(lines[:2], ("wer", "tgsmall")) == []
