@@ -2,10 +2,11 @@
 
 One line per structure and size: stored numbers, multiply-adds per row, then how many times as fast as dense the forward
 is at each batch size, how many times as long as dense a training step (forward and backward) takes, and the peak that a
-step at the largest batch allocates, over that of dense. Training batches are larger, as training has them: to rebuild a
-weight costs as much for a few rows. `least` is the smallest size of a family. Peers run in the same process at about
-the same numbers: tensorly-torch's factorized layers, and torch-structured's where installed (`pip install
-torch-structured einops opt_einsum`).
+step at the largest batch allocates, over that of dense. Each is timed in turns with dense; nan is what was left out
+after a call of over two seconds. Training batches are larger, as training has them: to rebuild a weight costs as much
+for a few rows. `least` is the smallest size of a family. Peers run in the same process at about the same numbers:
+tensorly-torch's factorized layers, and torch-structured's where installed (`pip install torch-structured einops
+opt_einsum`).
 """
 
 import argparse
@@ -42,14 +43,31 @@ def seconds(call: Callable[[], Any], at_least: float) -> float:
     return min(times)
 
 
-def times_as_long(call: Callable[[], Any], dense: Callable[[], Any], at_least: float) -> float:
-    """The fastest call over the dense layer's fastest, in turns: a machine's speed changes while it is measured."""
+def in_turns(call: Callable[[], Any], dense: Callable[[], Any], at_least: float) -> tuple[float, float]:
+    """The fastest call and the dense layer's fastest: a machine's speed changes while it is measured."""
     one = base = float("inf")
     for _ in range(4):
         base, one = min(base, seconds(dense, at_least / 4)), min(one, seconds(call, at_least / 4))
         if one > 1:
             break
-    return one / base
+    return one, base
+
+
+def figures(layer: Layer, dense: Layer, inputs: list[Tensor], step_inputs: list[Tensor], at_least: float,
+            ) -> tuple[list[float], list[float], float]:
+    """Times as fast as dense, times as long a step, times the memory; nan after a call of over two seconds."""
+    took, fast, slow = 0.0, [], []
+    for x in inputs:
+        with torch.inference_mode():
+            one, base = in_turns(partial(layer, x), partial(dense, x), at_least) if took < 2 else (math.nan, 1)
+        took = max(took, one)
+        fast.append(base / one)
+    for x in step_inputs:
+        one, base = in_turns(partial(step, layer, x), partial(step, dense, x), at_least) if took < 2 else (math.nan, 1)
+        took = max(took, one)
+        slow.append(one / base)
+    largest = step_inputs[-1]
+    return fast, slow, step_bytes(layer, largest) / step_bytes(dense, largest) if took < 2 else math.nan
 
 
 def step(layer: Layer, x: Tensor) -> None:
@@ -125,7 +143,6 @@ def main() -> None:
         with torch.inference_mode():
             base = [seconds(partial(dense, x), args.seconds) for x in inputs]
         base_step = [seconds(partial(step, dense, x), args.seconds) for x in step_inputs]
-        base_bytes = step_bytes(dense, step_inputs[-1])
         print(f"\n{shape[0]} x {shape[1]}".ljust(29), "numbers".rjust(10), "MACs".rjust(10),
               *(f"forward {n}".rjust(11) for n in BATCHES), *(f"step {n}".rjust(9) for n in STEP_BATCHES), "memory")
         print("dense, microseconds".ljust(28), f"{math.prod(shape):10,} {math.prod(shape):10,}",
@@ -134,11 +151,7 @@ def main() -> None:
         for row in rows + ([] if args.no_peers else [tensorly_torch(shape), torch_structured(shape)]):
             for label, layer, numbers, macs in row:
                 try:
-                    with torch.inference_mode():
-                        fast = [1 / times_as_long(partial(layer, x), partial(dense, x), args.seconds) for x in inputs]
-                    slow = [times_as_long(partial(step, layer, x), partial(step, dense, x), args.seconds)
-                            for x in step_inputs]
-                    memory = step_bytes(layer, step_inputs[-1]) / base_bytes
+                    fast, slow, memory = figures(layer, dense, inputs, step_inputs, args.seconds)
                 except RuntimeError as error:  # tensorly-torch's einsum may ask for more memory than there is
                     print(f"{label}: {str(error).splitlines()[0][:90]}")
                     continue
