@@ -72,15 +72,17 @@ criterion_of() {
 }
 
 # small COMMAND...: run it with the budget of small models that are trained from the start.
+small_options=()
 small() {
-  local epochs=${scratch_epochs:-$epochs} criterion=${scratch_criterion:-$criterion}
+  local epochs=${scratch_epochs:-$epochs} criterion=${scratch_criterion:-$criterion} small_options
+  read -ra small_options <<< "$scratch_options"
   "$@"
 }
 
 train_scratch() {  # NAME MODEL
   local overrides
   mapfile -t overrides < <(criterion_of "$criterion")
-  train "$1" "model=$2" "${overrides[@]}" "training.epochs=$epochs"
+  train "$1" "model=$2" "${overrides[@]}" "training.epochs=$epochs" "${small_options[@]}"
   local structure=dense
   grep -q bottleneck "$repo_root/conf/model/$2.yaml" && structure=semi_orthogonal
   describe "$1" "model=$2" "structure=$structure" "when=$([ "$1" = dense ] && echo none || echo scratch)" size=1.0
@@ -115,7 +117,8 @@ compress_finetune() {  # METHOD SIZE
 train_small() {  # NAME WHEN METHOD SIZE SCHEDULE: a whole training
   local overrides
   mapfile -t overrides < <(criterion_of "$criterion")
-  train "$1" "model=$model" "${overrides[@]}" "training.epochs=$epochs" "structure=$3" "budget.size=$4" "during=$5"
+  train "$1" "model=$model" "${overrides[@]}" "training.epochs=$epochs" "structure=$3" "budget.size=$4" "during=$5" \
+    "${small_options[@]}"
   describe "$1" "model=$model" "structure=$3" "when=$2" "size=$4"
 }
 
