@@ -20,6 +20,7 @@ from asrcompress.compression.values._base import Encoded, Values
 from asrcompress.errors import UserError
 
 PACE = 20.0  # steps and priors are exp(PACE x parameter): a thousand steps of Adam move them by factors, not percents
+FEWEST = 1.0  # bits to start from: at less nearly all numbers are 0, and training does not find back
 SAMPLE = 2**16  # numbers of which the rate is estimated at a time
 
 
@@ -53,7 +54,7 @@ def step_for(numbers: Tensor, bits: float) -> float:
 
 
 class Latents(Values):
-    """`bits` is the rate to start from, in bits per number, and what training aims at; see the module."""
+    """`bits` per number is the rate to start from (at least `FEWEST`) and what training aims at; see the module."""
 
     name = "latents"
     basis: Tensor
@@ -77,7 +78,7 @@ class Latents(Values):
         taps = len(one.log_step)
         numbers = (tensor.detach().float().cpu().reshape(-1, taps) @ one.basis.T)
         one.numbers.copy_(numbers.reshape(one.shape))
-        step = torch.tensor([step_for(numbers, bits)] * taps)  # one step at first, as equal noise in all costs least
+        step = torch.tensor([step_for(numbers, max(bits, FEWEST))] * taps)  # one at first: equal noise costs least
         width = (numbers.square().mean(0).sqrt() / step).clamp_min(0.05) * math.sqrt(3) / math.pi
         one.log_step.copy_(step.log() / PACE)
         one.log_width.copy_(torch.stack([width.log(), (0.3 * width).log()], 1) / PACE)
