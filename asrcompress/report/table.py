@@ -109,8 +109,8 @@ def by_size(lines: list[Line], column: tuple[str, str]) -> list[list[str]]:
     found: dict[str, dict[float, list[Cell]]] = {}
     for line in shown:
         own = line.facts["size"] if (line.facts["size"] or 1) < 1 else (line.facts["parameters"] or 0) / (dense or 1)
-        near = next((size for size in sizes if 5 / 6 < own / size < 6 / 5), None)
-        if near and not line.is_dense():
+        near = min(sizes, key=lambda size: max(own / size, size / max(own, 1e-9)), default=0)
+        if near and 5 / 6 < own / near < 6 / 5 and not line.is_dense():
             when = line.facts["when"]
             label = line.facts["structure"] + ("" if when == "after" else f", {when}")
             found.setdefault(label, {}).setdefault(near, []).append(line.cells[column])

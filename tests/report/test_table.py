@@ -77,3 +77,5 @@ def test_structures_by_size() -> None:
         ["structure", "0.5", "0.25"], ["cp", "", "30.9"], ["svd", "30.1*", "31.3"], ["svd, during", "", "32.0"],
         ["dense, scratch", "", "33.0 / 34.0"]]
     assert table.by_size(lines, ("wer", "tglarge")) == table.by_size(lines[:2], ("wer", "tgsmall")) == []
+    near = row("svd-0.22", "svd", "after", 8_800_000, 35.0, p_better_than_dense=0.0) | {"size": 0.22}
+    assert table.by_size(table.pivot([*more, near], "dev"), ("wer", "tgsmall"))[2] == ["svd", "30.1*", "31.3", "35.0"]

@@ -20,7 +20,7 @@ from asrcompress.compression.values._base import Encoded, Values
 from asrcompress.errors import UserError
 
 PACE = 20.0  # steps and priors are exp(PACE x parameter): a thousand steps of Adam move them by factors, not percents
-FEWEST = 1.0  # bits to start from: at less nearly all numbers are 0, and training does not find back
+FEWEST = 1.0  # bits to start from: at less nearly all numbers are 0
 SAMPLE = 2**16  # numbers of which the rate is estimated at a time
 
 

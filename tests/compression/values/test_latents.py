@@ -35,6 +35,14 @@ def test_it_starts_at_the_entropy_asked_for_or_at_one_bit(bits: float) -> None:
     assert entropy(codes) == pytest.approx(max(bits, 1.0), abs=0.1)
 
 
+def test_the_rate_is_that_of_the_rounded_numbers_and_its_gradient_that_of_noise() -> None:
+    one = values.fit("latents", weight(10, 10), bits=1.0)
+    codes = torch.from_numpy(one.encode().integers["codes"]).float().reshape(-1, 1)
+    torch.testing.assert_close(one.rate(), one.code_length(codes).sum())
+    one.rate().backward()
+    assert one.numbers.grad is not None and float(one.numbers.grad.abs().min()) > 0  # rounding alone has none
+
+
 def test_code_length_is_the_mass_of_scipys_logistic() -> None:
     one = values.fit("latents", weight(10, 10))
     with torch.no_grad():
