@@ -56,18 +56,19 @@ def in_turns(call: Callable[[], Any], dense: Callable[[], Any], at_least: float)
 def figures(layer: Layer, dense: Layer, inputs: list[Tensor], step_inputs: list[Tensor], at_least: float,
             ) -> tuple[list[float], list[float], float]:
     """Times as fast as dense, times as long a step, times the memory; nan after a call of over two seconds."""
-    took, fast, slow = 0.0, [], []
-    for x in inputs:
-        with torch.inference_mode():
-            one, base = in_turns(partial(layer, x), partial(dense, x), at_least) if took < 2 else (math.nan, 1)
+    took, times = 0.0, []  # the longest call, and what each took over dense
+    for call, x in [(infer, x) for x in inputs] + [(step, x) for x in step_inputs]:
+        one, base = in_turns(partial(call, layer, x), partial(call, dense, x), at_least) if took < 2 else (math.nan, 1)
         took = max(took, one)
-        fast.append(base / one)
-    for x in step_inputs:
-        one, base = in_turns(partial(step, layer, x), partial(step, dense, x), at_least) if took < 2 else (math.nan, 1)
-        took = max(took, one)
-        slow.append(one / base)
+        times.append(one / base)
+    fast, slow = [1 / t for t in times[: len(inputs)]], times[len(inputs) :]
     largest = step_inputs[-1]
     return fast, slow, step_bytes(layer, largest) / step_bytes(dense, largest) if took < 2 else math.nan
+
+
+@torch.inference_mode()
+def infer(layer: Layer, x: Tensor) -> None:
+    layer(x)
 
 
 def step(layer: Layer, x: Tensor) -> None:
@@ -140,8 +141,7 @@ def main() -> None:
     for shape in SHAPES:
         inputs, step_inputs = ([torch.randn(n, shape[1]) for n in batches] for batches in (BATCHES, STEP_BATCHES))
         dense = structures.init("dense", shape)
-        with torch.inference_mode():
-            base = [seconds(partial(dense, x), args.seconds) for x in inputs]
+        base = [seconds(partial(infer, dense, x), args.seconds) for x in inputs]
         base_step = [seconds(partial(step, dense, x), args.seconds) for x in step_inputs]
         print(f"\n{shape[0]} x {shape[1]}".ljust(29), "numbers".rjust(10), "MACs".rjust(10),
               *(f"forward {n}".rjust(11) for n in BATCHES), *(f"step {n}".rjust(9) for n in STEP_BATCHES), "memory")

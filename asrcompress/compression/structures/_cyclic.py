@@ -22,7 +22,7 @@ from asrcompress.errors import UserError
 
 POINTS = 32  # the longest convolution by matrix products; measured on one thread of a CPU, as are the costs below
 TRANSFORM, MIXTURE, FFT = 3.0, 1.5, 8.0  # time of a multiply-add in each, relative to one in a large matrix product
-IN_CACHE, COLUMNS = 2**19, 8  # below so many products, or columns of tiles, the FFT's are made elementwise
+COLUMNS, PER_FREQUENCY, IN_CACHE = 8, 3072, 2**19  # how the FFT's products are made, see `mix`
 
 
 def cyclic_tiles(numbers: Tensor, height: int, width: int) -> Tensor:
@@ -186,15 +186,17 @@ class Cyclic(Tiled):
 def mix(x: Tensor, kernel: Tensor) -> Tensor:
     """(frames, columns, frequencies) x (rows, columns, frequencies) -> (frames, rows, frequencies), complex.
 
-    A matrix product per frequency has to bring the frequencies to the front, which few products do not pay back.
+    A matrix product per frequency has to bring the frequencies to the front, which few products of each do not pay
+    back; nor do few columns, whose products are summed at once while they fit into the cache, one by one otherwise.
     """
     rows, columns, frequencies = kernel.shape
     if columns == 1:
         return x * kernel.squeeze(1)
-    if len(x) * rows * columns * frequencies <= IN_CACHE:
-        return (x.unsqueeze(1) * kernel).sum(2)
-    if columns > COLUMNS:
+    products = len(x) * rows * columns  # of each frequency
+    if columns > COLUMNS and products > PER_FREQUENCY:
         return torch.bmm(x.permute(2, 0, 1), kernel.permute(2, 1, 0)).permute(1, 2, 0)
+    if columns > COLUMNS or products * frequencies <= IN_CACHE:
+        return (x.unsqueeze(1) * kernel).sum(2)
     y = x[:, 0, None] * kernel[:, 0]
     for column in range(1, columns):
         y = torch.addcmul(y, x[:, column, None], kernel[:, column])

@@ -123,7 +123,7 @@ def test_points_make_a_cyclic_convolution(n: int) -> None:
 
 
 def test_every_way_to_mix_spectra_is_the_same_sum() -> None:
-    for frames, rows, columns, n in ((2, 3, 4, 5), (1, 1, 1, 9), (IN_CACHE // 10, 2, 3, 3),
+    for frames, rows, columns, n in ((2, 3, 4, 5), (1, 1, 1, 9), (2, 3, COLUMNS + 1, 5), (IN_CACHE // 10, 2, 3, 3),
                                      (IN_CACHE // 20, 1, COLUMNS + 1, 3)):
         x, kernel = torch.complex(*weight(2, frames, columns, n)), torch.complex(*weight(2, rows, columns, n))
         expected = torch.einsum("fcn,rcn->frn", x, kernel)
