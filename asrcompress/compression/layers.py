@@ -34,7 +34,7 @@ class StructuredLinear(nn.Module):
 
 
 class StructuredConv1d(nn.Module):
-    """`nn.Conv1d` (zero padding, one group) whose weight is a structure: (N, in, T) -> (N, out, T')."""
+    """`nn.Conv1d` (zero padding, one group) whose weight is a structure: (N, in, T) or (in, T) -> (N, out, T')."""
 
     def __init__(self, structure: Structure, bias: Tensor | None = None, stride: int = 1, padding: int = 0,
                  dilation: int = 1) -> None:
@@ -49,7 +49,9 @@ class StructuredConv1d(nn.Module):
         return self.structure.cached()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.structure.conv1d(x, self.stride[0], self.padding[0], self.dilation[0], bias=self.bias)
+        y = self.structure.conv1d(x if x.dim() == 3 else x[None], self.stride[0], self.padding[0], self.dilation[0],
+                                  bias=self.bias)
+        return y if x.dim() == 3 else y[0]
 
     def macs(self, frames: int) -> int:
         """Multiply-adds for `frames` frames of output."""

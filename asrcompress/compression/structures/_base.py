@@ -64,12 +64,13 @@ class Structure(nn.Module):
                 seed: int = 0) -> dict[str, "Structure"]:
         """The members for the layers of one model, by path; `shares` are the options of `fit` for each.
 
-        Each for itself, unless a family lets layers share numbers. Left out is what had better stay dense.
+        Each for itself, unless a family lets layers share numbers, and with a seed of its own: layers whose numbers
+        collide alike would lose alike. Left out is what had better stay dense.
         """
         made = {}
-        for path, weight in weights.items():
+        for index, (path, weight) in enumerate(weights.items()):
             with at(path):
-                made[path] = cls.fit(weight, seed=seed, **shares[path])
+                made[path] = cls.fit(weight, seed=seed + index, **shares[path])
         return made
 
     @classmethod
@@ -107,12 +108,15 @@ class Structure(nn.Module):
         raise NotImplementedError
 
     def cached(self) -> Tensor:
-        """`dense()`, which at inference is made once and kept until the numbers change; training frees it."""
+        """`dense()`, which at inference is made once and kept until the numbers change; training frees it.
+
+        A change that torch does not count, one through `.data`, goes unseen until `train()` or `eval()`.
+        """
         numbers = list(self.parameters())
         if torch.is_grad_enabled() and any(n.requires_grad for n in numbers):
             self._kept = None
             return self.dense()
-        state: list[Any] = [(n.data_ptr(), n.dtype, 0 if n.is_inference() else n._version) for n in numbers]
+        state = state_of(numbers)
         state += [torch.is_autocast_enabled(n.device.type) for n in numbers[:1]]  # it decides the dtype of products
         if self._kept is None or self._kept[0] != state:
             self._kept = state, self.dense()
@@ -195,6 +199,12 @@ class Scaled(Structure):
     def scale_rows(self, scale: Tensor) -> bool:
         self.scale.mul_(scale)
         return True
+
+
+def state_of(numbers: Sequence[Tensor]) -> list[Any]:
+    """What changes when the numbers do, and in inference mode: what is made there can take no part in a gradient."""
+    return [torch.is_inference_mode_enabled(),
+            *((n.data_ptr(), n.dtype, 0 if n.is_inference() else n._version) for n in numbers)]
 
 
 def scaled(structure: Structure, scale: Tensor) -> Structure:

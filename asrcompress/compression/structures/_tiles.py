@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asrcompress.compression.structures._base import Structure
+from asrcompress.compression.structures._base import Structure, state_of
 
 
 def tile(weight: Tensor, height: int, width: int) -> Tensor:
@@ -101,7 +101,7 @@ class Tiled(Structure):
         if torch.is_grad_enabled() and any(n.requires_grad for n in numbers):
             self._spectra = None
             return make()
-        state = [(n.data_ptr(), n.dtype, 0 if n.is_inference() else n._version) for n in numbers]
+        state = state_of(numbers)
         if self._spectra is None or self._spectra[0] != state:
             self._spectra = state, make()
         return self._spectra[1]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std
+from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std, state_of
 from asrcompress.compression.structures._fitting import draw
 from asrcompress.compression.structures._tucker2 import Frontier, bases, concave_steps, frontier, limits, tucker2
 from asrcompress.compression.structures._vbmf import vbmf_rank
@@ -142,8 +142,7 @@ class Tucker(Structure):
         if torch.is_grad_enabled() and (left.requires_grad or core.requires_grad):
             self._merged = None
             return None
-        state: list[Any] = [(n.data_ptr(), n.dtype, 0 if n.is_inference() else n._version) for n in (left, core)]
-        state.append(torch.is_inference_mode_enabled())  # what is made there can take no part in a later gradient
+        state = state_of((left, core))
         if self._merged is None or self._merged[0] != state:
             with torch.autocast(left.device.type, enabled=False):
                 self._merged = state, left @ core[..., 0]

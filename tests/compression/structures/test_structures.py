@@ -60,7 +60,30 @@ def test_scaled_rows_are_exact_with_or_without_the_familys_help(layer: Structure
 def test_every_number_gets_a_gradient(layer: Structure) -> None:
     apply(layer, torch.randn(2, layer.shape[1], 10)).square().sum().backward()
     for parameter in layer.parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all()
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all() and parameter.grad.any()
+
+
+def test_inputs_of_a_frozen_layer_get_gradients_after_inference_mode(layer: Structure) -> None:
+    x = torch.randn(2, layer.shape[1], 10)
+    with torch.inference_mode():
+        apply(layer.requires_grad_(False), x)
+    (y := apply(layer, x.requires_grad_())).square().sum().backward()
+    assert x.grad is not None
+    w = layer.dense()
+    torch.testing.assert_close(x.grad[0], 2 * w.T @ y.T if w.dim() == 2 else functional.conv_transpose1d(
+        2 * y, w, padding=1)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_bfloat16(layer: Structure) -> None:
+    x = torch.randn(2, layer.shape[1], 10)
+    expected = apply(layer, x)
+    y = apply(layer.bfloat16(), x.bfloat16())
+    assert y.dtype == layer.dense().dtype == torch.bfloat16
+    assert float((y - expected).detach().norm() / expected.detach().norm()) < 0.03
+    y.float().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)
+    refit = structures.fit(layer.name, layer.dense().detach(), SIZES.get(layer.name, 0.5))
+    assert all(p.dtype == torch.bfloat16 for p in refit.parameters())
 
 
 def test_a_rebuilt_weight_is_kept_at_inference_only_and_follows_its_numbers(layer: Structure) -> None:
@@ -102,6 +125,8 @@ def test_layers_that_are_made_together(name: str) -> None:
         stored = {id(p): p.numel() for layer in made.values() for p in layer.parameters()}
         assert sum(layer.numbers() for layer in made.values()) == sum(stored.values()), "nothing counts twice"
         assert not torch.equal(made["a"].dense(), made["b"].dense())
+        if "seed" in (spec := made["a"].spec()):
+            assert spec["seed"] != made["b"].spec()["seed"], "layers of one shape do not collide alike"
     with pytest.raises(UserError, match="^b: "):
         structures.fit_all(name, weights, {**shares, "b": {"colour": 1}})
     with pytest.raises(UserError, match="^c: "):
