@@ -3,8 +3,8 @@
 One line per structure and size: stored numbers, multiply-adds per row, then how many times as fast as dense the forward
 is at each batch size, how many times as long as dense a training step (forward and backward) takes, and the peak that a
 step at the largest batch allocates, over that of dense. Each is timed in turns with dense; nan is what was left out
-after a call of over two seconds. Training batches are larger, as training has them: to rebuild a weight costs as much
-for a few rows. `least` is the smallest size of a family. Peers run in the same process at about the same numbers:
+after a call of over two seconds. A step's gradient goes to the numbers and on to the inputs, as in a hidden layer; the
+batches of 2048 are those of training, as to rebuild a weight costs as much for a few rows. `least` is the smallest size of a family. Peers run in the same process at about the same numbers:
 tensorly-torch's factorized layers, and torch-structured's where installed (`pip install torch-structured einops
 opt_einsum`).
 """
@@ -27,7 +27,7 @@ from asrcompress.measure.machine import cpu
 
 Layer = Callable[[Tensor], Tensor]
 SHAPES, SIZES = ((512, 1536), (2048, 2048)), (0.5, 0.25, 0.0625)
-BATCHES, STEP_BATCHES = (1, 16, 256), (256, 2048)
+BATCHES, STEP_BATCHES = (1, 16, 256), (1, 16, 256, 2048)
 
 
 def seconds(call: Callable[[], Any], at_least: float) -> float:
@@ -139,7 +139,8 @@ def main() -> None:
     torch.manual_seed(0)
     print(f"{cpu()}, torch {torch.__version__}, 1 thread; forward: times as fast as dense / step: times as long")
     for shape in SHAPES:
-        inputs, step_inputs = ([torch.randn(n, shape[1]) for n in batches] for batches in (BATCHES, STEP_BATCHES))
+        inputs = [torch.randn(n, shape[1]) for n in BATCHES]
+        step_inputs = [torch.randn(n, shape[1], requires_grad=True) for n in STEP_BATCHES]
         dense = structures.init("dense", shape)
         base = [seconds(partial(infer, dense, x), args.seconds) for x in inputs]
         base_step = [seconds(partial(step, dense, x), args.seconds) for x in step_inputs]

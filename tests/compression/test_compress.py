@@ -92,6 +92,20 @@ def test_a_plan_from_the_shipped_configs() -> None:
     assert Plan.from_config(energy).options["energy"] == 0.9 and Plan.from_config(energy).size is None
 
 
+def test_the_energy_of_a_layer_does_not_depend_on_the_layers_before_it() -> None:
+    """In Kaldi's apply-svd the rank that one layer is given is what the next one is checked against."""
+    torch.manual_seed(0)
+    flat, steep = nn.Linear(40, 60, bias=False), nn.Linear(50, 30, bias=False)
+    with torch.no_grad():
+        steep.weight.mul_(torch.logspace(0, -4, 50))
+    plan = Plan(budget="fixed", options={"energy": 0.8})
+    alone = [compress(nn.Sequential(layer), plan)[1][0].after for layer in (flat, steep)]
+    for order in ([flat, steep], [steep, flat]):
+        report = compress(nn.ModuleList(order), plan)[1]
+        assert [row.after for row in report] == [alone[0 if layer is flat else 1] for layer in order]
+    assert alone[0] / 100 > 2 * alone[1] / 80, "ranks that are alike would hide it"
+
+
 @pytest.mark.parametrize("size", [0.6, 0.4])
 def test_a_transformer_layer_that_no_one_here_wrote(size: float) -> None:
     torch.manual_seed(0)

@@ -1,7 +1,8 @@
 """cp: a kernel as a sum of R separable terms, W(o, i, t) = sum_r left(o, r) taps(r, t) right(r, i).
 
 A convolution becomes three: one tap to R channels, a filter of `taps` on each, one tap to the outputs. A matrix has two
-modes, and its CP decomposition of rank R is the product of two factors, the truncated SVD.
+modes, and its CP decomposition of rank R is the product of two factors, the truncated SVD. With `pieces` it has three,
+those of a kernel that sees all its frames at once: its inputs are so many pieces side by side, spliced frames best.
 
 The best R terms need not exist: least squares can drive huge terms to cancel each other, and such a layer cannot be
 fine-tuned. So (1) the start is orthogonal: every singular vector of an unfolding is itself a small matrix, whose
@@ -25,6 +26,7 @@ from torch.nn import functional
 
 from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std
 from asrcompress.compression.structures._fitting import draw
+from asrcompress.compression.structures._pieces import from_kernel, kernel_shape, to_kernel
 from asrcompress.compression.structures.svd import truncated_svd
 from asrcompress.errors import UserError
 from asrcompress.models import conv1d
@@ -90,41 +92,45 @@ def sensitivity(factors: Sequence[Tensor]) -> float:
 
 
 class Cp(Structure):
-    """`rank` terms; left (out, R), right (R, in), and for kernels of more than one tap also taps (R, taps)."""
+    """`rank` terms; left (out, R), right (R, in), and for kernels of more than one tap also taps (R, taps).
+
+    `pieces` of the inputs of a matrix are the taps of a kernel.
+    """
 
     name = "cp"
 
-    def __init__(self, shape: Sequence[int], rank: int) -> None:
+    def __init__(self, shape: Sequence[int], rank: int, pieces: int = 1) -> None:
         super().__init__(shape)
+        out, inputs, taps = kernel_shape(self.shape, pieces)
         if rank < 1:
             raise UserError(f"cp of {self.shape} has no rank {rank}; it is at least 1")
-        self.rank = rank
-        self.left = nn.Parameter(torch.zeros(self.shape[0], rank))
-        self.taps = nn.Parameter(torch.zeros(rank, self.shape[2])) if cost(self.shape) > sum(self.shape[:2]) else None
-        self.right = nn.Parameter(torch.zeros(rank, self.shape[1]))
+        self.rank, self.pieces = rank, 1 if len(self.shape) == 3 else pieces
+        self.left = nn.Parameter(torch.zeros(out, rank))
+        self.taps = nn.Parameter(torch.zeros(rank, taps)) if taps > 1 else None
+        self.right = nn.Parameter(torch.zeros(rank, inputs))
 
     @classmethod
     @torch.no_grad()
     def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, rank: int | None = None,
-            multiple: int = 1, sweeps: int = 100, ridge: float = 0.01) -> "Cp":
+            multiple: int = 1, sweeps: int = 100, ridge: float = 0.01, pieces: int = 1) -> "Cp":
         """Either `size` or `rank` says how many terms; a rank from size is a `multiple`.
 
         `ridge` is relative to the terms: 0 gives the least error and the most sensitive terms. `sweeps` of ALS are a
         fixed number, not a time, so that the same weight gives the same layer on every machine.
         """
         _check(sweeps, ridge, multiple)
-        rank = _rank(weight.shape, size, rank, multiple)
-        exact = weight if weight.dtype == torch.float64 else weight.float()
-        if weight.dim() == 2 or weight.shape[2] == 1:
-            left, right = truncated_svd(exact.flatten(1), rank)
+        rank = _rank(weight.shape, pieces, size, rank, multiple)
+        kernel = to_kernel(weight, pieces)
+        if kernel.shape[2] == 1:
+            left, right = truncated_svd(kernel.flatten(1), rank)
             parts = [left, right.T]
         else:
-            values, factors = start(exact, rank)
+            values, factors = start(kernel, rank)
             roots = values[:rank].pow(1 / 3)
             scale = float(values[:rank].mean() ** (4 / 3))  # of the grams: each is a product of two squared factors
             first = balanced([factor[:, :rank] * roots for factor in factors])
-            parts = [*als(exact, first, sweeps, ridge * scale)]
-        layer = cls(weight.shape, parts[0].shape[1]).to(weight)
+            parts = [*als(kernel, first, sweeps, ridge * scale)]
+        layer = cls(weight.shape, parts[0].shape[1], pieces).to(weight)
         for parameter, part in zip(layer._factors(), parts, strict=True):
             parameter.copy_(part)
         return layer
@@ -135,40 +141,43 @@ class Cp(Structure):
 
     @classmethod
     def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, rank: int | None = None,
-             multiple: int = 1) -> "Cp":
+             multiple: int = 1, pieces: int = 1) -> "Cp":
         """Normal factors of equal Frobenius norm whose sum of terms has the variance of a dense start."""
         _check(0, 0, multiple)
-        layer = cls(shape, _rank(shape, size, rank, multiple))
+        layer = cls(shape, _rank(shape, pieces, size, rank, multiple), pieces)
         draw(layer._factors(), dense_std(shape) ** 2 / layer.rank, seed)
         return layer
 
     @classmethod
     def smallest(cls, shape: Sequence[int], *, rank: int | None = None, multiple: int = 1, sweeps: int = 100,
-                 ridge: float = 0.01) -> int:
-        return cost(shape)
+                 ridge: float = 0.01, pieces: int = 1) -> int:
+        return cost(shape, pieces)
 
     @classmethod
     @torch.no_grad()
     def curve(cls, weight: Tensor, size: float, *, rank: int | None = None, multiple: int = 1, sweeps: int = 100,
-              ridge: float = 0.01) -> Curve:
+              ridge: float = 0.01, pieces: int = 1) -> Curve:
         """One step is `multiple` of the orthogonal terms and removes their squares; ALS then removes more."""
         _check(sweeps, ridge, multiple)
-        exact = (weight if weight.dtype == torch.float64 else weight.float()).view(*weight.shape[:2], -1)
-        squares = start(exact, max(1, int(size * weight.numel() / cost(weight.shape))))[0].double().square()
-        steps = min((weight.numel() - 1) // (cost(weight.shape) * multiple), len(squares) // multiple)
+        each = cost(weight.shape, pieces)
+        squares = start(to_kernel(weight, pieces), max(1, int(size * weight.numel() / each)))[0].double().square()
+        steps = min((weight.numel() - 1) // (each * multiple), len(squares) // multiple)
         gains = squares[: steps * multiple].view(steps, multiple).sum(1)
-        return Curve(gains, cost(weight.shape) * multiple, float(squares.sum()), lambda n: {"rank": n * multiple})
+        return Curve(gains, each * multiple, float(squares.sum()), lambda n: {"rank": n * multiple})
 
     def spec(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "rank": self.rank}
+        return {"shape": list(self.shape), "rank": self.rank, **({"pieces": self.pieces} if self.pieces > 1 else {})}
 
     def dense(self) -> Tensor:
         if self.taps is None:
             return (self.left @ self.right).view(self.shape)
-        return torch.einsum("or,rt,ri->oit", self.left, self.taps, self.right)
+        return from_kernel(torch.einsum("or,rt,ri->oit", self.left, self.taps, self.right), self.shape)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return functional.linear(functional.linear(x, self.right), self.left, bias)
+        if self.taps is None:
+            return functional.linear(functional.linear(x, self.right), self.left, bias)
+        middle = functional.linear(x.unflatten(-1, (self.pieces, -1)), self.right)
+        return functional.linear((middle * self.taps.T).sum(-2), self.left, bias)
 
     def conv1d(self, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
                bias: Tensor | None = None) -> Tensor:
@@ -181,7 +190,7 @@ class Cp(Structure):
         return conv1d(middle, left, bias)
 
     def macs(self, frames: int, stride: int = 1) -> int:
-        first = frames * stride  # it projects before the stride drops frames
+        first = frames * stride * self.pieces  # it projects before the stride drops frames
         return first * self.right.numel() + frames * (self.numbers() - self.right.numel())
 
     @torch.no_grad()
@@ -190,24 +199,26 @@ class Cp(Structure):
         return True
 
 
-def cost(shape: Sequence[int]) -> int:
-    """Numbers of one term."""
-    return sum(shape) if len(shape) == 3 and shape[2] > 1 else sum(shape[:2])
+def cost(shape: Sequence[int], pieces: int = 1) -> int:
+    """Numbers of one term; a single tap is none."""
+    out, inputs, taps = kernel_shape(shape, pieces)
+    return out + inputs + (taps if taps > 1 else 0)
 
 
-def _rank(shape: Sequence[int], size: float | None, rank: int | None, multiple: int) -> int:
+def _rank(shape: Sequence[int], pieces: int, size: float | None, rank: int | None, multiple: int) -> int:
     """The rank that is asked for, cut to what an exact sum of terms of this shape needs at most."""
     if (size is None) == (rank is None):
         raise UserError("structure cp needs exactly one of size and rank "
                         "(with a budget that shares out a size, leave rank away)")
     if rank is not None and rank < 1:
         raise UserError(f"cp: rank is {rank}; it is at least 1")
-    most = rank or int((size or 0) * math.prod(shape) / cost(shape) + 1e-9)
+    each = cost(shape, pieces)
+    most = rank or int((size or 0) * math.prod(shape) / each + 1e-9)
     if most < 1:
         raise CannotShrink(f"structure cp of a weight {tuple(shape)} cannot reach size {size:g}; the smallest is "
-                           f"{cost(shape) / math.prod(shape):.2g}, at rank 1")
+                           f"{each / math.prod(shape):.2g}, at rank 1")
     most -= most % multiple if rank is None and most >= multiple else 0
-    out, inputs, taps = (*shape, 1)[:3]
+    out, inputs, taps = kernel_shape(shape, pieces)
     return min(most, out * inputs, out * taps, inputs * taps)
 
 

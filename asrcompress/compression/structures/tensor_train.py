@@ -94,6 +94,7 @@ class TensorTrain(Structure):
              factors: Sequence[Sequence[int]] | None = None) -> "TensorTrain":
         """Normal cores of equal norm, scaled so that the weight has exactly the spread of a dense start.
 
+        That is torch's, as of all structures here, 1 / (3 in), where the authors have Glorot's 2 / (in + out).
         Without a weight to compare, `best` is paired with the fewest pairs, which are fastest, that leave every rank at
         least 2, or, where none does, with the most.
         """

@@ -5,9 +5,9 @@ it is: with few taps there is nothing to gain there. The two ranks are the pair 
 numbers, as the truncated HOSVD tells; HOOI (tensorly's) then lowers the error.
 
 A matrix is a kernel of one tap, left x core x right: the truncated SVD with a small square core between, so at equal
-numbers its error is slightly above that of `svd`. At inference left x core is one matrix. Reshaped to a tensor of more
-modes, the matrices of a trained TDNN came out worse than that, and slower, as such inputs pass their basis in several
-pieces; so it is not done.
+numbers its error is slightly above that of `svd`. At inference left x core is one matrix. With `pieces` it is a tensor
+of three modes, a kernel that sees all its frames at once: its inputs are so many pieces side by side, which share their
+basis. That suits spliced frames, and sizes below a tenth.
 
 Tucker, Psychometrika 1966; De Lathauwer, De Moor and Vandewalle, "On the best rank-1 and rank-(R1, R2, ..., RN)
 approximation of higher-order tensors", SIAM J. Matrix Anal. Appl. 2000; Kim et al., "Compression of deep convolutional
@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std, state_of
 from asrcompress.compression.structures._fitting import draw
+from asrcompress.compression.structures._pieces import from_kernel, kernel_shape, to_kernel
 from asrcompress.compression.structures._tucker2 import Frontier, bases, concave_steps, frontier, limits, tucker2
 from asrcompress.compression.structures._vbmf import vbmf_rank
 from asrcompress.compression.structures.svd import unfold
@@ -38,14 +39,14 @@ class Tucker(Structure):
 
     name = "tucker"
 
-    def __init__(self, shape: Sequence[int], ranks: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], ranks: Sequence[int], pieces: int = 1) -> None:
         super().__init__(shape)
-        out, inputs, taps = kernel_shape(self.shape)
+        out, inputs, taps = kernel = kernel_shape(self.shape, pieces)
         a, b = (int(rank) for rank in ranks)
-        if min(a, b) < 1 or [a, b] != possible((a, b), self.shape):
+        if min(a, b) < 1 or [a, b] != possible((a, b), kernel):
             raise UserError(f"tucker of {self.shape} has no ranks {list(ranks)}; the first is at most out and taps "
                             "times the second, the second at most in and taps times the first")
-        self.ranks = a, b
+        self.ranks, self.pieces = (a, b), 1 if len(self.shape) == 3 else pieces
         self.left = nn.Parameter(torch.zeros(out, a))
         self.core = nn.Parameter(torch.zeros(a, b, taps))
         self.right = nn.Parameter(torch.zeros(b, inputs))
@@ -54,25 +55,26 @@ class Tucker(Structure):
     @classmethod
     @torch.no_grad()
     def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, ranks: Ranks | None = None,
-            energy: float | None = None, vbmf: float | None = None, multiple: int = 1, sweeps: int = 3) -> "Tucker":
+            energy: float | None = None, vbmf: float | None = None, multiple: int = 1, sweeps: int = 3,
+            pieces: int = 1) -> "Tucker":
         """One of `size`, `ranks`, `energy` and `vbmf` says how much is kept; all but `ranks` give a `multiple`.
 
         `ranks`: (a, b), or one number for both, cut to what the shape has. `energy`: the least fraction of the squared
         norm. `vbmf`: 1 takes the ranks that variational Bayes finds in the two unfoldings, as Kim et al. do; a smaller
-        w takes full - w (full - found), the "weakened" ranks. `sweeps` of HOOI.
+        w takes full - w (full - found), the "weakened" ranks. `sweeps` of HOOI. `pieces` of the inputs of a matrix.
         """
         if sum(given is not None for given in (size, ranks, energy, vbmf)) != 1:
             raise UserError("structure tucker needs exactly one of size, ranks, energy and vbmf "
                             "(with a budget that shares out a size, leave the others away)")
         _check(ranks, energy, vbmf, multiple, sweeps)
-        kernel = to_kernel(weight)
+        kernel = to_kernel(weight, pieces)
         start = bases(kernel)
         if vbmf is not None:
             ranks = _vbmf_ranks(kernel, vbmf, multiple)
         if ranks is None:
             pairs = _frontier(kernel, start, multiple)
             ranks = _ranks_of_size(pairs, weight.shape, size) if size else _ranks_of_energy(pairs, energy or 1)
-        layer = cls(weight.shape, possible(ranks, weight.shape)).to(weight)
+        layer = cls(weight.shape, possible(ranks, kernel.shape), pieces).to(weight)
         sweeps = sweeps if kernel.shape[2] > 1 else 0  # a matrix starts at its optimum
         layer._assign(tucker2(kernel, layer.ranks, start, sweeps))
         return layer
@@ -85,7 +87,7 @@ class Tucker(Structure):
 
     @classmethod
     def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, ranks: Ranks | None = None,
-             multiple: int = 1) -> "Tucker":
+             multiple: int = 1, pieces: int = 1) -> "Tucker":
         """Normal factors of equal Frobenius norm whose product has the variance of a dense start.
 
         Without a weight to look at, the ranks of a size are those with the largest product.
@@ -93,41 +95,46 @@ class Tucker(Structure):
         if (size is None) == (ranks is None):
             raise UserError("structure tucker from scratch needs exactly one of size and ranks")
         _check(ranks, None, None, multiple, 0)
+        kernel = kernel_shape(shape, pieces)
         if ranks is None:
-            kernel = kernel_shape(shape)
             ranks = _ranks_of_size(frontier(torch.ones(limits(kernel)), kernel, multiple), shape, size or 1)
-        layer = cls(shape, possible(ranks, shape))
+        layer = cls(shape, possible(ranks, kernel), pieces)
         draw(list(layer.parameters()), dense_std(shape) ** 2 / math.prod(layer.ranks), seed)
         return layer
 
     @classmethod
     def smallest(cls, shape: Sequence[int], *, ranks: Ranks | None = None, energy: float | None = None,
-                 vbmf: float | None = None, multiple: int = 1, sweeps: int = 3) -> int:
-        return sum(kernel_shape(shape))
+                 vbmf: float | None = None, multiple: int = 1, sweeps: int = 3, pieces: int = 1) -> int:
+        return sum(kernel_shape(shape, pieces))
 
     @classmethod
     @torch.no_grad()
     def curve(cls, weight: Tensor, size: float, *, ranks: Ranks | None = None, energy: float | None = None,
-              vbmf: float | None = None, multiple: int = 1, sweeps: int = 3) -> Curve:
+              vbmf: float | None = None, multiple: int = 1, sweeps: int = 3, pieces: int = 1) -> Curve:
         """One step is `multiple` times the numbers of ranks 1 and 1; n steps stand for the best pair of their cost.
 
         The gains are the slopes of the concave hull of what the HOSVD keeps; they end where dense is smaller.
         """
         _check(ranks, energy, vbmf, multiple, sweeps)
-        kernel = to_kernel(weight)
-        pairs, cost = _frontier(kernel, bases(kernel), multiple), multiple * cls.smallest(weight.shape)
+        kernel = to_kernel(weight, pieces)
+        pairs, cost = _frontier(kernel, bases(kernel), multiple), multiple * cls.smallest(weight.shape, pieces=pieces)
         found = [pairs.within(n * cost) for n in range(1, (weight.numel() - 1) // cost + 1)]
         gains = concave_steps([0.0, *(float(pairs.kept[n]) for n in found)])
         total = float(kernel.double().square().sum())
         return Curve(gains, cost, total, lambda n: {"ranks": pairs.ranks[found[n - 1]].tolist()})
 
     def spec(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "ranks": list(self.ranks)}
+        pieces = {"pieces": self.pieces} if self.pieces > 1 else {}
+        return {"shape": list(self.shape), "ranks": list(self.ranks), **pieces}
 
     def dense(self) -> Tensor:
-        return torch.einsum("oa,abt,bi->oit", self.left, self.core, self.right).view(self.shape)
+        return from_kernel(torch.einsum("oa,abt,bi->oit", self.left, self.core, self.right), self.shape)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        if self.pieces > 1:
+            middle = functional.linear(x.unflatten(-1, (self.pieces, -1)), self.right).flatten(-2)
+            middle = functional.linear(middle, self.core.transpose(1, 2).flatten(1))
+            return functional.linear(middle, self.left, bias)
         middle, outer = functional.linear(x, self.right), self._outer()
         if outer is None:
             middle, outer = functional.linear(middle, self.core[..., 0]), self.left
@@ -159,9 +166,9 @@ class Tucker(Structure):
         return conv1d(middle, self.left.unsqueeze(2), bias)
 
     def macs(self, frames: int, stride: int = 1) -> int:
-        if len(self.shape) == 2:  # at inference, where left x core is one matrix
+        if len(self.shape) == 2 and self.pieces == 1:  # at inference, where left x core is one matrix
             return frames * self.ranks[1] * sum(self.shape)
-        first = frames * stride  # it projects before the stride drops frames
+        first = frames * stride * self.pieces  # it projects before the stride drops frames
         return first * self.right.numel() + frames * (self.core.numel() + self.left.numel())
 
     @torch.no_grad()
@@ -170,22 +177,11 @@ class Tucker(Structure):
         return True
 
 
-def kernel_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """(out, in, taps); a matrix has one tap."""
-    out, inputs, taps = (*shape, 1)[:3]
-    return out, inputs, taps
-
-
-def to_kernel(weight: Tensor) -> Tensor:
-    """The weight as (out, in, taps), in float32 at least."""
-    return (weight if weight.dtype == torch.float64 else weight.float()).view(kernel_shape(weight.shape))
-
-
-def possible(ranks: Ranks, shape: Sequence[int]) -> list[int]:
-    """The ranks cut to what a weight can have."""
-    taps = kernel_shape(shape)[2]
+def possible(ranks: Ranks, kernel: Sequence[int]) -> list[int]:
+    """The ranks cut to what a kernel of shape (out, in, taps) can have."""
+    taps = kernel[2]
     pair = [ranks, ranks] if isinstance(ranks, int) else ranks
-    a, b = (min(rank, limit) for rank, limit in zip(pair, limits(kernel_shape(shape)), strict=True))
+    a, b = (min(rank, limit) for rank, limit in zip(pair, limits(kernel), strict=True))
     return [min(a, taps * b), min(b, taps * a)]
 
 

@@ -115,6 +115,22 @@ def test_a_matrix_is_its_truncated_svd() -> None:
     assert layer.taps is None and layer.numbers() == 4 * 21
 
 
+def test_a_matrix_in_pieces_is_the_kernel_over_its_pieces() -> None:
+    w, x, bias = weight(12, 24), weight(2, 5, 24, seed=1), weight(12, seed=2)
+    layer = structures.fit("cp", w, rank=6, pieces=3)
+    kernel = np.stack(np.split(w.numpy(), 3, axis=1), axis=2)
+    other = structures.fit("cp", torch.from_numpy(kernel), rank=6)
+    torch.testing.assert_close(layer.dense(), torch.cat(other.dense().unbind(2), 1))
+    torch.testing.assert_close(layer(x, bias), x @ layer.dense().T + bias)
+    assert layer.numbers() == 6 * (12 + 3 + 8) and layer.macs(10) == 10 * 6 * (12 + 3 + 24)
+    again = structures.build("cp", layer.spec()).double()
+    again.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(again(x), layer(x))
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x), (x.requires_grad_(), *layer.parameters()))
+    with pytest.raises(UserError, match="5 pieces do not divide 24 inputs"):
+        structures.init("cp", (12, 24), 0.5, pieces=5)
+
+
 def test_size_of_the_reference_layer() -> None:
     with torch.device("meta"):
         layer = Cp((1000, 1000, 2), 256)

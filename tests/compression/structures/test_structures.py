@@ -133,6 +133,14 @@ def test_layers_that_are_made_together(name: str) -> None:
         structures.init_all(name, shapes, {**shares, "c": {"size": -1}})
 
 
+@pytest.mark.parametrize(("family", "options", "numbers"), [
+    ("svd", {"rank": 256, "unfolding": "output"}, 768_000), ("circulant", {"block": 1000}, 2_000),
+    ("toeplitz_like", {"rank": 2, "block": 1000}, 8_000), ("hashed", {"size": 1 / 8}, 250_000)])
+def test_what_a_layer_of_two_taps_between_1000_channels_stores(family: str, options: dict[str, int],
+                                                               numbers: int) -> None:
+    assert structures.init(family, (1000, 1000, 2), **options).numbers() == numbers
+
+
 def test_an_unknown_structure_is_a_user_error() -> None:
     with pytest.raises(UserError, match="there is no structure 'magic'; there are .*dense, "):
         structures.fit("magic", torch.randn(8, 8))

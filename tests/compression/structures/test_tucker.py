@@ -91,6 +91,33 @@ def test_a_matrix_is_its_truncated_svd() -> None:
     assert layer.macs(10) == 10 * 4 * (12 + 9)
 
 
+def test_a_matrix_in_pieces_is_the_kernel_over_its_pieces() -> None:
+    w, x, bias = weight(12, 24), weight(2, 5, 24, seed=1), weight(12, seed=2)
+    layer = structures.fit("tucker", w, ranks=(5, 4), pieces=3)
+    kernel = np.stack(np.split(w.numpy(), 3, axis=1), axis=2)
+    other = structures.fit("tucker", torch.from_numpy(kernel), ranks=(5, 4))
+    torch.testing.assert_close(layer.dense(), torch.cat(other.dense().unbind(2), 1))
+    torch.testing.assert_close(layer(x, bias), x @ layer.dense().T + bias)
+    assert layer.numbers() == 12 * 5 + 5 * 4 * 3 + 4 * 8 and layer.macs(10) == 10 * (3 * 4 * 8 + 5 * 4 * 3 + 12 * 5)
+    again = structures.build("tucker", layer.spec()).double()
+    again.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(again(x), layer(x))
+    inputs = (x.requires_grad_(), *layer.parameters())
+    assert torch.autograd.gradcheck(lambda x, *_: layer(x), inputs)
+
+
+def test_pieces_with_a_common_basis_are_found_where_the_matrix_has_full_rank() -> None:
+    basis, mixing = weight(12, 128), weight(48, 12, 4, seed=1)
+    w = torch.cat([mixing[..., piece] @ basis for piece in range(4)], 1)
+    assert torch.linalg.matrix_rank(w) == 48
+    assert error(structures.fit("tucker", w, 0.25, pieces=4), w) < 1e-9 * float(w.norm())
+    assert error(structures.fit("svd", w, 0.25), w) > 0.1 * float(w.norm())
+    assert structures.init("tucker", w.shape, 0.1, pieces=4).numbers() <= 0.1 * w.numel()
+    assert structures.fit("tucker", weight(8, 6, 3), 0.5, pieces=4).spec().get("pieces") is None, "kernels have taps"
+    with pytest.raises(UserError, match="5 pieces do not divide 512 inputs"):
+        structures.fit("tucker", w, 0.5, pieces=5)
+
+
 def test_left_and_core_of_a_matrix_are_one_at_inference_and_follow_their_numbers() -> None:
     layer, x = structures.fit("tucker", weight(12, 9), ranks=4).eval(), weight(3, 9, seed=1)
     with torch.no_grad():
