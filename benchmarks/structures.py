@@ -2,11 +2,11 @@
 
 One line per structure and size: stored numbers, multiply-adds per row, then how many times as fast as dense the forward
 is at each batch size, how many times as long as dense a training step (forward and backward) takes, and the peak that a
-step at the largest batch allocates, over that of dense. Each is timed in turns with dense; nan is what was left out
-after a call of over two seconds. A step's gradient goes to the numbers and on to the inputs, as in a hidden layer; the
-batches of 2048 are those of training, as to rebuild a weight costs as much for a few rows. `least` is the smallest size of a family. Peers run in the same process at about the same numbers:
-tensorly-torch's factorized layers, and torch-structured's where installed (`pip install torch-structured einops
-opt_einsum`).
+step at the largest batch allocates, over that of dense. A step's gradient goes to the numbers and on to the inputs, as
+in a hidden layer; batches of 2048 are those of training, as to rebuild a weight costs as much for a few rows. Each is
+timed in turns with dense; nan is what was left out after a call of over two seconds. `least` is the smallest size of a
+family. Peers run in the same process at about the same numbers: tensorly-torch's factorized layers, and
+torch-structured's where installed (`pip install torch-structured einops opt_einsum`).
 """
 
 import argparse

@@ -2,11 +2,14 @@
 
 Run: python benchmarks/training.py --data data --lang data/lang_phone [--seconds 60] [model=tdnn criterion=lfmmi ...]
      python benchmarks/training.py --synthetic      (random features and words, for a machine without a corpus)
+     python benchmarks/training.py ... structure=svd budget.size=0.25 during=scratch  (how much faster a small one is)
 The program is all of it: lightning, loader, augmentation, criterion, as `asrcompress train` runs them. The bare loop is
-forward, criterion, backward, clipping and AdamW on one random batch of the same size; it runs before and after.
+forward, criterion, backward, clipping and AdamW on one random batch of the same size; it runs before and after. Beside
+a model that is compressed from its start stands the bare loop of the dense one, in turns with its own.
 """
 
 import argparse
+import copy
 import json
 import tempfile
 import time
@@ -23,7 +26,7 @@ from asrcompress.config import compose
 from asrcompress.data.batches import load_cuts
 from asrcompress.lang import lexicon as lexicons
 from asrcompress.lang.tokens import read_symbols
-from asrcompress.training import criteria
+from asrcompress.training import criteria, during
 from asrcompress.training.train import fit
 
 UTTERANCE, LABELS_PER_SECOND, TOKENS = 10.0, 12, 40  # of the random batch: seconds, labels a second, tokens
@@ -110,13 +113,20 @@ def main() -> None:
         model = models.build(config["model"] | {"vocab": max(TOKENS, len(symbols))})
         targets = [encode(cut.supervisions[0].text) for cut in cuts]
         criterion = criteria.build(**config["criterion"], vocab=max(TOKENS, len(symbols)), targets=targets)
-        before = bare_loop(model, criterion, options, args.seconds / 2)
-        ours = program(model, criterion, cuts, encode, options, args.seconds)
-        bare = (before + bare_loop(model, criterion, options, args.seconds / 2)) / 2
+        dense, callbacks = copy.deepcopy(model), during.callbacks(config, options)
+        for callback in callbacks:
+            callback.begin(model)
+        bare, bare_dense, ours = 0.0, 0.0, 0.0
+        for half in range(2):
+            bare += bare_loop(model, criterion, options, args.seconds / 2) / 2
+            bare_dense += bare_loop(dense, criterion, options, args.seconds / 2) / 2 if callbacks else 0
+            ours = ours if half else program(model, criterion, cuts, encode, options, args.seconds)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{torch.get_num_threads()} threads, {options['precision']}, {parameters / 1e6:.1f} M parameters, "
           f"batches of {options['batch_seconds']} s; seconds of audio a second:")
     print(f"  whole program {ours:7.0f}\n  bare loop     {bare:7.0f}\n  ratio         {ours / bare:7.2f}")
+    if callbacks:
+        print(f"  dense model   {bare_dense:7.0f}\n  times as fast {bare / bare_dense:7.2f}")
 
 
 if __name__ == "__main__":
