@@ -157,6 +157,15 @@ def multiply_out(cores: Sequence[Tensor]) -> Tensor:
     return split.permute([3 * k + axis for axis in range(3) for k in range(d)]).reshape(rows, columns, taps)
 
 
+def rebuild_macs(modes: Modes, ranks: Sequence[int]) -> int:
+    """Multiply-adds of `multiply_out`."""
+    macs, entries = 0, math.prod(modes[0])
+    for mode, before, after in zip(modes[1:], ranks, (*ranks[1:], 1), strict=True):
+        entries *= math.prod(mode)
+        macs += entries * before * after
+    return macs
+
+
 def sequence(modes: Modes, way: str) -> Sequence[int]:
     """The cores in the order in which they are contracted, from the `first` or from the `last` on."""
     return range(len(modes)) if way == "first" else range(len(modes) - 1, -1, -1)

@@ -30,8 +30,8 @@ from asrcompress.models import conv1d
 
 # What a contraction of paired cores costs beside its multiply-adds, counted in multiply-adds of a large product on one
 # CPU thread: per number moved between cores, and per core that is called. Reading a dense weight takes as long as two
-# frames more.
-MOVED, CALLED, READ = 50, 800_000, 2
+# frames more, and to put a rebuilt one in order, which training does in every step, REORDERED per number.
+MOVED, CALLED, READ, REORDERED = 50, 800_000, 2, 25
 NARROW = 32  # products at most so wide are made as one large one
 Step = Callable[[int, Tensor, Tensor], Tensor]
 
@@ -127,9 +127,13 @@ class TensorTrain(Structure):
     def _cropped(self, padded: Tensor) -> Tensor:
         return padded[: self.shape[0], : self.shape[1]].reshape(self.shape)
 
-    def order(self, frames: int = 1, stride: int = 1) -> str:
+    def order(self, frames: int = 1, stride: int = 1, training: bool = False) -> str:
         """The core at which the contraction starts, `first` or `last`, or `rebuild` where a dense product is faster."""
-        return _order(self.modes, tuple(self.ranks), math.prod(self.shape), frames, stride)
+        return _order(self.modes, tuple(self.ranks), math.prod(self.shape), frames, stride, training)
+
+    def _training(self) -> bool:
+        """Whether a rebuilt weight would have to be made anew in every call."""
+        return torch.is_grad_enabled() and any(core.requires_grad for core in self.cores)
 
     def macs(self, frames: int, stride: int = 1) -> int:
         """Multiply-adds of the way that `order` chose; a rebuild is made once at inference and not counted."""
@@ -139,7 +143,7 @@ class TensorTrain(Structure):
         return train.cost(self.modes, self.ranks, way, frames, stride)[0]
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        way = self.order(math.prod(x.shape[:-1]))
+        way = self.order(math.prod(x.shape[:-1]), training=self._training())
         if way == "rebuild":
             return super().forward(x, bias)
         y = self._contract(x.reshape(-1, x.shape[-1]), way, _multiply).reshape(*x.shape[:-1], -1)
@@ -148,7 +152,8 @@ class TensorTrain(Structure):
     def conv1d(self, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
                bias: Tensor | None = None) -> Tensor:
         tapped, reach = train.tapped(self.modes), dilation * (self.shape[-1] - 1)
-        way = self.order(x.shape[0] * ((x.shape[2] + 2 * padding - reach - 1) // stride + 1), stride)
+        frames = x.shape[0] * ((x.shape[2] + 2 * padding - reach - 1) // stride + 1)
+        way = self.order(frames, stride, self._training())
         if way == "rebuild":
             return super().conv1d(x, stride, padding, dilation, bias)
 
@@ -176,13 +181,14 @@ class TensorTrain(Structure):
 
 
 @lru_cache(4096)
-def _order(modes: train.Modes, ranks: tuple[int, ...], dense: int, frames: int, stride: int) -> str:
+def _order(modes: train.Modes, ranks: tuple[int, ...], dense: int, frames: int, stride: int, training: bool) -> str:
     costs = []
     for way in ("first", "last"):
         macs, moved = train.cost(modes, ranks, way, frames, stride)
         costs.append((macs + MOVED * moved + (CALLED * len(modes) if moved else 0), way, moved))
     cost, way, moved = min(costs)
-    return way if cost < dense * (frames + (READ if moved else 0)) else "rebuild"
+    rebuild = train.rebuild_macs(modes, ranks) + REORDERED * dense if training else 0
+    return way if cost < rebuild + dense * (frames + (READ if moved else 0)) else "rebuild"
 
 
 def _multiply(k: int, z: Tensor, kernel: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def relative(layer: structures.Structure, w: Tensor) -> float:
 
 def contracted(layer: TensorTrain, way: str, x: Tensor, *where: int) -> Tensor:
     """The convolution (the product, without `where`) by a way that it may not have chosen itself."""
-    layer.order = lambda *_: way  # type: ignore[method-assign]
+    layer.order = lambda *_, **__: way  # type: ignore[method-assign]
     return layer.conv1d(x, *where) if where else layer(x)
 
 
@@ -184,7 +184,18 @@ def test_forward_goes_the_way_that_is_counted(stride: int, monkeypatch: pytest.M
     layer = structures.init("tensor_train", (6, 5, 3), rank=2, modes="paired")
     monkeypatch.setattr(layer, "order", lambda *frames_and_stride: asked.append(frames_and_stride) or "rebuild")
     y = layer.conv1d(torch.zeros(2, 5, 20), stride, 1, 2)
-    assert asked == [(y.shape[0] * y.shape[2], stride)]
+    with torch.inference_mode():
+        layer.conv1d(torch.zeros(2, 5, 20), stride, 1, 2)
+    assert asked == [(y.shape[0] * y.shape[2], stride, True), (y.shape[0] * y.shape[2], stride, False)]
+
+
+def test_training_rebuilds_anew_in_every_step_and_counts_it() -> None:
+    layer = structures.init("tensor_train", (512, 1536), 0.0625, modes="paired", dims=2)
+    assert layer.order(1) == layer.order(256) == layer.order(256, training=True) == "rebuild"
+    assert layer.order(1, training=True) != "rebuild"
+    (m1, n1, _), (m2, n2, _) = layer.modes
+    assert train.rebuild_macs(layer.modes, layer.ranks) == m1 * n1 * layer.ranks[0] * m2 * n2
+    assert train.rebuild_macs([(2, 3, 1), (4, 5, 1), (6, 7, 1)], [8, 9]) == 6 * 8 * 20 * 9 + 6 * 20 * 9 * 42
 
 
 def test_a_stride_before_or_after_the_taps_counts() -> None:
