@@ -116,17 +116,17 @@ def main() -> None:
         dense, callbacks = copy.deepcopy(model), during.callbacks(config, options)
         for callback in callbacks:
             callback.begin(model)
-        bare, bare_dense, ours = 0.0, 0.0, 0.0
-        for half in range(2):
-            bare += bare_loop(model, criterion, options, args.seconds / 2) / 2
-            bare_dense += bare_loop(dense, criterion, options, args.seconds / 2) / 2 if callbacks else 0
-            ours = ours if half else program(model, criterion, cuts, encode, options, args.seconds)
+        looped = [model, dense] if callbacks else [model]
+        before = [bare_loop(one, criterion, options, args.seconds / 2) for one in looped]
+        ours = program(model, criterion, cuts, encode, options, args.seconds)
+        after = [bare_loop(one, criterion, options, args.seconds / 2) for one in looped]
+        bare, *others = ((a + b) / 2 for a, b in zip(before, after, strict=True))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{torch.get_num_threads()} threads, {options['precision']}, {parameters / 1e6:.1f} M parameters, "
           f"batches of {options['batch_seconds']} s; seconds of audio a second:")
     print(f"  whole program {ours:7.0f}\n  bare loop     {bare:7.0f}\n  ratio         {ours / bare:7.2f}")
-    if callbacks:
-        print(f"  dense model   {bare_dense:7.0f}\n  times as fast {bare / bare_dense:7.2f}")
+    for other in others:
+        print(f"  dense model   {other:7.0f}\n  times as fast {bare / other:7.2f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What every structure is: a weight that is made from fewer numbers."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -113,7 +113,7 @@ class Structure(nn.Module):
         A change that torch does not count, one through `.data`, goes unseen until `train()` or `eval()`.
         """
         numbers = list(self.parameters())
-        if torch.is_grad_enabled() and any(n.requires_grad for n in numbers):
+        if learning(numbers):
             self._kept = None
             return self.dense()
         state = state_of(numbers)
@@ -201,6 +201,11 @@ class Scaled(Structure):
         return True
 
 
+def learning(numbers: Iterable[Tensor]) -> bool:
+    """Whether gradients go to any of them, so that what is made of them has to be made anew in every call."""
+    return torch.is_grad_enabled() and any(n.requires_grad for n in numbers)
+
+
 def state_of(numbers: Sequence[Tensor]) -> list[Any]:
     """What changes when the numbers do, and in inference mode: what is made there can take no part in a gradient."""
     return [torch.is_inference_mode_enabled(),
@@ -219,6 +224,11 @@ def at(path: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise type(error)(f"{path}: {error}") from None
+
+
+def exact(x: Tensor) -> Tensor:
+    """In the precision in which numbers are fitted and transformed: float64 stays, anything else becomes float32."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def dense_std(shape: Sequence[int]) -> float:

@@ -16,8 +16,8 @@ from scipy.fft import next_fast_len
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asrcompress.compression.structures._base import CannotShrink, dense_std
-from asrcompress.compression.structures._tiles import Tiled, exact, float32_inside, rfft_macs, tile, untile
+from asrcompress.compression.structures._base import CannotShrink, dense_std, exact
+from asrcompress.compression.structures._tiles import Tiled, float32_inside, rfft_macs, tile, untile
 from asrcompress.errors import UserError
 
 POINTS = 32  # the longest convolution by matrix products; measured on one thread of a CPU, as are the costs below

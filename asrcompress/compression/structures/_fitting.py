@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from asrcompress.compression.structures._base import Structure
+from asrcompress.compression.structures._base import Structure, exact
 
 
 def normalized(weight: Tensor) -> tuple[Tensor, float]:
     """The weight with a mean square of 1, in float32 at least, and its root mean square; a weight of zeros and 1."""
-    exact = weight if weight.dtype == torch.float64 else weight.float()
-    scale = float(exact.double().square().mean().sqrt()) or 1.0
-    return exact / scale, scale
+    weight = exact(weight)
+    scale = float(weight.double().square().mean().sqrt()) or 1.0
+    return weight / scale, scale
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from asrcompress.compression.structures._base import Structure
+from asrcompress.compression.structures._base import Structure, exact
 from asrcompress.errors import UserError
 
 HASH = "splitmix64-1"
@@ -86,7 +86,7 @@ def hashed_values(pool: Tensor, indices: Tensor, signs: Tensor | None = None) ->
 
 def bucket_sums(values: Tensor, indices: Tensor, signs: Tensor | None, buckets: int) -> Tensor:
     """The sum of values x signs (count,) in each bucket, (buckets,), added up in float32 at least."""
-    values = values if values.dtype == torch.float64 else values.float()
+    values = exact(values)
     signed = values if signs is None else values * signs
     return torch.zeros(buckets, dtype=values.dtype, device=values.device).scatter_add_(0, indices, signed)
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from asrcompress.compression.structures._base import exact
 from asrcompress.errors import UserError
 
 
@@ -18,9 +18,9 @@ def kernel_shape(shape: Sequence[int], pieces: int = 1) -> tuple[int, int, int]:
 
 def to_kernel(weight: Tensor, pieces: int = 1) -> Tensor:
     """The weight as (out, in, taps), in float32 at least."""
-    exact = weight if weight.dtype == torch.float64 else weight.float()
     out, inputs, taps = kernel_shape(weight.shape, pieces)
-    return exact.view(out, taps, inputs).transpose(1, 2) if weight.dim() == 2 else exact
+    weight = exact(weight)
+    return weight.view(out, taps, inputs).transpose(1, 2) if weight.dim() == 2 else weight
 
 
 def from_kernel(kernel: Tensor, shape: Sequence[int]) -> Tensor:

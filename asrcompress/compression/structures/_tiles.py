@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asrcompress.compression.structures._base import Structure, state_of
+from asrcompress.compression.structures._base import Structure, learning, state_of
 
 
 def tile(weight: Tensor, height: int, width: int) -> Tensor:
@@ -36,11 +36,6 @@ def float32_inside(x: Tensor) -> AbstractContextManager[None]:
     """What keeps torch.autocast off the FFT, which has no half precision on a CPU."""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-def exact(x: Tensor) -> Tensor:
-    """In the precision in which transforms are made: float64 stays, anything else becomes float32."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def rfft_macs(n: int) -> int:
@@ -98,7 +93,7 @@ class Tiled(Structure):
     def kept(self, make: Callable[[], Any]) -> Any:
         """What `make` derives from the numbers; like `cached()`, at inference it is made once until they change."""
         numbers = [n for n in self._parameters.values() if n is not None]
-        if torch.is_grad_enabled() and any(n.requires_grad for n in numbers):
+        if learning(numbers):
             self._spectra = None
             return make()
         state = state_of(numbers)

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from asrcompress.compression.structures._base import exact
 from asrcompress.compression.structures._hashing import (
     HASH,
     FromTables,
@@ -142,9 +143,9 @@ class FrequencyHash(FromTables):
             sign: bool = True) -> "FrequencyHash":
         """Least squares: the mean of the signed coefficients of each bucket, as the transform is orthonormal."""
         layer = cls._sized(weight.shape, size, seed, block, window, alpha, beta, balanced, sign).to(weight.device)
-        exact = weight if weight.dtype == torch.float64 else weight.float()
-        transposes = [matrix.T.to(exact) for matrix in (layer.dct, layer.last_dct)]
-        coefficients = change_basis(exact.flatten(1), transposes).flatten()
+        target = exact(weight)
+        transposes = [matrix.T.to(target) for matrix in (layer.dct, layer.last_dct)]
+        coefficients = change_basis(target.flatten(1), transposes).flatten()
         pool = bucket_means(coefficients, layer.indices, layer.signs, len(layer.pool))
         layer.to(weight).pool.copy_(pool)
         return layer

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asrcompress.compression.structures._base import CannotShrink, Choice, Curve, Structure, dense_std
+from asrcompress.compression.structures._base import CannotShrink, Choice, Curve, Structure, dense_std, exact
 from asrcompress.compression.structures._fitting import draw
 from asrcompress.compression.structures.svd import truncated_svd
 from asrcompress.errors import UserError
@@ -37,12 +37,12 @@ def relative_errors(weight: Tensor, groups: int, measure: str = "bound") -> Tens
     `bound`: sqrt(k) max_i s_(j+1)(W_i) / s_1(W), never below the spectral error |W - W'|_2 / |W|_2. `released`: without
     sqrt(k), as the authors' code has it; the true error is often larger. `frobenius`: |W - W'|_F / |W|_F itself.
     """
-    singular = torch.linalg.svdvals(_exact(blocks(weight, groups))).double()
+    singular = torch.linalg.svdvals(exact(blocks(weight, groups))).double()
     none = singular.new_zeros(1)
     if measure == "frobenius":
         tails = torch.cat([singular.square().sum(0), none]).flip(0).cumsum(0).flip(0)
         return (tails / tails[0].clamp_min(1e-300)).sqrt()
-    largest = torch.linalg.matrix_norm(_exact(weight).flatten(1), 2).double().clamp_min(1e-300)
+    largest = torch.linalg.matrix_norm(exact(weight).flatten(1), 2).double().clamp_min(1e-300)
     errors = torch.cat([singular.amax(0), none]) / largest
     return errors * math.sqrt(groups) if measure == "bound" else errors
 
@@ -134,7 +134,7 @@ class Grouped(Structure):
         _check(multiple, measure)
         tries = []
         for k in _ways(weight.shape, groups):
-            squares = torch.linalg.svdvals(_exact(blocks(weight, k))).double().square().sum(0)
+            squares = torch.linalg.svdvals(exact(blocks(weight, k))).double().square().sum(0)
             cost = _cost(weight.shape, k) * multiple
             steps = min((weight.numel() - 1) // cost, len(squares) // multiple)
             gains = squares[: steps * multiple].view(steps, multiple).sum(1)
@@ -175,10 +175,6 @@ class Grouped(Structure):
 
     def macs(self, frames: int, stride: int = 1) -> int:
         return frames * self.numbers()
-
-
-def _exact(weight: Tensor) -> Tensor:
-    return weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
 
 
 def _cost(shape: Sequence[int], groups: int) -> int:

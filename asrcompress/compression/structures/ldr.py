@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression.structures._base import CannotShrink, Structure, dense_std
+from asrcompress.compression.structures._base import CannotShrink, Structure, dense_std, exact
 from asrcompress.compression.structures._fitting import descend, normalized
 from asrcompress.compression.structures._tiles import tile, untile
 from asrcompress.errors import UserError
@@ -166,7 +166,7 @@ class Ldr(Structure):
         return {"shape": list(self.shape), "rank": self.rank, "operator": self.operator, "block": self.block}
 
     def dense(self) -> Tensor:
-        left, right, down, across = (p if p.dtype == torch.float64 else p.float() for p in self.parameters())
+        left, right, down, across = (exact(p) for p in self.parameters())
         with torch.autocast(left.device.type, enabled=False):
             p = left @ right.mT
             if self.operator == "subdiagonal":

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asrcompress.compression.structures import _tensor_train as train
-from asrcompress.compression.structures._base import CannotShrink, Structure, dense_std
+from asrcompress.compression.structures._base import CannotShrink, Structure, dense_std, exact, learning
 from asrcompress.errors import UserError
 from asrcompress.models import conv1d
 
@@ -70,13 +70,13 @@ class TensorTrain(Structure):
         """
         if sum(given is not None for given in (size, error, rank)) != 1 or not 0 <= (error or 0) < 1:
             raise UserError("structure tensor_train needs exactly one of size, error (0 to 1) and rank")
-        exact = weight if weight.dtype == torch.float64 else weight.float()
+        target = exact(weight)
         kinds = _kinds(weight.shape, modes, dims, factors, size)
         if error is not None:
-            tries = [(kind, train.tt_svd(train.arranged(exact, kind), error=error)) for kind in kinds]
+            tries = [(kind, train.tt_svd(train.arranged(target, kind), error=error)) for kind in kinds]
             kind, cores = min(tries, key=lambda one: sum(core.numel() for core in one[1]))
         else:
-            kind, cores = _nearest(exact, kinds, rank, None if size is None else size * weight.numel())
+            kind, cores = _nearest(target, kinds, rank, None if size is None else size * weight.numel())
         return cls._from_cores(weight, kind, cores)
 
     @classmethod
@@ -131,10 +131,6 @@ class TensorTrain(Structure):
         """The core at which the contraction starts, `first` or `last`, or `rebuild` where a dense product is faster."""
         return _order(self.modes, tuple(self.ranks), math.prod(self.shape), frames, stride, training)
 
-    def _training(self) -> bool:
-        """Whether a rebuilt weight would have to be made anew in every call."""
-        return torch.is_grad_enabled() and any(core.requires_grad for core in self.cores)
-
     def macs(self, frames: int, stride: int = 1) -> int:
         """Multiply-adds of the way that `order` chose; a rebuild is made once at inference and not counted."""
         way = self.order(frames, stride)
@@ -143,7 +139,7 @@ class TensorTrain(Structure):
         return train.cost(self.modes, self.ranks, way, frames, stride)[0]
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        way = self.order(math.prod(x.shape[:-1]), training=self._training())
+        way = self.order(math.prod(x.shape[:-1]), training=learning(self.cores))
         if way == "rebuild":
             return super().forward(x, bias)
         y = self._contract(x.reshape(-1, x.shape[-1]), way, _multiply).reshape(*x.shape[:-1], -1)
@@ -153,7 +149,7 @@ class TensorTrain(Structure):
                bias: Tensor | None = None) -> Tensor:
         tapped, reach = train.tapped(self.modes), dilation * (self.shape[-1] - 1)
         frames = x.shape[0] * ((x.shape[2] + 2 * padding - reach - 1) // stride + 1)
-        way = self.order(frames, stride, self._training())
+        way = self.order(frames, stride, learning(self.cores))
         if way == "rebuild":
             return super().conv1d(x, stride, padding, dilation, bias)
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asrcompress.compression.structures._base import CannotShrink, dense_std
-from asrcompress.compression.structures._tiles import Tiled, exact, float32_inside, rfft_macs, tile, untile
+from asrcompress.compression.structures._base import CannotShrink, dense_std, exact
+from asrcompress.compression.structures._tiles import Tiled, float32_inside, rfft_macs, tile, untile
 from asrcompress.errors import UserError
 
 # Time on one CPU thread in multiply-adds of a large matrix product: of one in an FFT, of one of its products, of one

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std, state_of
+from asrcompress.compression.structures._base import CannotShrink, Curve, Structure, dense_std, learning, state_of
 from asrcompress.compression.structures._fitting import draw
 from asrcompress.compression.structures._pieces import from_kernel, kernel_shape, to_kernel
 from asrcompress.compression.structures._tucker2 import Frontier, bases, concave_steps, frontier, limits, tucker2
@@ -146,7 +146,7 @@ class Tucker(Structure):
         Beside `cached`, which keeps the whole weight, and which at a batch of one takes longer to look than this saves.
         """
         left, core = self.left, self.core
-        if torch.is_grad_enabled() and (left.requires_grad or core.requires_grad):
+        if learning((left, core)):
             self._merged = None
             return None
         state = state_of((left, core))
