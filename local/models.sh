@@ -160,6 +160,7 @@ models_done() {
 choose_scales() {
   local sweep=exp/$1/decode/dev
   run posteriors --model "exp/$1/model.packed" --data "$data" --set dev --out "$sweep/posteriors"
+  mkdir -p "$sweep/sweep"  # a folder, however few scales there are
   search "$sweep/posteriors" "$scales" "$blank_penalties" "$sweep/sweep"
   run score --ref "$data/dev.text" --sweep "$sweep/sweep" --out "$sweep/best.json"
 }
@@ -167,6 +168,7 @@ choose_scales() {
 # choose_lm_scale: of the large language model, for the dense model and with it for every model.
 choose_lm_scale() {
   local sweep=exp/dense/decode/dev
+  mkdir -p $sweep/large
   search $sweep/posteriors "$(json $sweep/best.json acoustic_scale)" "$(json $sweep/best.json blank_penalty)" $sweep/large \
     --rescore "$graph/G.npz" --lm-scale "$lm_scales"
   run score --ref "$data/dev.text" --sweep $sweep/large --out $sweep/large/best.json

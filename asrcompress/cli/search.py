@@ -4,8 +4,8 @@
   asrcompress search --archive held-out.post --graph graph/HLG.npz --words lang/words.txt \\
     --acoustic-scale 0.5,0.7,1.0 --out sweep
 
-With several scales, --out is a folder and gets a file for each: ac0.5.txt, or ac0.5-lm0.9-bp1.txt where the language
-model's scale and the blank's penalty vary too. Beside each file of hypotheses stands FILE.json: real-time factor, peak
+With several scales, or where --out is a folder already, it gets a file for each: ac0.5.txt, or ac0.5-lm0.9-bp1.txt where
+the language model's scale and the blank's penalty vary too, or are not 1 and 0. Beside each file of hypotheses stands FILE.json: real-time factor, peak
 memory, counts.
 """
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     results = decode.decode(decoder, args.nj, _progress)
     for setting, result in results.items():
         report = decode.report(archive, setting, result)
-        out = _write(args, setting, len(settings) > 1, {utt: " ".join(map(names.__getitem__, ids))
+        out = _write(args, setting, len(settings) > 1 or args.out.is_dir(), {utt: " ".join(map(names.__getitem__, ids))
                                                         for utt, ids in result.words.items()}, report)
         print(f"{out}: RTF {report['rtf']:.4f} a core, peak memory {report['peak_rss_bytes'] / 2**20:.0f} MiB, "
               f"{report['utts']} utterances, {report['retried']} with a wider beam, {report['empty']} without a path")
@@ -86,14 +86,14 @@ def _progress(done: int, total: int) -> None:
         print(f"searched {100 * done // total} %", flush=True)
 
 
-def _write(args: argparse.Namespace, setting: "Setting", several: bool, texts: dict[str, str],
+def _write(args: argparse.Namespace, setting: "Setting", folder: bool, texts: dict[str, str],
            report: dict[str, float]) -> Path:
     from asrcompress.files import atomic
     from asrcompress.lang import text
 
-    lm = f"-lm{setting.lm_scale:g}" if "," in args.lm_scale else ""
-    blank = f"-bp{setting.blank_penalty:g}" if "," in args.blank_penalty else ""
-    out = args.out / f"ac{setting.acoustic_scale:g}{lm}{blank}.txt" if several else args.out
+    lm = f"-lm{setting.lm_scale:g}" if "," in args.lm_scale or setting.lm_scale != 1 else ""
+    blank = f"-bp{setting.blank_penalty:g}" if "," in args.blank_penalty or setting.blank_penalty else ""
+    out = args.out / f"ac{setting.acoustic_scale:g}{lm}{blank}.txt" if folder else args.out
     with atomic(f"{out}.json") as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     text.write(out, texts)
