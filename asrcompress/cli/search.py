@@ -4,9 +4,9 @@
   asrcompress search --archive held-out.post --graph graph/HLG.npz --words lang/words.txt \\
     --acoustic-scale 0.5,0.7,1.0 --out sweep
 
-With several scales, or where --out is a folder already, it gets a file for each: ac0.5.txt, or ac0.5-lm0.9-bp1.txt where
-the language model's scale and the blank's penalty vary too, or are not 1 and 0. Beside each file of hypotheses stands FILE.json: real-time factor, peak
-memory, counts.
+With several scales, or where --out is a folder already, it gets a file for each: ac0.5.txt, or ac0.5-lm0.9-bp1.txt
+where the language model's scale and the blank's penalty vary too, or are not 1 and 0. Beside each file of hypotheses
+stands FILE.json: real-time factor, peak memory, counts.
 """
 
 import argparse
