@@ -23,7 +23,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def existing(path: Path | str, what: str) -> Path:
+def require_file(path: Path | str, what: str) -> Path:
     """`path` as a Path, or a UserError that says which `what` is missing there."""
     path = Path(path)
     if not path.exists():

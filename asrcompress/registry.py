@@ -1,30 +1,46 @@
-"""Members of a package by name: every module of it without a leading underscore is one, so a new file is a new member.
+"""Members of a package by name: every module of it, or of its sub-packages, is one, so a new file is a new member.
 
-A package that is a registry offers `names(__path__)` and looks one up with `module` or `member`.
+Helpers are not: modules with a leading underscore, `base` and `fitting`. A package that is a registry offers
+`names(__name__)` and looks one up with `module` or `member`.
 """
 
 import importlib
+import importlib.util
 import pkgutil
-from collections.abc import Iterable
 from types import ModuleType
 from typing import TypeVar
 
 from asrcompress.errors import UserError
 
+HELPERS = ("base", "fitting")
 T = TypeVar("T")
 
 
-def names(path: Iterable[str]) -> tuple[str, ...]:
-    """The members of the package with this `__path__`, sorted; none is imported."""
-    return tuple(sorted(found.name for found in pkgutil.iter_modules(path) if not found.name.startswith("_")))
+def members(package: str) -> dict[str, str]:
+    """Name -> dotted module of every member, sorted by name; no member is imported."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None and spec.submodule_search_locations is not None
+    found: dict[str, str] = {}
+    for module in pkgutil.iter_modules(spec.submodule_search_locations):
+        path = f"{package}.{module.name}"
+        if module.ispkg:
+            found |= members(path)
+        elif not module.name.startswith("_") and module.name not in HELPERS:
+            found[module.name] = path
+    return dict(sorted(found.items()))
+
+
+def names(package: str) -> tuple[str, ...]:
+    """The members of a package, sorted; none is imported."""
+    return tuple(members(package))
 
 
 def module(package: str, name: str, what: str, beside: tuple[str, ...] = ()) -> ModuleType:
     """The module of a member. Errors: UserError, "there `what` 'name'", with what there is, and is `beside` modules."""
-    known = names(importlib.import_module(package).__path__)
+    known = members(package)
     if name not in known:
         raise UserError(f"there {what} '{name}'; there are {', '.join((*beside, *known))}")
-    return importlib.import_module(f"{package}.{name}")
+    return importlib.import_module(known[name])
 
 
 def member(package: str, name: str, base: type[T], what: str, beside: tuple[str, ...] = ()) -> type[T]:

@@ -1,10 +1,10 @@
-"""Bytes and speed of our coders beside zstandard, zlib and nncodec, on the quantised tensors of a trained model.
+"""Bytes and speed of our coders beside zstandard, zlib and nncodec, on the quantized tensors of a trained model.
 
   python benchmarks/coding.py --model exp/dense/model.safetensors --nncodec-python PATH
 
 First each coder on the same integers: int8, 32 shared values, and 32 shared values at density 0.1. Then what the whole
 takes, scales and codebooks included, at the same squared error: of our values, of a uniform step and of `trellis` for
-each tensor under our range coder, and of nncodec's own quantisers. MB/s are of float32 weights, by CPU seconds of one
+each tensor under our range coder, and of nncodec's own quantizers. MB/s are of float32 weights, by CPU seconds of one
 thread. nncodec 2.1.3 (ISO/IEC 15938-17) wants an environment of its own, `pip install nncodec==2.1.3`; PATH is that
 one's Python.
 """
@@ -24,19 +24,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from asrcompress.compression import bits, loading, packed, values
+from asrcompress.compression import coders, loading, packed, quantization
 from asrcompress.compression.folding import fold
-from asrcompress.compression.values import trellis
+from asrcompress.compression.quantization import trellis
 from asrcompress.errors import UserError
 from asrcompress.measure.machine import cpu
 
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
-    "int8": ("int8", {}), "shared-32": ("shared", {"entries": 32}),
-    "pruned_shared-0.1": ("pruned_shared", {"entries": 32, "density": 0.1})}
+    "int8": ("int8", {}), "shared-32": ("codebook", {"entries": 32}),
+    "pruned_codebook-0.1": ("pruned_codebook", {"entries": 32, "density": 0.1})}
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class Quantised(NamedTuple):
+class Quantized(NamedTuple):
     codes: NDArray[np.int64]
     weights: NDArray[np.float32]
     error: float  # sum of squares
@@ -51,13 +51,13 @@ class Row(NamedTuple):
     error: float = 0.0
 
 
-def quantised(dense: torch.nn.Module, small: torch.nn.Module) -> dict[str, Quantised]:
+def quantized(dense: torch.nn.Module, small: torch.nn.Module) -> dict[str, Quantized]:
     found = {}
-    for path, one in values.attached(small).items():
+    for path, one in quantization.attached(small).items():
         encoded, weights = one.encode(), dense.get_parameter(path).detach().numpy()
         error = float(np.square(type(one).decode(encoded, one.shape).astype(np.float64) - weights).sum())
         codes = encoded.integers["codes"]
-        found[path] = Quantised(codes, weights, error, sum(part.nbytes for part in encoded.floats.values()))
+        found[path] = Quantized(codes, weights, error, sum(part.nbytes for part in encoded.floats.values()))
     return found
 
 
@@ -83,9 +83,9 @@ def fastest(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def ours(arrays: list[NDArray[np.int64]]) -> Iterator[Row]:
-    for name in bits.names():
-        yield timed(name, arrays, lambda a, name=name: bits.encode(name, a),
-                    lambda data, a, name=name: bits.decode(name, data, a.shape))
+    for name in coders.names():
+        yield timed(name, arrays, lambda a, name=name: coders.encode(name, a),
+                    lambda data, a, name=name: coders.decode(name, data, a.shape))
 
 
 def general(arrays: list[NDArray[np.int64]]) -> Iterator[Row]:
@@ -102,7 +102,7 @@ def general(arrays: list[NDArray[np.int64]]) -> Iterator[Row]:
                 lambda data, a: np.frombuffer(zstandard.ZstdDecompressor().decompress(data), np.int8).reshape(a.shape))
 
 
-def uniform(tensors: list[Quantised]) -> Row:
+def uniform(tensors: list[Quantized]) -> Row:
     """One step for each tensor, so wide that the squared error is the same, and the range coder."""
     arrays, error = [], 0.0
     for one in tensors:
@@ -113,29 +113,29 @@ def uniform(tensors: list[Quantised]) -> Row:
             low, high = (step, high) if made < one.error else (low, step)
         arrays.append(np.rint(one.weights / low).astype(np.int64))
         error += float(np.square(arrays[-1] * low - one.weights).sum())
-    row = timed("range, a step for each tensor", arrays, lambda a: bits.encode("range", a),
-                lambda data, a: bits.decode("range", data, a.shape))
+    row = timed("range, a step for each tensor", arrays, lambda a: coders.encode("range", a),
+                lambda data, a: coders.decode("range", data, a.shape))
     return row._replace(bytes=row.bytes + 4 * len(arrays), error=error)
 
 
-def dependent(tensors: list[Quantised]) -> Row:
-    """values=trellis, with a step for each tensor that makes the same squared error."""
+def dependent(tensors: list[Quantized]) -> Row:
+    """quantization=trellis, with a step for each tensor that makes the same squared error."""
     arrays, error, searching = [], 0.0, time.process_time()
     for one in tensors:
         each = one.error / one.weights.size
         step = trellis.step_for(one.weights, error=each)
         for _ in range(2):  # from the sample to the whole
-            codes, _, made = trellis.quantise(one.weights, step)
+            codes, _, made = trellis.quantize(one.weights, step)
             step *= (each / made) ** 0.5 if made > each else 1
         arrays.append(codes.astype(np.int64))
         error += made * one.weights.size
     searching = time.process_time() - searching
-    row = timed("range, trellis", arrays, lambda a: bits.encode("range", a),
-                lambda data, a: trellis.points(bits.decode("range", data, a.shape)), again=trellis.points)
+    row = timed("range, trellis", arrays, lambda a: coders.encode("range", a),
+                lambda data, a: trellis.points(coders.decode("range", data, a.shape)), again=trellis.points)
     return row._replace(bytes=row.bytes + 4 * len(arrays), coding=row.coding + searching, error=error)
 
 
-def nncodec(tensors: list[Quantised], python: str) -> list[Row]:
+def nncodec(tensors: list[Quantized], python: str) -> list[Row]:
     """nncodec codes zeros well, so that the most frequent integer is made 0."""
     parts: dict[str, Any] = {}
     for number, one in enumerate(tensors):
@@ -169,8 +169,8 @@ def main() -> None:
     print(f"{cpu()}, 1 thread")
     for scheme in args.schemes:
         name, options = SCHEMES[scheme]
-        small = values.apply(dense, name, **options)
-        tensors = list(quantised(dense, small).values())
+        small = quantization.apply(dense, name, **options)
+        tensors = list(quantized(dense, small).values())
         arrays, weights = [one.codes for one in tensors], sum(one.codes.size for one in tensors)
         peers = nncodec(tensors, args.nncodec_python) if args.nncodec_python else []
 

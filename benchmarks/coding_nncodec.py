@@ -1,9 +1,9 @@
-"""What nncodec (ISO/IEC 15938-17) makes of quantised tensors; `coding.py` runs this in nncodec's own environment.
+"""What nncodec (ISO/IEC 15938-17) makes of quantized tensors; `coding.py` runs this in nncodec's own environment.
 
   python benchmarks/coding_nncodec.py tensors.npz     # prints a JSON list of rows
 
-The file holds, for each tensor, `codes/NAME` (integers), `weights/NAME` (what they stand for before quantisation) and
-`error/NAME` (the squared error that they make). Rows: the same integers without loss; and nncodec's own quantisers,
+The file holds, for each tensor, `codes/NAME` (integers), `weights/NAME` (what they stand for before quantization) and
+`error/NAME` (the squared error that they make). Rows: the same integers without loss; and nncodec's own quantizers,
 uniform and dependent (trellis-coded), with a step for each tensor that makes the same squared error.
 """
 
@@ -64,7 +64,7 @@ def main() -> None:
             scale = scale_for(weights, float(tensors[f"error/{name}"]), dependent)
             size, coding, decoding, again = code((weights * scale).astype(np.float32), dependent)
             results.append((size + 4, coding, decoding, float(np.square(again / scale - weights).sum())))
-        rows.append(row(f"nncodec, its {'dependent' if dependent else 'uniform'} quantiser", results))
+        rows.append(row(f"nncodec, its {'dependent' if dependent else 'uniform'} quantizer", results))
     print(json.dumps(rows))
 
 

@@ -89,14 +89,14 @@ def step_bytes(layer: Layer, x: Tensor) -> int:
 
 def candidates(name: str, shape: tuple[int, int]) -> Iterator[tuple[str, Any, int, int]]:
     """(label, layer, numbers, multiply-adds of one row) at each size that the family reaches, and its smallest."""
-    least = structures.family(name).smallest(shape) / math.prod(shape)
+    least = structures.family(name).min_parameters(shape) / math.prod(shape)
     for size in (*SIZES, least):
         try:
             layer = structures.init(name, shape, size)
         except CannotShrink as error:
             print(f"{name} {size:g}: {error}")
             continue
-        yield f"{name} {'least' if size == least else f'{size:g}'}", layer, layer.numbers(), layer.macs(1)
+        yield f"{name} {'least' if size == least else f'{size:g}'}", layer, layer.num_parameters(), layer.macs(1)
 
 
 def tensorly_torch(shape: tuple[int, int]) -> Iterator[tuple[str, Any, int, None]]:

@@ -2,7 +2,7 @@
 
 Run: python benchmarks/training.py --data data --lang data/lang_phone [--seconds 60] [model=tdnn criterion=lfmmi ...]
      python benchmarks/training.py --synthetic      (random features and words, for a machine without a corpus)
-     python benchmarks/training.py ... structure=svd budget.size=0.25 during=scratch  (how much faster a small one is)
+     python benchmarks/training.py ... structure=svd budget.size=0.25 schedule=scratch  (how much faster a small one is)
 The program is all of it: lightning, loader, augmentation, criterion, as `asrcompress train` runs them. The bare loop is
 forward, criterion, backward, clipping and AdamW on one random batch of the same size; it runs before and after. Beside
 a model that is compressed from its start stands the bare loop of the dense one, in turns with its own.
@@ -26,7 +26,7 @@ from asrcompress.config import compose
 from asrcompress.data.batches import load_cuts
 from asrcompress.lang import lexicon as lexicons
 from asrcompress.lang.tokens import read_symbols
-from asrcompress.training import criteria, during
+from asrcompress.training import criteria, schedules
 from asrcompress.training.train import fit
 
 UTTERANCE, LABELS_PER_SECOND, TOKENS = 10.0, 12, 40  # of the random batch: seconds, labels a second, tokens
@@ -113,7 +113,7 @@ def main() -> None:
         model = models.build(config["model"] | {"vocab": max(TOKENS, len(symbols))})
         targets = [encode(cut.supervisions[0].text) for cut in cuts]
         criterion = criteria.build(**config["criterion"], vocab=max(TOKENS, len(symbols)), targets=targets)
-        dense, callbacks = copy.deepcopy(model), during.callbacks(config, options)
+        dense, callbacks = copy.deepcopy(model), schedules.callbacks(config, options)
         for callback in callbacks:
             callback.begin(model)
         looped = [model, dense] if callbacks else [model]

@@ -59,7 +59,7 @@ train() {  # NAME, then options of asrcompress train
 describe() {
   local name=$1
   shift
-  printf '%s\n' "name=$name" values=float32 bits=raw "seed=$seed" "train_set=${train_sets% }" "command=$command" \
+  printf '%s\n' "name=$name" quantization=float32 coder=raw "seed=$seed" "train_set=${train_sets% }" "command=$command" \
     "train_seconds=$(json "exp/$name/train.json" train_seconds)" "$@" > "exp/$name/row"
 }
 
@@ -110,7 +110,7 @@ compress_finetune() {  # METHOD SIZE
   mapfile -t overrides < <(criterion_of "$finetune_criterion")
   read -ra options <<< "$finetune_options"
   train "$name" --init "exp/$name/init.safetensors" training=finetune "${overrides[@]}" \
-    "training.epochs=$finetune_epochs" "training.share=$finetune_share" "${options[@]}"
+    "training.epochs=$finetune_epochs" "training.epoch_fraction=$finetune_share" "${options[@]}"
   describe "$name" "model=$model" "structure=$1" when=after "size=$2"
 }
 
@@ -141,7 +141,7 @@ run_experiment() {  # NAME OTHER experiment=EXPERIMENT KEY=VALUE...
   keys=("${keys[@]/#/experiment.}")
   run experiment --data "$data" --lang "$lang" --model "exp/$from/model.safetensors" --out "exp/$name" \
     --dense exp/dense/model.safetensors "$3" "${keys[@]/#experiment.+/+experiment.}" "seed=$seed" \
-    --train "${overrides[@]}" "training.share=$finetune_share" "train_sets=[${sets// /,}]" \
+    --train "${overrides[@]}" "training.epoch_fraction=$finetune_share" "train_sets=[${sets// /,}]" \
     "${options[@]}"
   describe "$name" "model=$model" when=after "structure=$(json "exp/$name/train.json" structure)" \
     "values=$(json "exp/$name/train.json" values)" "bits=$(json "exp/$name/train.json" bits)" \

@@ -1,4 +1,4 @@
-"""Shared fixtures. Both environments load this file: heavy imports stand inside the fixtures."""
+"""Codebook fixtures. Both environments load this file: heavy imports stand inside the fixtures."""
 
 from pathlib import Path
 

@@ -8,7 +8,7 @@ from asrcompress.errors import UserError
 from asrcompress.training import criteria
 
 FILES = sorted(folder().rglob("*.yaml"))
-GROUPS = {"train": ("model", "training", "criterion", "during"), "compress": ("structure", "budget", "values", "bits"),
+GROUPS = {"train": ("model", "training", "criterion", "schedule"), "compress": ("structure", "budget", "quantization", "coder"),
           "experiment": ("experiment",)}
 CHOICES = [
     (name, f"{group}={path.stem}")

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="asrcompress", description=asrcompress.__doc__)
     parser.add_argument("--version", action="version", version=asrcompress.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in registry.names(__path__):
+    for name in registry.names(__name__):
         command = importlib.import_module(f"{__name__}.{name}")
         summary = (command.__doc__ or "").strip().splitlines()[0]
         sub = commands.add_parser(name.replace("_", "-"), help=summary, description=command.__doc__,

@@ -7,7 +7,7 @@ held-out training speech: the report then shows the error of every layer's outpu
 It is also what the inputs of layers need to be int8, as on a device that multiplies integers. Where there is no speech,
 --data-free makes features from the model itself. On either, --distil trains the result towards the model:
     asrcompress compress --model ... --data-free batchnorm --activations int8 --distil 200 \\
-        structure=dense budget=fixed values=int4
+        structure=dense budget=fixed quantization=int4
 """
 
 import argparse
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from asrcompress import models
-    from asrcompress.compression import Plan, activations, calibration, compress, distil, load, values
+    from asrcompress.compression import Plan, activations, calibration, compress, distil, load, quantization
     from asrcompress.config import compose
 
     plan = Plan.from_config(compose("compress", args.overrides))
@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> None:
         small = distil.distil(small, model, batches, args.distil)
     models.save(args.out, small)
     show(report, args.out)
-    if written := values.attached(small):
+    if written := quantization.attached(small):
         numbers = sum(math.prod(one.shape) for one in written.values())
-        print(f"{plan.values}: {numbers:,} numbers of {len(written)} tensors; coder {plan.bits['coder']}")
+        print(f"{plan.quantization}: {numbers:,} numbers of {len(written)} tensors; coder {plan.coder['coder']}")
 
 
 def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[tuple[Tensor, Tensor]]":
@@ -85,9 +85,9 @@ def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[
 
     from asrcompress.decoding.posteriors import batches_of
     from asrcompress.errors import UserError
-    from asrcompress.files import existing
+    from asrcompress.files import require_file
 
-    cuts = list(load_manifest(existing(data / f"{name}.jsonl.gz", "the set to calibrate on")))
+    cuts = list(load_manifest(require_file(data / f"{name}.jsonl.gz", "the set to calibrate on")))
     random.Random(seed).shuffle(cuts)
     chosen: list = []
     while cuts and sum(cut.duration for cut in chosen) < 60 * minutes:

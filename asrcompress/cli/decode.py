@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> None:
 
     from asrcompress.decoding import greedy
     from asrcompress.errors import UserError
-    from asrcompress.export import sherpa
     from asrcompress.files import atomic
     from asrcompress.lang import text
     from asrcompress.lang.tokens import read_symbols
+    from asrcompress.runtimes import sherpa_onnx
 
     if bool(args.wavs) == bool(args.data and args.set):
         raise UserError("give either --data and --set, or --wavs")
@@ -45,10 +45,10 @@ def run(args: argparse.Namespace) -> None:
     if bool(args.ref) != bool(args.lang) or (args.ref and args.graph):
         raise UserError("--ref and --lang belong together, and to greedy search: transcripts become tokens")
     started = time.perf_counter()
-    recognizer = sherpa.recognizer(args.model, args.graph, args.max_active, args.threads)
+    recognizer = sherpa_onnx.recognizer(args.model, args.graph, args.max_active, args.threads)
     loaded = time.perf_counter() - started
-    waves = sherpa.waves_of_files(args.wavs) if args.wavs else sherpa.waves_of_set(args.data, args.set)
-    found = sherpa.transcribe(recognizer, waves, args.words)
+    waves = sherpa_onnx.waves_of_files(args.wavs) if args.wavs else sherpa_onnx.waves_of_set(args.data, args.set)
+    found = sherpa_onnx.transcribe(recognizer, waves, args.words)
     if args.ref:
         print(greedy.write_scorable(args.out, found.tokens, args.ref, args.lang))
     elif not args.graph:

@@ -30,10 +30,10 @@ def run(args: argparse.Namespace) -> None:
     from asrcompress.cli import packed
     from asrcompress.config import compose
     from asrcompress.errors import UserError
-    from asrcompress.files import atomic, existing
+    from asrcompress.files import atomic, require_file
 
     config = compose("experiment", args.overrides)
-    model = existing(args.model, "the model to compress")
+    model = require_file(args.model, "the model to compress")
     seconds = 0.0
     for index, step in enumerate(config["experiment"]["steps"], 1):
         (kind, options), *rest = step.items()
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def flat(options: list[Any]) -> Iterator[str]:
-    """The overrides of a step, in which {"values.options": {"group": 64}} stands for values.options.group=64."""
+    """The overrides of a step, in which {"quantization.options": {"group": 64}} stands for quantization.options.group=64."""
     for option in options:
         if not isinstance(option, dict):
             yield str(option)
@@ -79,7 +79,7 @@ def row(args: argparse.Namespace, model: Path) -> dict[str, Any]:
     made = {key: {entry[key] for entry in (config.get(group) or {}).values()} or {default}
             for group, key, default in (("layers", "structure", "dense"), ("values", "values", "float32"))}
     return {**{key: "+".join(sorted(kinds)) for key, kinds in made.items()},
-            "bits": (config.get("bits") or {}).get("coder", "raw"), "size": round(size, 4)}
+            "coder": (config.get("coder") or {}).get("coder", "raw"), "size": round(size, 4)}
 
 
 def compress(args: argparse.Namespace, model: Path, folder: Path, options: list[str]) -> None:

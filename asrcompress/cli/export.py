@@ -5,7 +5,7 @@
         --precision int8-dynamic --sensitivity-set dev --max-loss 0.2
 
 Before anything is written, torch and onnxruntime have to agree frame by frame: on utterances of --data and --set, or
-without them on random features. For quantised files that is a share of frames with the same best token, and a small
+without them on random features. For quantized files that is a share of frames with the same best token, and a small
 divergence.
 """
 
@@ -29,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibrate-set", metavar="SET", help="training speech of --data, for int8-static")
     parser.add_argument("--calibrate-minutes", type=float, default=2.0, metavar="MINUTES")
     parser.add_argument("--keep-float", nargs="+", default=[], metavar="LAYER",
-                        help="layers that are not quantised, as layers.0.conv or a glob")
+                        help="layers that are not quantized, as layers.0.conv or a glob")
     parser.add_argument("--sensitivity-set", metavar="SET",
-                        help="held-out training speech of --data: layers that cost too much there are not quantised")
+                        help="held-out training speech of --data: layers that cost too much there are not quantized")
     parser.add_argument("--max-loss", type=float, default=0.2,
-                        help="percentage points of token error that quantising may cost on that set")
+                        help="percentage points of token error that quantizing may cost on that set")
     parser.add_argument("--acoustic-scale", type=float, default=1.0, metavar="S",
                         help="that of the search over a graph, as sherpa-onnx has none: log_probs are multiplied by it")
     parser.add_argument("--beam", type=float, default=16.0, help="the --device-beam that the graph was made for")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", help="the prepared set of the parity check")
     parser.add_argument("--tolerance", type=float,
                         help="largest difference of log-probabilities: 0.001, or 0.2 for float16, unless given; of "
-                             "quantised files the share of frames with another best token, and mean divergence in "
+                             "quantized files the share of frames with another best token, and mean divergence in "
                              "nats: 0.05 for int8 and 0.15 for the others")
 
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     from asrcompress import compression
     from asrcompress.compression.folding import fold
     from asrcompress.errors import UserError
-    from asrcompress.export import onnx, parity
+    from asrcompress.runtimes import onnx, parity
 
     check(args)
     model: Any = fold(compression.load(args.model))
@@ -93,7 +93,7 @@ def check(args: argparse.Namespace) -> None:
     if args.calibrate_minutes <= 0:
         raise UserError("--calibrate-minutes has to be above 0")
     if args.sensitivity_set is not None and args.precision in ("float32", "float16"):
-        raise UserError(f"nothing is quantised at precision {args.precision}, so there is no sensitivity to find")
+        raise UserError(f"nothing is quantized at precision {args.precision}, so there is no sensitivity to find")
 
 
 def chosen(args: argparse.Namespace, model: Any, options: Any) -> Any:
@@ -102,7 +102,7 @@ def chosen(args: argparse.Namespace, model: Any, options: Any) -> Any:
 
     if not args.calibrate_set and not args.sensitivity_set:
         return options
-    from asrcompress.export import parity, sensitivity
+    from asrcompress.runtimes import parity, sensitivity
 
     if args.calibrate_set:
         speech = parity.utterances(args.data, args.calibrate_set, args.calibrate_minutes)

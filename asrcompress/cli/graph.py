@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from asrcompress.files import atomic, existing
+    from asrcompress.files import atomic, require_file
 
-    lang_files = [existing(args.lang / name, "the lang file") for name in ("tokens.txt", "lexicon.txt", "words.txt")]
+    lang_files = [require_file(args.lang / name, "the lang file") for name in ("tokens.txt", "lexicon.txt", "words.txt")]
     jobs: dict[str, tuple[Callable[[argparse.Namespace], None], list[Path]]] = {}
     jobs["HLG.npz"] = (_hlg, [*lang_files, args.arpa])
     if args.device_fst:
@@ -52,11 +52,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _digest(inputs: list[Path], max_order: int) -> str:
-    from asrcompress.files import existing
+    from asrcompress.files import require_file
 
     digest = hashlib.sha256(f"graph 1 {max_order}".encode())  # count up when the programs build another graph
     for path in inputs:
-        digest.update(hashlib.sha256(existing(path, "the file").read_bytes()).digest())
+        digest.update(hashlib.sha256(require_file(path, "the file").read_bytes()).digest())
     return digest.hexdigest()
 
 

@@ -64,12 +64,12 @@ def show(path: str) -> None:
 
     rows = packed.info(path)
     table = Table(title=path, title_justify="left")
-    for column in ("tensor", "shape", "structure", "values", "bits"):
+    for column in ("tensor", "shape", "structure", "quantization", "coder"):
         table.add_column(column, overflow="fold")
     for column in ("numbers", "bytes"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(row["name"], " x ".join(map(str, row["shape"])), row["structure"], row["values"], row["bits"],
+        table.add_row(row["name"], " x ".join(map(str, row["shape"])), row["structure"], row["quantization"], row["coder"],
                       f"{row['numbers']:,}" if row["numbers"] else "", f"{row['bytes']:,}")
     table.add_section()
     numbers, size = (sum(row[key] for row in rows) for key in ("numbers", "bytes"))

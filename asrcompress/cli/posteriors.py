@@ -21,15 +21,15 @@ def run(args: argparse.Namespace) -> None:
 
     from asrcompress import compression
     from asrcompress.decoding import posteriors
-    from asrcompress.files import existing
+    from asrcompress.files import require_file
 
     model: Any
     if args.model.suffix == ".onnx":
-        from asrcompress.export.runtime import OnnxModel
+        from asrcompress.runtimes.runtime import OnnxModel
 
         model = OnnxModel(args.model)
     else:
         model = compression.load(args.model)
-    cuts = load_manifest(existing(args.data / f"{args.set}.jsonl.gz", "the prepared set"))
+    cuts = load_manifest(require_file(args.data / f"{args.set}.jsonl.gz", "the prepared set"))
     rtf = posteriors.write(model, cuts, args.out, 0 if getattr(model, "batch1", False) else 200)
     print(f"{args.out}: {len(cuts)} utterances, RTF of the network {rtf:.4f}")

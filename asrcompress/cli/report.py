@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from asrcompress.files import existing
+    from asrcompress.files import require_file
     from asrcompress.report import device, results_md, rows, table
 
     merged: list[rows.Row] = []
     for path in args.rows:
-        merged = rows.merge(merged, rows.read(existing(path, "the result rows")))
+        merged = rows.merge(merged, rows.read(require_file(path, "the result rows")))
     if args.out:
         results_md.write(merged, args.out, args.note, args.title, args.search)
     console = Console()

@@ -55,7 +55,7 @@ def described(args: argparse.Namespace) -> dict[str, Any]:
     """What the files and this machine say of a row; --row has the last word."""
     from datetime import date
 
-    from asrcompress.files import existing
+    from asrcompress.files import require_file
     from asrcompress.measure import machine
     from asrcompress.report import rows
 
@@ -68,9 +68,9 @@ def described(args: argparse.Namespace) -> dict[str, Any]:
         row |= {key: search.get(key) for key in ("acoustic_scale", "lm_scale", "blank_penalty")}
         row["search_rtf"] = search.get("rtf")
     if args.packed:
-        row["packed_bytes"] = existing(args.packed, "the packed model").stat().st_size
+        row["packed_bytes"] = require_file(args.packed, "the packed model").stat().st_size
     if args.dense_packed:
-        row["dense_bytes"] = existing(args.dense_packed, "the dense packed model").stat().st_size
+        row["dense_bytes"] = require_file(args.dense_packed, "the dense packed model").stat().st_size
     if row.get("dense_bytes") and row.get("packed_bytes"):
         row["ratio"] = round(row["dense_bytes"] / row["packed_bytes"], 4)
     return row
@@ -80,10 +80,10 @@ def read_json(path: Path) -> dict[str, Any]:
     import json
 
     from asrcompress.errors import UserError
-    from asrcompress.files import existing
+    from asrcompress.files import require_file
 
     try:
-        found = json.loads(existing(path, "the JSON file").read_text(encoding="utf-8"))
+        found = json.loads(require_file(path, "the JSON file").read_text(encoding="utf-8"))
     except ValueError:
         found = None
     if not isinstance(found, dict):

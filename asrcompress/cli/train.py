@@ -2,8 +2,8 @@
 
 Options of the model and of the training are Hydra overrides of conf/train.yaml:
     asrcompress train --data data --lang data/lang_phone --out exp/dense model=tdnn criterion=lfmmi training.epochs=20
-Compression during training is one more choice, of conf/during; structure and budget say what it works towards:
-    asrcompress train --data data --lang data/lang_phone --out exp/small structure=svd budget.size=0.25 during=truncate
+Compression during training is one more choice, of conf/schedule; structure and budget say what it works towards:
+    asrcompress train --data data --lang data/lang_phone --out exp/small structure=svd budget.size=0.25 schedule=truncate
 Run again, it goes on from its last checkpoint.
 """
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     from asrcompress.errors import UserError
     from asrcompress.lang import lexicon as lexicons
     from asrcompress.lang.tokens import read_symbols
-    from asrcompress.training import criteria, during
+    from asrcompress.training import criteria, schedules
     from asrcompress.training.train import fit
 
     config = compose("train", args.overrides)
@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> None:
     torch.manual_seed(config["seed"])
     model: Any = compression.load(args.init) if args.init else models.build({**config["model"], "vocab": len(symbols)})
     transcripts = {cut.recording_id: encode(cut.supervisions[0].text) for cut in train}
-    if args.init and config["during"]["name"] == "scratch":
-        raise UserError(f"during=scratch starts from random numbers, so {args.init} would be lost; choose truncate or "
+    if args.init and config["schedule"]["name"] == "scratch":
+        raise UserError(f"schedule=scratch starts from random numbers, so {args.init} would be lost; choose truncate or "
                         "trace_norm, or leave --init away")
-    callbacks = during.callbacks(config, training)
+    callbacks = schedules.callbacks(config, training)
     for callback in callbacks:
         callback.begin(model)
     criterion = criteria.build(**config["criterion"], vocab=len(symbols), targets=transcripts.values())

@@ -8,8 +8,8 @@
 from asrcompress.compression import packed, structures
 from asrcompress.compression.compress import LayerRecord, compress
 from asrcompress.compression.folding import fold
-from asrcompress.compression.layers import StructuredConv1d, StructuredLinear, restore
 from asrcompress.compression.loading import load
+from asrcompress.compression.modules import StructuredConv1d, StructuredLinear, restore
 from asrcompress.compression.plan import Plan
 
 __all__ = ["LayerRecord", "Plan", "StructuredConv1d", "StructuredLinear", "compress", "fold", "load", "packed",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from asrcompress.compression import calibration
-from asrcompress.compression.layers import StructuredConv1d, StructuredLinear
+from asrcompress.compression.modules import StructuredConv1d, StructuredLinear
 from asrcompress.errors import UserError
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, StructuredLinear, StructuredConv1d)
@@ -112,7 +112,7 @@ def apply(model: nn.Module, grids: Mapping[str, Grid]) -> nn.Module:
         raise UserError("activations: no layer was seen at work; calibrate on data that the model can be run on")
     _put(small, grids)
     if isinstance(config := getattr(small, "config", None), Mapping):
-        entries = {path: {"values": "int8", **grid._asdict()} for path, grid in grids.items()}
+        entries = {path: {"quantization": "int8", **grid._asdict()} for path, grid in grids.items()}
         small.config = {**config, "activations": entries}  # type: ignore[assignment]
     return small
 
@@ -132,7 +132,7 @@ def restore(model: nn.Module, entries: Mapping[str, Mapping[str, Any]]) -> nn.Mo
     """Put what the config of `apply` says under `activations` into a model, in place."""
     grids = {}
     for path, entry in entries.items():
-        kind, scale, zero = (entry.get(key) for key in ("values", "scale", "zero"))
+        kind, scale, zero = (entry.get(key) for key in ("quantization", "scale", "zero"))
         known = kind == "int8" and isinstance(scale, float) and type(zero) is int
         if not known or not 1e-30 < scale < 1e30 or not 0 <= zero <= TOP:  # type: ignore[operator]
             raise UserError(f"the activations of '{path}' are {kind!r} with scale {scale!r} and zero {zero!r}; int8 "

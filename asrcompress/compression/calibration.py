@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asrcompress.compression import layers
+from asrcompress.compression import modules
 from asrcompress.errors import UserError
 
 
@@ -89,7 +89,7 @@ def collect(model: nn.Module, batches: Iterable[tuple[Any, ...]]) -> dict[str, T
     adds or is given counts as frames like any other: batch utterances of similar length. A layer that is never called
     (attention multiplies its packed projections itself) is not in the answer. It takes 8 n^2 bytes a layer.
     """
-    found = {path: model.get_submodule(path) for path, _, why in layers.weights(model)
+    found = {path: model.get_submodule(path) for path, _, why in modules.weights(model)
              if not why and isinstance(_at(model, path), nn.Linear | nn.Conv1d)}
     moments = {path: Moments() for path in found}
     watch(model, {path: _watch(moments[path]) for path in found}, batches)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression import activations, budget, layers, structures, values
+from asrcompress.compression import activations, budget, modules, quantization, structures
 from asrcompress.compression.plan import Plan
 from asrcompress.compression.structures import Structure
 from asrcompress.errors import UserError
@@ -41,14 +41,14 @@ def compress(model: nn.Module, plan: Plan, calibration: Mapping[str, Tensor] | N
     `calibration` is what `calibration.collect` saw of the layers' inputs; structures with `data_aware` need it.
     Errors: UserError where the plan selects nothing or has an unknown name; `CannotShrink` where its size is too small.
     """
-    small = activations.remove(values.bake(copy.deepcopy(model)))  # their ranges were those of another model
-    found = {path: (weight.detach(), why) for path, weight, why in layers.weights(small)}
+    small = activations.remove(quantization.materialize(copy.deepcopy(model)))  # their ranges were those of another model
+    found = {path: (weight.detach(), why) for path, weight, why in modules.weights(small)}
     chosen = {path: weight for path, (weight, why) in found.items() if not why and plan.selects(path)}
-    if not chosen and plan.values == "float32":
+    if not chosen and plan.quantization == "float32":
         raise UserError(f"the plan selects no layer: include {list(plan.include)}, exclude {list(plan.exclude)}; "
                         f"the layers are {', '.join(found) or 'none'}")
     for path, weight in chosen.items():
-        with structures.at(path):
+        with structures.error_context(path):
             structures.check_finite(weight)
     total = sum(parameter.numel() for parameter in small.parameters())
     family = structures.family(plan.structure)
@@ -63,18 +63,18 @@ def compress(model: nn.Module, plan: Plan, calibration: Mapping[str, Tensor] | N
             layer, note = _if_fewer(fitted.get(path), weight)
         records.append(_record(path, weight, layer, note, (calibration or {}).get(path)))
         if layer is not None:
-            layers.put(small, path, layer)
-    layers.describe(small)
+            modules.replace_layer(small, path, layer)
+    modules.describe(small)
     return _write(small, plan), records
 
 
 def _write(small: nn.Module, plan: Plan) -> nn.Module:
-    """The values and bits of the plan."""
-    if plan.values != "float32":
-        small = values.apply(small, plan.values, plan.values_include, plan.values_exclude, plan.seed,
-                             **plan.values_options)
-    if plan.bits and isinstance(config := getattr(small, "config", None), Mapping):
-        small.config = {**config, "bits": dict(plan.bits)}  # type: ignore[assignment,dict-item]
+    """The quantization and coder of the plan."""
+    if plan.quantization != "float32":
+        small = quantization.apply(small, plan.quantization, plan.quantization_include, plan.quantization_exclude, plan.seed,
+                             **plan.quantization_options)
+    if plan.coder and isinstance(config := getattr(small, "config", None), Mapping):
+        small.config = {**config, "coder": dict(plan.coder)}  # type: ignore[assignment,dict-item]
     return small
 
 
@@ -82,8 +82,8 @@ def _if_fewer(layer: Structure | None, weight: Tensor) -> tuple[Structure | None
     """The structure of one layer, or None and why dense is better."""
     if layer is None:
         return None, "dense pays better"
-    if layer.numbers() >= weight.numel():
-        return None, f"{layer.numbers()} numbers are not fewer"
+    if layer.num_parameters() >= weight.numel():
+        return None, f"{layer.num_parameters()} numbers are not fewer"
     return layer, ""
 
 
@@ -99,4 +99,4 @@ def _record(path: str, weight: Tensor, layer: Structure | None, note: str, momen
     if moments is not None:
         seen = math.sqrt(structures.output_energy(difference, moments) /
                          max(structures.output_energy(weight, moments), 1e-30))
-    return LayerRecord(path, shape, layer.name, numbers, layer.numbers(), rank, error, output_error=seen)
+    return LayerRecord(path, shape, layer.name, numbers, layer.num_parameters(), rank, error, output_error=seen)

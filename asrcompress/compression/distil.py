@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asrcompress.compression import values
+from asrcompress.compression import quantization
 from asrcompress.errors import UserError
 
 
@@ -21,7 +21,7 @@ def divergence(teacher: Tensor, student: Tensor, lens: Tensor) -> Tensor:
 def distil(student: Any, teacher: Any, batches: Sequence[tuple[Tensor, Tensor]], steps: int, lr: float = 1e-4) -> Any:
     """A copy of the student after `steps` steps of Adam down `divergence`, one batch (x, x_lens) each, in turn.
 
-    Both are in eval mode: BatchNorms keep their statistics, dropout is off. Values take part (`values.advance`), and
+    Both are in eval mode: BatchNorms keep their statistics, dropout is off. Quantizer take part (`quantization.advance`), and
     inputs that are rounded (`activations`) too. The learning rate falls as a cosine.
     """
     if not batches:
@@ -32,7 +32,7 @@ def distil(student: Any, teacher: Any, batches: Sequence[tuple[Tensor, Tensor]],
         wanted = [teacher(*batch)[0] for batch in batches]
     adam = torch.optim.Adam([parameter for parameter in student.parameters() if parameter.requires_grad], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps))
-    written = values.attached(student).values()
+    written = quantization.attached(student).values()
     for step in range(steps):
         for one in written:
             one.advance((step + 1) / steps)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from asrcompress.compression import layers, structures, values
+from asrcompress.compression import modules, quantization, structures
 
 
 def fold(model: nn.Module) -> nn.Module:
@@ -24,8 +24,8 @@ def fold(model: nn.Module) -> nn.Module:
         _fold_into(folded.get_submodule(path), batchnorm)
         parent, _, name = batchnorm_path.rpartition(".")
         setattr(folded.get_submodule(parent), name, nn.Identity())
-    layers.describe(folded, folded=True)
-    values.describe(folded)
+    modules.describe(folded, folded=True)
+    quantization.describe(folded)
     return folded
 
 
@@ -41,9 +41,9 @@ def _fold_into(layer: Any, batchnorm: Any) -> None:
     scale = scale.to(batchnorm.running_mean.dtype)
     owner = layer.parametrizations.weight[0] if parametrize.is_parametrized(layer, "weight") else layer
     if hasattr(owner, "structure"):
-        fixed = values.attached(owner.structure)  # factors that are written in some way cannot be multiplied in place
+        fixed = quantization.attached(owner.structure)  # factors that are written in some way cannot be multiplied in place
         owner.structure = (structures.Scaled if fixed else structures.scaled)(owner.structure, scale)
-    elif isinstance(owner, values.Values):
+    elif isinstance(owner, quantization.Quantizer):
         owner.scale_rows(scale)
     else:
         layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))

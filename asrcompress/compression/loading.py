@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 
 from asrcompress import models
-from asrcompress.compression import activations, layers, packed, values
+from asrcompress.compression import activations, modules, packed, quantization
 from asrcompress.errors import UserError
 
 
@@ -17,7 +17,7 @@ def load(path: Path | str, build: packed.Build = models.build) -> nn.Module:
     if packed.is_packed(path):
         return packed.load(path, build)
     config, tensors = models.read(path)
-    model = values.restore(layers.restore(build(config), config.get("layers") or {}), config.get("values") or {})
+    model = quantization.restore(modules.restore(build(config), config.get("layers") or {}), config.get("quantization") or {})
     activations.restore(model, config.get("activations") or {})
     model.config = config  # type: ignore[assignment]
     try:

@@ -14,8 +14,8 @@ class Plan:
     dense included on both sides: at size 0.25 the packed file is at most a quarter of the dense packed file, header
     aside. `include` and `exclude` are globs over layer paths (`layers.*.conv`); `options` are the structure's,
     `budget_options` the budget's. With budget "fixed" the structure's options (`rank`, `energy`) say how much is kept.
-    `values` says how the numbers are written that then remain, of the tensors that its own globs select, and `bits`
-    ({"coder": "range", "options": {}, "vectors": "float16"}) what `packed.save` stores them with.
+    `quantization` says how the parameters are represented that then remain, of the tensors that its own globs select,
+    and `coder` ({"coder": "range", "options": {}, "vectors": "float16"}) what `packed.save` stores them with.
     """
 
     structure: str = "svd"
@@ -26,11 +26,11 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     budget_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    values: str = "float32"
-    values_options: Mapping[str, Any] = field(default_factory=dict)
-    values_include: tuple[str, ...] = ("*",)
-    values_exclude: tuple[str, ...] = ()
-    bits: Mapping[str, Any] = field(default_factory=dict)
+    quantization: str = "float32"
+    quantization_options: Mapping[str, Any] = field(default_factory=dict)
+    quantization_include: tuple[str, ...] = ("*",)
+    quantization_exclude: tuple[str, ...] = ()
+    coder: Mapping[str, Any] = field(default_factory=dict)
 
     def selects(self, path: str) -> bool:
         """Whether the layer at this path is to be compressed."""
@@ -42,11 +42,11 @@ class Plan:
     def from_config(cls, config: Mapping[str, Any]) -> "Plan":
         """The plan of a plain config as `conf/compress.yaml` composes it."""
         structure, budget = config["structure"], config["budget"]
-        values, bits = config.get("values") or {"name": "float32"}, config.get("bits") or {"name": "raw"}
-        stored = {"coder": bits["name"], "options": dict(bits.get("options") or {}),
-                  "vectors": bits.get("vectors", "float32")}
+        quantization, coder = config.get("quantization") or {"name": "float32"}, config.get("coder") or {"name": "raw"}
+        stored = {"coder": coder["name"], "options": dict(coder.get("options") or {}),
+                  "vectors": coder.get("vectors", "float32")}
         return cls(structure["name"], budget.get("size"), budget["name"], tuple(config["include"]),
                    tuple(config["exclude"]), dict(structure.get("options") or {}), dict(budget.get("options") or {}),
-                   config["seed"], values["name"], dict(values.get("options") or {}),
-                   tuple(values.get("include", ["*"])), tuple(values.get("exclude", [])),
+                   config["seed"], quantization["name"], dict(quantization.get("options") or {}),
+                   tuple(quantization.get("include", ["*"])), tuple(quantization.get("exclude", [])),
                    stored)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from asrcompress.data import augment
 from asrcompress.errors import UserError
-from asrcompress.files import existing
+from asrcompress.files import require_file
 from asrcompress.lang.lexicon import Encoder
 
 Batch = dict[str, Any]
@@ -25,7 +25,7 @@ Batch = dict[str, Any]
 def load_cuts(folder: Path, names: Sequence[str], encode: Encoder, max_duration: float | None = None) -> CutSet:
     """The cuts of some sets, without those that have words outside the lexicon or are too long; both are counted."""
     cuts = CutSet.from_cuts(cut for name in names
-                            for cut in load_manifest(existing(folder / f"{name}.jsonl.gz", "the prepared set")))
+                            for cut in load_manifest(require_file(folder / f"{name}.jsonl.gz", "the prepared set")))
     kept = [cut for cut in cuts if not encode.unknown(cut.supervisions[0].text)]
     short = [cut for cut in kept if max_duration is None or cut.duration <= max_duration]
     if len(short) < len(cuts):

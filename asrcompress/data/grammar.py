@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from asrcompress.errors import UserError
-from asrcompress.files import existing
+from asrcompress.files import require_file
 
 Grammar = dict[str, list[list[str]]]
 _SLOT = re.compile(r"<(\w+)>")
@@ -17,7 +17,7 @@ def read(path: Path | str) -> Grammar:
     UserError for a line without a colon, for a slot that no line defines, and where `sentence` is missing.
     """
     grammar: Grammar = {}
-    for number, line in enumerate(existing(path, "grammar").read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(require_file(path, "grammar").read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         slot, colon, alternatives = line.partition(":")

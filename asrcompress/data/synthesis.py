@@ -26,7 +26,7 @@ from scipy.signal import resample_poly
 from asrcompress.data import grammar as grammars
 from asrcompress.data.espeak import Espeak, Voice
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, existing
+from asrcompress.files import atomic, require_file
 
 SAMPLING_RATE = 16000
 TRAIN, TEST = "train-quick", "dev-quick"
@@ -95,7 +95,7 @@ def _is_done(marker: Path, settings: dict) -> bool:
 
 def _copy_lexicon(lexicon: Path, folder: Path) -> set[str]:
     """Put the lexicon and its vocabulary under the names that openslr.org gives them; return the vocabulary."""
-    text = existing(lexicon, "lexicon").read_text(encoding="utf-8")
+    text = require_file(lexicon, "lexicon").read_text(encoding="utf-8")
     vocabulary = {line.split()[0] for line in text.splitlines() if line.strip()}
     with atomic(folder / "librispeech-lexicon.txt") as path:
         path.write_text(text, encoding="utf-8")

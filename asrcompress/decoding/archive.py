@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, existing
+from asrcompress.files import atomic, require_file
 
 MAGIC = b"ASRCPOST"
 VERSION = 1
@@ -89,7 +89,7 @@ class Archive:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = existing(path, "the posterior archive")
+        self.path = require_file(path, "the posterior archive")
         header, start, index = self._read()
         self.dim: int = header["dim"]
         self.meta: dict[str, Any] = header["meta"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, existing
+from asrcompress.files import atomic, require_file
 from asrcompress.lang import text
 
 REPLICATIONS = 10000
@@ -162,7 +162,7 @@ def sweep(refs: dict[str, str], folder: Path | str, unit: str = "word") -> list[
     import kaldialign
 
     rate = "wer" if unit == "word" else "ter"
-    paths = sorted(existing(folder, "the folder of hypotheses").iterdir())
+    paths = sorted(require_file(folder, "the folder of hypotheses").iterdir())
     found = [(match.groups(), path) for path in paths if (match := SWEPT.fullmatch(path.name))]
     rows = []
     for (acoustic, lm, blank), path in found:

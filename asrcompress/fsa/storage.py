@@ -14,7 +14,7 @@ import torch
 from _k2.ragged import create_ragged_shape2
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, existing
+from asrcompress.files import atomic, require_file
 
 
 def save(path: Path | str, fsa: k2.Fsa, kind: str) -> None:
@@ -31,7 +31,7 @@ def save(path: Path | str, fsa: k2.Fsa, kind: str) -> None:
 
 def load(path: Path | str, kind: str) -> k2.Fsa:
     """Read a graph of that kind; UserError where the file is damaged or something else."""
-    members = _members(existing(path, "the graph"), kind)
+    members = _members(require_file(path, "the graph"), kind)
     fsa = k2.Fsa(torch.from_numpy(members["arcs"]))
     if "outputs" in members:
         outputs = torch.from_numpy(members["outputs"])

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, existing
+from asrcompress.files import atomic, require_file
 
 Lexicon = dict[str, list[list[str]]]
 
@@ -16,7 +16,7 @@ def read(path: Path | str, strip_stress: bool = False) -> Lexicon:
     With `strip_stress`, CMUdict's stress digits go: AH0 and AH1 both become AH.
     """
     lexicon: Lexicon = {}
-    for number, line in enumerate(existing(path, "the lexicon").read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(require_file(path, "the lexicon").read_text(encoding="utf-8").splitlines(), 1):
         word, *tokens = line.split() or [""]
         if not word:
             continue

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, NamedTuple, NoReturn
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, existing
+from asrcompress.files import atomic, require_file
 
 SENTENCE = ("<s>", "</s>")
 ZERO = -99.0  # log10 of no probability, as ARPA files write it
@@ -68,7 +68,7 @@ class _Lines:
 
 
 def is_gzip(path: Path | str) -> bool:
-    with existing(path, "the language model").open("rb") as stream:
+    with require_file(path, "the language model").open("rb") as stream:
         return stream.read(2) == b"\x1f\x8b"
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from asrcompress.files import atomic, existing
+from asrcompress.files import atomic, require_file
 
 
 def read(path: Path | str) -> dict[str, str]:
-    lines = existing(path, "the transcript file").read_text(encoding="utf-8").splitlines()
+    lines = require_file(path, "the transcript file").read_text(encoding="utf-8").splitlines()
     pairs = (line.split(maxsplit=1) for line in lines if line.strip())
     return {pair[0]: " ".join(pair[1].split()) if len(pair) > 1 else "" for pair in pairs}
 

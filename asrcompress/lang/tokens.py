@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, existing
+from asrcompress.files import atomic, require_file
 
 BLANK = "<blk>"
 
@@ -12,7 +12,7 @@ BLANK = "<blk>"
 def read_symbols(path: Path | str) -> dict[str, int]:
     """Symbol -> id, in file order. UserError where a line is not `<symbol> <id>` or an id comes twice."""
     symbols: dict[str, int] = {}
-    for number, line in enumerate(existing(path, "the symbol table").read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(require_file(path, "the symbol table").read_text(encoding="utf-8").splitlines(), 1):
         fields = line.split()
         if len(fields) != 2 or not fields[1].isdigit():
             raise UserError(f"{path}, line {number}: expected '<symbol> <id>', found '{line}'; "

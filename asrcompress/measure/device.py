@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from asrcompress.errors import UserError
-from asrcompress.export.session import acoustic_model
-from asrcompress.files import existing
+from asrcompress.files import require_file
 from asrcompress.measure import machine, speed
+from asrcompress.runtimes.session import acoustic_model
 
 FEATURES, FRAMES_PER_SECOND, RATE = 80, 100, 16000
 RUNTIMES = ("onnxruntime", "sherpa-onnx")
@@ -40,8 +40,8 @@ def is_device_file(path: Path | str) -> bool:
 
 def file_of(path: Path | str) -> Path:
     """The ONNX file of a device folder, or the file itself."""
-    path = existing(path, "the device file")
-    return existing(path / "model.onnx", "the device model") if path.is_dir() else path
+    path = require_file(path, "the device file")
+    return require_file(path / "model.onnx", "the device model") if path.is_dir() else path
 
 
 def measure(path: Path | str, options: Options = Options()) -> dict[str, Any]:  # noqa: B008
@@ -140,12 +140,12 @@ def network(path: Path, threads: int = 1) -> Callable[[Any], Any]:
 
 def recognizer(folder: Path, options: Options) -> Callable[[Any], Any]:
     """samples (n,) -> what sherpa-onnx makes of them, greedy or over the graph."""
-    from asrcompress.export import sherpa
+    from asrcompress.runtimes import sherpa_onnx
 
     if not folder.is_dir():
         raise UserError(f"sherpa-onnx needs a folder with model.onnx and tokens.txt, and {folder} is none")
-    found = sherpa.recognizer(folder, options.graph, threads=options.threads)
-    return lambda samples: sherpa.transcribe(found, [("noise", samples, RATE)])
+    found = sherpa_onnx.recognizer(folder, options.graph, threads=options.threads)
+    return lambda samples: sherpa_onnx.transcribe(found, [("noise", samples, RATE)])
 
 
 def chunks(run: Callable[[Any], Any]) -> dict[str, float]:

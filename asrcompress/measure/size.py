@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from asrcompress.files import existing
+from asrcompress.files import require_file
 
 
 def numbers(model: nn.Module) -> dict[str, int]:
@@ -19,11 +19,11 @@ def numbers(model: nn.Module) -> dict[str, int]:
     inside = {id(tensor) for structure in structures for tensor in (*structure.parameters(), *structure.buffers())}
     rest = sum(p.numel() for p in model.parameters() if id(p) not in inside)
     buffers = sum(b.numel() for b in model.buffers() if b.is_floating_point() and id(b) not in inside)
-    parameters = rest + sum(structure.numbers() for structure in structures)
+    parameters = rest + sum(structure.num_parameters() for structure in structures)
     dense = rest + sum(structure.dense().numel() for structure in structures)
     return {"parameters": parameters, "numbers": parameters + buffers, "dense_bytes": 4 * (dense + buffers)}
 
 
 def of_file(path: Path | str) -> dict[str, Any]:
     """`packed_bytes`: the file's size on disk, and nothing else's."""
-    return {"packed_bytes": existing(path, "the packed model").stat().st_size}
+    return {"packed_bytes": require_file(path, "the packed model").stat().st_size}

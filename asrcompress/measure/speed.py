@@ -11,7 +11,7 @@ from typing import Any
 
 import asrcompress
 from asrcompress.errors import UserError
-from asrcompress.files import existing
+from asrcompress.files import require_file
 from asrcompress.measure import machine
 
 REPEATS = 5
@@ -20,7 +20,7 @@ PREFIX = "asrcompress measure: "  # before every sentence that the command says 
 
 def in_fresh_process(path: Path | str, threads: int = 1, seconds: int = 20) -> dict[str, Any]:
     """`in_this_process`, run by a new Python: memory that this one used does not count."""
-    return in_fresh_python([str(existing(path, "the packed model")), "--seconds", str(seconds)], threads)
+    return in_fresh_python([str(require_file(path, "the packed model")), "--seconds", str(seconds)], threads)
 
 
 def in_fresh_python(arguments: list[str], threads: int) -> dict[str, Any]:

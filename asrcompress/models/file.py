@@ -10,7 +10,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, existing
+from asrcompress.files import atomic, require_file
 
 
 def stored(model: nn.Module) -> dict[str, Tensor]:
@@ -40,7 +40,7 @@ def save(path: Path | str, model: nn.Module) -> None:
 
 def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(config, tensors) of a model file; safetensors checks every length before it allocates."""
-    existing(path, "the model file")
+    require_file(path, "the model file")
     try:
         with safe_open(path, framework="pt") as file:
             config = json.loads((file.metadata() or {})["config"])

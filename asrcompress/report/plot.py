@@ -61,7 +61,7 @@ def method(line: Line) -> str:
     if line.is_control():
         return CONTROL
     facts = line.facts
-    parts = [facts["structure"] or facts["name"], facts["values"], facts["bits"]]
+    parts = [facts["structure"] or facts["name"], facts["quantization"], facts["coder"]]
     label = " × ".join(part for part in parts if part not in (None, "float32", "raw"))
     return label + {"after": ", after training", "during": ", during training", "scratch": ", from scratch"}.get(
         facts["when"] or "", "")

@@ -8,10 +8,10 @@ from typing import Any
 
 from asrcompress.report.rows import Row, is_device
 
-LINE = ("name", "model", "structure", "values", "bits", "when", "size", "seed", "runtime")  # what makes a line
+LINE = ("name", "model", "structure", "options", "quantization", "coder", "when", "size", "seed", "runtime")  # what makes a line
 SEARCHES = ("greedy", "tgsmall", "tglarge")  # in this order, any others after them
-VARYING = ("model", "values", "bits", "seed", "runtime")  # columns worth their place only where lines differ
-LEFT = {"name", "model", "structure", "values", "bits", "when", "runtime", "precision"}  # words; the others are numbers
+VARYING = ("model", "quantization", "coder", "seed", "runtime")  # columns worth their place only where lines differ
+LEFT = {"name", "model", "structure", "quantization", "coder", "when", "runtime", "precision"}  # words; the others are numbers
 
 
 @dataclass
@@ -75,8 +75,8 @@ def rates(lines: list[Line]) -> list[tuple[str, str]]:
 
 
 FACTS: dict[str, tuple[str, Callable[[Any], str]]] = {  # row key -> heading, and how its value is written
-    "name": ("name", str), "model": ("model", str), "structure": ("structure", str), "values": ("values", str),
-    "bits": ("bits", str), "when": ("when", str), "seed": ("seed", str), "runtime": ("runtime", str),
+    "name": ("name", str), "model": ("model", str), "structure": ("structure", str), "quantization": ("values", str),
+    "coder": ("bits", str), "when": ("when", str), "seed": ("seed", str), "runtime": ("runtime", str),
     "parameters": ("parameters (M)", lambda n: f"{n / 1e6:.2f}"), "packed_bytes": ("MB", lambda n: f"{n / 1e6:.2f}"),
     "ratio": ("ratio", lambda x: f"{x:.2f}"), "macs_per_second": ("MMAC/s", lambda n: f"{n / 1e6:.0f}"),
     "rtf": ("RTF", lambda x: f"{x:.4f}"), "train_seconds": ("training s", lambda s: f"{s:,.0f}"),
@@ -103,7 +103,7 @@ def by_size(lines: list[Line], column: tuple[str, str]) -> list[list[str]]:
     A star: not significantly above the dense model (p >= 0.05). A small model from the start stands at the nearest size
     within a sixth of its own. [] where that is no table.
     """
-    shown = [line for line in lines if column in line.cells and line.facts["values"] in (None, "float32")]
+    shown = [line for line in lines if column in line.cells and line.facts["quantization"] in (None, "float32")]
     dense = next((line.facts["parameters"] for line in shown if line.is_dense()), None)
     sizes = sorted({s for line in shown if (s := line.facts["size"]) and s < 1}, reverse=True)
     found: dict[str, dict[float, list[Cell]]] = {}

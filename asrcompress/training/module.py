@@ -9,12 +9,12 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from asrcompress.compression.structures.semi_orthogonal import SemiOrthogonal, constrain
+from asrcompress.compression.structures.low_rank.semi_orthogonal import SemiOrthogonal, constrain
 from asrcompress.data.batches import Batch, hash_seed
 from asrcompress.lang.tokens import collapse
 from asrcompress.models.base import AcousticModel
-from asrcompress.training import swap
-from asrcompress.training.ctc import CTC
+from asrcompress.training import surgery
+from asrcompress.training.criteria.ctc import CTC
 
 
 def learning_rate(progress: float, peak: float, warmup: float) -> float:
@@ -108,4 +108,4 @@ class AcousticModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seconds, self.unaligned = checkpoint["seconds"], checkpoint["unaligned"]
-        swap.rebuild(self.model, checkpoint.get("layers") or {})
+        surgery.rebuild(self.model, checkpoint.get("layers") or {})

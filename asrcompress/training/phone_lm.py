@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, existing
+from asrcompress.files import atomic, require_file
 
 MAX_TOKENS = 128  # the tensor is the cube of this, and so is the work of a frame
 
@@ -74,7 +74,7 @@ def save(path: Path | str, lm: Tensor) -> None:
 def load(path: Path | str) -> Tensor:
     """The trigram (V, V, V) of `save`; UserError where the file is missing or is something else."""
     try:
-        lm = load_file(existing(path, "the phone LM"))["trigram"]
+        lm = load_file(require_file(path, "the phone LM"))["trigram"]
     except (SafetensorError, KeyError) as error:
         raise UserError(f"{path} is not a phone LM ({error}); make it again") from None
     if lm.ndim != 3 or len(set(lm.shape)) != 1:

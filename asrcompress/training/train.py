@@ -21,8 +21,8 @@ from asrcompress.errors import UserError
 from asrcompress.files import atomic
 from asrcompress.lang.lexicon import Encoder
 from asrcompress.models.base import AcousticModel
+from asrcompress.training.callbacks.quantization import Written
 from asrcompress.training.module import AcousticModule
-from asrcompress.training.written import Written
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module="lightning.*")
@@ -42,7 +42,7 @@ class SpeechData(LightningDataModule):
         return batches.train_loader(
             self.train, self.encode, batch_seconds=self.config["batch_seconds"],
             augmentation=self.config["augmentation"], seed=self.config["seed"], epoch=self.trainer.current_epoch,
-            workers=self.config["workers"], share=self.config["share"],
+            workers=self.config["workers"], share=self.config["epoch_fraction"],
             rank=self.trainer.global_rank, world_size=self.trainer.world_size,
             skip=skip)
 
@@ -58,7 +58,7 @@ class SpeechData(LightningDataModule):
         self.skip = state["skip"]
 
 
-class Narrator(Callback):
+class ProgressLogger(Callback):
     """One line an epoch, and the seconds that training took (validation not counted), over all runs that it took.
 
     `epochs` says for each what its parameters were at the end, its speed and its losses: both change where a model gets
@@ -96,7 +96,7 @@ class Narrator(Callback):
         self.lap = time.perf_counter()
 
 
-class Latest(Checkpoint):
+class ResumeCheckpoint(Checkpoint):
     """The checkpoint from which a run that was cut off goes on: after each epoch, and within it every `steps` steps."""
 
     def __init__(self, path: Path, steps: int) -> None:
@@ -133,17 +133,17 @@ def fit(model: AcousticModel, criterion: nn.Module, train: CutSet, dev: CutSet, 
     Checkpoints go to `out/checkpoints` every epoch; a run that was cut off goes on from the last one.
     """
     torch.manual_seed(config["seed"])
-    per_epoch = sum(cut.duration for cut in batches.one_speed_each(train, config["seed"], 0, config["share"]))
+    per_epoch = sum(cut.duration for cut in batches.one_speed_each(train, config["seed"], 0, config["epoch_fraction"]))
     module = AcousticModule(model, criterion, config, config["epochs"] * per_epoch)
     folder = out / "checkpoints"
     best = config["average"]["how"] == "best"
     keep = ModelCheckpoint(
         folder, filename="{epoch:03d}", auto_insert_metric_name=False, save_top_k=config["average"]["count"],
         monitor="dev_loss" if best else "epoch", mode="min" if best else "max")
-    resume, narrator = folder / "latest.ckpt", Narrator()
+    resume, progress = folder / "latest.ckpt", ProgressLogger()
     trainer = Trainer(
         max_epochs=config["epochs"], precision=config["precision"],
-        callbacks=[narrator, Written(), *callbacks, keep, Latest(resume, config["checkpoint_steps"])],
+        callbacks=[progress, Written(), *callbacks, keep, ResumeCheckpoint(resume, config["checkpoint_steps"])],
         logger=TensorBoardLogger(out, name="tensorboard", version=""), log_every_n_steps=20,
         reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, num_sanity_val_steps=0,
         enable_progress_bar=False, enable_model_summary=False, **config["trainer"])
@@ -153,9 +153,9 @@ def fit(model: AcousticModel, criterion: nn.Module, train: CutSet, dev: CutSet, 
     if trainer.is_global_zero:
         with atomic(out / "train.json") as temporary:
             temporary.write_text(json.dumps({
-                "train_seconds": round(narrator.wall, 1),
-                "audio_seconds_per_second": round(module.seconds / narrator.wall, 1),
+                "train_seconds": round(progress.wall, 1),
+                "audio_seconds_per_second": round(module.seconds / progress.wall, 1),
                 "epochs": config["epochs"], "unaligned": module.unaligned,
-                "dev_loss": narrator.epochs[-1]["dev_loss"], "dev_ter": narrator.epochs[-1]["dev_ter"],
-                "by_epoch": narrator.epochs}))
+                "dev_loss": progress.epochs[-1]["dev_loss"], "dev_ter": progress.epochs[-1]["dev_ter"],
+                "by_epoch": progress.epochs}))
     return model.eval()

@@ -31,8 +31,8 @@ finetune_share=1.0  # of the utterances that each of these epochs takes
 finetune_options=  # further overrides of conf/train.yaml for these trainings, e.g. training.optimizer.lr=2e-3
 scratch_criterion=  # of small models trained from the start (controls, --when during and scratch); empty: as the dense one
 scratch_epochs=    # of those; empty: as many as the dense one
-scratch_options=   # further overrides of conf/train.yaml for these trainings, e.g. training.share=0.5
-experiments=       # NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: pipelines of conf/experiment, e.g. "int8=written,values=int8"
+scratch_options=   # further overrides of conf/train.yaml for these trainings, e.g. training.epoch_fraction=0.5
+experiments=       # NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: pipelines of conf/experiment, e.g. "int8=written,quantization=int8"
 scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers, for each model
 max_active=3000    # states that the search keeps a frame, as in sherpa-onnx
 decode=            # models of exp/ that stage 7 decodes; empty: all of them

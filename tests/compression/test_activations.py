@@ -11,10 +11,10 @@ from torch import nn
 from asrcompress import models
 from asrcompress.compression import Plan, activations, compress, fold, load, packed
 from asrcompress.compression.activations import Grid
-from asrcompress.compression.packed import PackedError
+from asrcompress.compression.packed.container import PackedError
 from asrcompress.errors import UserError
 from tests.compression.models_of_tests import Net, Odd, net
-from tests.compression.test_packed import parts, write
+from tests.compression.packed.test_container import parts, write
 
 
 def batches(count: int = 2) -> list[tuple[torch.Tensor]]:
@@ -60,7 +60,7 @@ def test_the_range_is_what_the_layer_saw_or_the_one_of_least_error() -> None:
 @pytest.mark.parametrize("values", ["float32", "int8", "int4"])
 def test_a_packed_file_gives_the_same_model(structure: str, values: str, tmp_path: Path) -> None:
     options = {"budget": "fixed", "size": None} if structure == "dense" else {"size": 0.7}
-    small, _ = compress(net(48), Plan(structure=structure, values=values, exclude=("convs.2*",), **options))
+    small, _ = compress(net(48), Plan(structure=structure, quantization=values, exclude=("convs.2*",), **options))
     rounded = activations.apply(small, activations.observe(small, batches()))
     (x,) = batches(1)[0]
     plain, wanted = small(x), rounded(x)
@@ -117,7 +117,7 @@ def test_mistakes_are_sentences() -> None:
 
 @pytest.mark.parametrize("change", [
     {"scale": 0.0}, {"scale": float("inf")}, {"scale": "1"}, {"scale": 1}, {"zero": -1}, {"zero": 256}, {"zero": 1.0},
-    {"values": "int3"}, None])
+    {"quantization": "int3"}, None])
 def test_a_file_with_odd_activations_is_refused(change: dict[str, object] | None, tmp_path: Path) -> None:
     rounded = activations.apply(net(), activations.observe(net(), batches()))
     packed.save(tmp_path / "good", rounded)

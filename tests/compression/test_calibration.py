@@ -115,7 +115,7 @@ def test_without_data_from_the_command_line(tmp_path: Path, capsys: pytest.Captu
     stack = [{"dim": 16, "taps": 3, "stride": 2, "repeat": 2}]
     models.save(tmp_path / "dense", models.build({"model": "tdnn", "features": 80, "vocab": 24, "stack": stack}))
     call = ["compress", "--model", str(tmp_path / "dense"), "structure=dense", "budget=fixed", "--out",
-            str(tmp_path / "small"), "values=int8", "--activations", "int8"]
+            str(tmp_path / "small"), "quantization=int8", "--activations", "int8"]
     free = ["--data-free", "gaussian", "--calibrate-minutes", "0.1"]
     assert cli.main([*call, *free, "--distil", "2"]) == 0
     assert "activations int8: the inputs of 3 layers" in capsys.readouterr().out

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from asrcompress.compression import Plan, compress, layers
+from asrcompress.compression import Plan, compress, modules
 from asrcompress.compression.structures import CannotShrink
 from asrcompress.errors import UserError
 from tests.compression.models_of_tests import net
@@ -84,10 +84,10 @@ def test_a_plan_from_the_shipped_configs() -> None:
 
     plan = Plan.from_config(compose("compress"))
     raw = {"coder": "raw", "options": {}, "vectors": "float32"}
-    assert plan == Plan(options={"unfolding": "best", "multiple": 8}, budget_options={"relative": True}, bits=raw)
+    assert plan == Plan(options={"unfolding": "best", "rank_multiple": 8}, budget_options={"relative": True}, coder=raw)
     uniform = compose("compress", ["structure=dense", "budget=uniform", "budget.size=1", "exclude=[output]"])
     assert Plan.from_config(uniform) == Plan("dense", 1, "uniform", budget_options={"keep": 0.005}, exclude=("output",),
-                                             bits=raw)
+                                             coder=raw)
     energy = compose("compress", ["budget=fixed", "+structure.options.energy=0.9"])
     assert Plan.from_config(energy).options["energy"] == 0.9 and Plan.from_config(energy).size is None
 
@@ -150,7 +150,7 @@ def test_models_that_no_one_here_wrote(foreign: tuple[nn.Module, tuple[torch.Ten
     if type(model).__name__ == "Conformer":
         assert len(report) == 2 * (4 + 2 + 3), "two feed-forwards, attention's two, three convolutions per layer"
     twin = copy.deepcopy(model)  # dense, with the weights that the structures stand for
-    for path, layer in layers.structured(small).items():
+    for path, layer in modules.structured(small).items():
         name = path if path in dict(twin.named_parameters()) else f"{path}.weight"
         target = twin.get_parameter(name)
         target.data.copy_(layer.dense().detach().reshape(target.shape))
@@ -169,7 +169,7 @@ def _learns(model: nn.Module, *inputs: torch.Tensor) -> None:
             module.p = 0.0
     model.train()
     target = torch.randn(model(*inputs)[0].shape, generator=torch.Generator().manual_seed(1))
-    before = {path: layer.dense().detach().clone() for path, layer in layers.structured(model).items()}
+    before = {path: layer.dense().detach().clone() for path, layer in modules.structured(model).items()}
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     losses = []
     for _ in range(2):
@@ -181,7 +181,7 @@ def _learns(model: nn.Module, *inputs: torch.Tensor) -> None:
             optimizer.step()
     assert losses[1] < losses[0]
     assert before and not any(torch.equal(layer.dense(), before[path])
-                              for path, layer in layers.structured(model).items())
+                              for path, layer in modules.structured(model).items())
 
 
 def test_a_copy_that_is_compressed_further_leaves_the_first_as_it_was() -> None:
@@ -191,7 +191,7 @@ def test_a_copy_that_is_compressed_further_leaves_the_first_as_it_was() -> None:
     wanted = once(q, k, k)[0].detach()
     twice, report = compress(once, Plan(budget="fixed", include=("k_proj_weight",), options={"rank": 4}))
     assert torch.equal(once(q, k, k)[0], wanted)
-    assert set(layers.structured(twice)) == {"q_proj_weight", "k_proj_weight"}
+    assert set(modules.structured(twice)) == {"q_proj_weight", "k_proj_weight"}
     assert "q_proj_weight" not in {row.path for row in report}
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asrcompress import models
-from asrcompress.compression import Plan, activations, compress, distil, packed, synthetic, values
+from asrcompress.compression import Plan, activations, compress, distil, packed, quantization, synthetic
 from asrcompress.errors import UserError
 from tests.compression.test_synthetic import TDNN
 
@@ -26,7 +26,7 @@ def test_int4_with_int8_activations_gets_nearer_to_the_teacher(structure: str, t
         teacher.output.weight *= 20  # so that it has something to say
     batches = synthetic.gaussian(teacher, batches=2, size=2)
     size = {"budget": "fixed", "size": None} if structure == "dense" else {"size": 0.7}
-    student, _ = compress(teacher, Plan(structure=structure, values="int4", **size))
+    student, _ = compress(teacher, Plan(structure=structure, quantization="int4", **size))
     student = activations.apply(student, activations.observe(student, batches))
     before = {name: value.clone() for name, value in student.state_dict().items()}
     trained = distil.distil(student, teacher, batches, steps=60, lr=1e-3)
@@ -45,9 +45,9 @@ def test_int4_with_int8_activations_gets_nearer_to_the_teacher(structure: str, t
 
 def test_schedules_of_values_are_followed() -> None:
     teacher = models.build(TDNN).eval()
-    student = values.apply(teacher, "pruned", density=0.25, schedule="cubic", until=0.5)
+    student = quantization.apply(teacher, "pruned", density=0.25, schedule="cubic", until=0.5)
     trained = distil.distil(student, teacher, synthetic.gaussian(teacher, 1, 1), steps=4)
-    weights = torch.cat([w.flatten() for one in values.attached(trained).values() for w in [one()]])
+    weights = torch.cat([w.flatten() for one in quantization.attached(trained).values() for w in [one()]])
     assert float((weights != 0).double().mean()) == pytest.approx(0.25, abs=0.02)
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from asrcompress.compression import Plan, compress, fold
-from asrcompress.compression.structures.svd import Svd
+from asrcompress.compression.structures.low_rank.svd import Svd
 from tests.compression.models_of_tests import net
 
 

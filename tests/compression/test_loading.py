@@ -26,7 +26,7 @@ def test_one_function_reads_every_kind_of_file(tmp_path: Path) -> None:
 
 def test_our_own_models_need_no_builder(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    small, _ = compress(models.build(TDNN), Plan(size=0.5, options={"multiple": 2}))
+    small, _ = compress(models.build(TDNN), Plan(size=0.5, options={"rank_multiple": 2}))
     x, lens = torch.randn(2, 50, 80), torch.tensor([50, 31])
     models.save(tmp_path / "small.safetensors", small)
     packed.save(tmp_path / "small.packed", small)

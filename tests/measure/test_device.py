@@ -14,7 +14,7 @@ from asrcompress.cli import main
 from asrcompress.compression import packed
 from asrcompress.measure import device, macs, onnx_macs
 from asrcompress.report import rows
-from tests.export import tiny
+from tests.runtimes import tiny
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from asrcompress.report import plot, rows, table
 
 def row(name: str, structure: str, when: str, size: int, wer: float, values: str = "float32") -> rows.Row:
     return rows.check({"name": name, "structure": structure, "when": when, "packed_bytes": size, "wer": wer,
-                       "values": values, "bits": "raw", "test_set": "dev", "search": "tgsmall",
+                       "quantization": values, "coder": "raw", "test_set": "dev", "search": "tgsmall",
                        "ci95": [wer - 1, wer + 1]}, "here")
 
 

@@ -23,7 +23,7 @@ def test_rows_are_replaced_not_repeated(tmp_path: Path) -> None:
 
 def test_a_row_has_the_keys_of_the_design() -> None:
     designed = """
-        model structure values bits when size seed train_set test_set search runtime parameters numbers
+        model structure options quantization coder when size seed train_set test_set search runtime parameters numbers
         packed_bytes ratio device_bytes macs_per_second rtf peak_rss_bytes cpu threads wer words sub ins del ci95
         p_better_than_dense train_seconds command commit date name acoustic_scale"""
     assert set(designed.split()) <= set(rows.KEYS)

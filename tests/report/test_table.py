@@ -40,7 +40,7 @@ def test_cells() -> None:
 
 
 def test_columns_appear_where_lines_differ() -> None:
-    int8 = row("svd-0.25-int8", "svd", "after", 3_000_000, 31.0, values="int8")
+    int8 = row("svd-0.25-int8", "svd", "after", 3_000_000, 31.0, quantization="int8")
     assert "values" in table.table(table.pivot([*ROWS, int8], "dev"))[0]
     seeds = [row("dense", "dense", "none", 40_000_000, 30.0 + seed, seed=seed) for seed in (0, 1)]
     assert [line[3] for line in table.table(table.pivot(seeds, "dev"))] == ["seed", "0", "1"]
@@ -68,7 +68,7 @@ def test_structures_by_size() -> None:
             row("svd-0.5", "svd", "after", 20_000_000, 30.1, p_better_than_dense=0.05) | {"size": 0.5},
             row("cp-0.25", "cp", "after", 10_000_000, 30.9, p_better_than_dense=0.01) | {"size": 0.25},
             row("svd-0.25-during", "svd", "during", 10_000_000, 32.0, p_better_than_dense=0.0) | {"size": 0.25},
-            row("int8", "dense", "after", 10_000_000, 30.0, values="int8") | {"size": 0.25},
+            row("int8", "dense", "after", 10_000_000, 30.0, quantization="int8") | {"size": 0.25},
             row("small", "dense", "scratch", 10_500_000, 33.0, p_better_than_dense=0.0) | {"size": 1},
             row("smaller", "dense", "scratch", 10_000_000, 34.0, p_better_than_dense=0.0) | {"size": 1},
             row("tiny", "dense", "scratch", 1_000_000, 60.0, p_better_than_dense=0.0) | {"size": 1}]

@@ -38,7 +38,7 @@ def test_deep_compression_from_one_command(tiny_corpus: Path, dense: Path, tmp_p
     weights = torch.cat([w.flatten() for w in model.parameters() if w.dim() > 1])
     assert float((weights != 0).double().mean()) == pytest.approx(0.25, abs=0.02)
     said = json.loads((tmp_path / "train.json").read_text())
-    assert said["structure"] == "dense" and said["values"] == "pruned_shared" and said["bits"] == "huffman"
+    assert said["structure"] == "dense" and said["quantization"] == "pruned_codebook" and said["coder"] == "huffman"
     whole = 4 * sum(t.numel() for t in compression.load(dense).state_dict().values())
     assert said["size"] == pytest.approx((tmp_path / "model.packed").stat().st_size / whole, abs=1e-3)
     steps = [json.loads((tmp_path / step / "train.json").read_text()) for step in ("2-train", "4-train")]
@@ -49,30 +49,30 @@ def test_deep_compression_from_one_command(tiny_corpus: Path, dense: Path, tmp_p
 
 
 def test_no_epochs_is_after_training_only(tiny_corpus: Path, dense: Path, tmp_path: Path) -> None:
-    overrides = ["experiment=written", "experiment.values=int8", "experiment.bits=raw", "experiment.epochs=0"]
+    overrides = ["experiment=quantized", "experiment.quantization=int8", "experiment.coder=raw", "experiment.epochs=0"]
     assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["1-compress"]
-    assert {row["values"] for row in packed.info(tmp_path / "model.packed")} >= {"int8"}
+    assert {row["quantization"] for row in packed.info(tmp_path / "model.packed")} >= {"int8"}
 
 
 def test_the_size_of_a_pipeline_from_a_compressed_model_is_that_of_the_dense_one(tiny_corpus: Path, dense: Path,
                                                                                   tmp_path: Path) -> None:
     small = tmp_path / "svd.safetensors"
     assert main(["compress", "--model", str(dense), "--out", str(small), "structure=svd", "budget.size=0.5"]) == 0
-    overrides = ["experiment=written", "experiment.values=int8", "experiment.bits=raw", "experiment.epochs=0"]
+    overrides = ["experiment=quantized", "experiment.quantization=int8", "experiment.coder=raw", "experiment.epochs=0"]
     assert experiment(tiny_corpus, small, tmp_path / "out", "--dense", str(dense), *overrides) == 0
     said = json.loads((tmp_path / "out" / "train.json").read_text())
     whole = 4 * sum(t.numel() for t in compression.load(dense).state_dict().values())
-    assert said["structure"] == "svd" and said["values"] == "int8"
+    assert said["structure"] == "svd" and said["quantization"] == "int8"
     assert said["size"] == pytest.approx((tmp_path / "out" / "model.packed").stat().st_size / whole, abs=1e-3)
 
 
 def test_values_of_a_pipeline_take_their_options(tiny_corpus: Path, dense: Path, tmp_path: Path,
                                                  capsys: pytest.CaptureFixture[str]) -> None:
-    overrides = ["experiment=written", "experiment.values=int4", "experiment.bits=raw", "experiment.epochs=0"]
+    overrides = ["experiment=quantized", "experiment.quantization=int4", "experiment.coder=raw", "experiment.epochs=0"]
     more = ["+experiment.options.group=8", "+experiment.options.affine=true"]
     assert experiment(tiny_corpus, dense, tmp_path / "a", *overrides, *more) == 0
-    entries = compression.load(tmp_path / "a" / "model.safetensors").config["values"].values()
+    entries = compression.load(tmp_path / "a" / "model.safetensors").config["quantization"].values()
     assert {(entry["group"], entry["affine"]) for entry in entries} == {(8, True)}
     assert experiment(tiny_corpus, dense, tmp_path / "b", *overrides, "+experiment.options.moon=1") == 1
     assert "moon" in capsys.readouterr().err

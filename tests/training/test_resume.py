@@ -28,9 +28,9 @@ OPTIONS = [
 ]
 SMALLER = [  # gets smaller while it is trained: cuts in the epochs 0, 1 and 2
     "structure=semi_orthogonal",
-    "structure.options.multiple=1",
+    "structure.options.rank_multiple=1",
     "budget.size=0.5",
-    "during=truncate",
+    "schedule=truncate",
     "training.epochs=4",
     "training.average={how: last, count: 1}",
     "training.checkpoint_steps=1",

@@ -17,26 +17,26 @@ import torch
 from torch import Tensor
 
 from asrcompress import registry
-from asrcompress.compression.structures._base import (
+from asrcompress.compression.structures.base import (
+    Candidate,
     CannotShrink,
-    Choice,
-    Curve,
+    RateDistortion,
     Scaled,
     Structure,
-    at,
     dense_std,
+    error_context,
     scaled,
 )
-from asrcompress.compression.structures._data_aware import output_energy
+from asrcompress.compression.structures.low_rank._data_aware import output_energy
 from asrcompress.errors import UserError
 
-__all__ = ["CannotShrink", "Choice", "Curve", "Scaled", "Structure", "at", "build", "dense_std", "family", "fit",
+__all__ = ["CannotShrink", "Candidate", "RateDistortion", "Scaled", "Structure", "error_context", "build", "dense_std", "family", "fit",
            "fit_all", "init", "init_all", "names", "output_energy", "scaled"]
 
 
 def names() -> tuple[str, ...]:
     """Every structure there is, sorted."""
-    return registry.names(__path__)
+    return registry.names(__name__)
 
 
 def family(name: str) -> type[Structure]:
@@ -64,7 +64,7 @@ def fit_all(name: str, weights: Mapping[str, Tensor], shares: Mapping[str, Mappi
     """
     cls = family(name)
     for path, weight in weights.items():
-        with at(path):
+        with error_context(path):
             check_finite(weight)
             _check_share(name, cls.fit, weight.shape, **shares[path])
     return cls.fit_all({path: weight.detach() for path, weight in weights.items()}, shares, seed)
@@ -82,7 +82,7 @@ def init_all(name: str, shapes: Mapping[str, Sequence[int]], shares: Mapping[str
     """`fit_all` from scratch."""
     cls = family(name)
     for path, shape in shapes.items():
-        with at(path):
+        with error_context(path):
             _check_share(name, cls.init, shape, **shares[path])
     return cls.init_all(shapes, shares, seed)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression.structures._base import CannotShrink, Structure, dense_std
+from asrcompress.compression.structures.base import CannotShrink, Structure, dense_std
 
 
 class Dense(Structure):
@@ -34,7 +34,7 @@ class Dense(Structure):
         return layer
 
     @classmethod
-    def smallest(cls, shape: Sequence[int]) -> int:
+    def min_parameters(cls, shape: Sequence[int]) -> int:
         return math.prod(shape)
 
     def dense(self) -> Tensor:

@@ -9,7 +9,7 @@ from lhotse.recipes import download_librispeech
 from lhotse.recipes.librispeech import parse_utterance
 
 from asrcompress.errors import UserError
-from asrcompress.files import existing
+from asrcompress.files import require_file
 
 SAMPLING_RATE = 16_000
 LM_NAMES = ("3-gram.pruned.3e-7.arpa.gz", "3-gram.arpa.gz", "librispeech-lexicon.txt", "librispeech-vocab.txt")
@@ -53,7 +53,7 @@ def prepare(corpus: Path, subset: str, warn: Callable[[str], None] = print) -> C
 
     An utterance that cannot be used is named through `warn` and left out.
     """
-    folder = existing(existing(corpus, "the corpus folder") / "LibriSpeech" / subset, "the subset's folder")
+    folder = require_file(require_file(corpus, "the corpus folder") / "LibriSpeech" / subset, "the subset's folder")
     if not any(folder.rglob("*.flac")):
         raise UserError(f"{folder} holds no .flac audio; unpack the subset there, or name another one")
     recordings, supervisions, left_out = [], [], 0

@@ -10,7 +10,7 @@ def test_it_is_the_weight() -> None:
         w = torch.randn(*shape)
         layer = structures.fit("dense", w, size=1)
         assert torch.equal(layer.dense(), w) and layer.dense() is not w
-        assert layer.numbers() == layer.macs(1) == w.numel()
+        assert layer.num_parameters() == layer.macs(1) == w.numel()
     x = torch.randn(2, 5, 20)
     torch.testing.assert_close(layer.conv1d(x, 2, 1), torch.nn.functional.conv1d(x, w, stride=2, padding=1))
     torch.testing.assert_close(structures.fit("dense", w[:, :, 0])(x[0].T), x[0].T @ w[:, :, 0].T)

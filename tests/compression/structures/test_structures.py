@@ -42,7 +42,7 @@ def test_spec_rebuilds_it_through_json(layer: Structure, name: str) -> None:
     copy = structures.build(name, json.loads(json.dumps(layer.spec())))
     copy.load_state_dict(layer.state_dict())
     assert torch.equal(copy.dense(), layer.dense())
-    assert copy.numbers() == layer.numbers() and copy.name == name and copy.spec() == layer.spec()
+    assert copy.num_parameters() == layer.num_parameters() and copy.name == name and copy.spec() == layer.spec()
 
 
 def test_scaled_rows_are_exact_with_or_without_the_familys_help(layer: Structure) -> None:
@@ -123,7 +123,7 @@ def test_layers_that_are_made_together(name: str) -> None:
     for made in (structures.fit_all(name, weights, shares), structures.init_all(name, shapes, shares)):
         assert {path: layer.shape for path, layer in made.items()} == shapes
         stored = {id(p): p.numel() for layer in made.values() for p in layer.parameters()}
-        assert sum(layer.numbers() for layer in made.values()) == sum(stored.values()), "nothing counts twice"
+        assert sum(layer.num_parameters() for layer in made.values()) == sum(stored.values()), "nothing counts twice"
         assert not torch.equal(made["a"].dense(), made["b"].dense())
         if "seed" in (spec := made["a"].spec()):
             assert spec["seed"] != made["b"].spec()["seed"], "layers of one shape do not collide alike"
@@ -138,7 +138,7 @@ def test_layers_that_are_made_together(name: str) -> None:
     ("toeplitz_like", {"rank": 2, "block": 1000}, 8_000), ("hashed", {"size": 1 / 8}, 250_000)])
 def test_what_a_layer_of_two_taps_between_1000_channels_stores(family: str, options: dict[str, int],
                                                                numbers: int) -> None:
-    assert structures.init(family, (1000, 1000, 2), **options).numbers() == numbers
+    assert structures.init(family, (1000, 1000, 2), **options).num_parameters() == numbers
 
 
 def test_an_unknown_structure_is_a_user_error() -> None:

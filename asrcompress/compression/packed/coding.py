@@ -1,0 +1,81 @@
+"""coding: one tensor as bytes and back, for the packed file: its values write it, a coder of `bits` stores it.
+
+An entry of the packed file's tensor table that is not plain float32 or int64 has `spec`, the JSON that its values'
+`decode` needs, and `parts`, in the order of their bytes: {"key", "type": "float32" or "float16" or "integers", "shape",
+"length"}. All integers of an entry go through the coder under the entry's `bits`. A part "row_scale" of any values
+multiplies the rows of the tensor after decoding: a BatchNorm that was folded.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from asrcompress.compression import coders, quantization
+from asrcompress.compression.quantization import Encoded, Quantizer
+from asrcompress.errors import UserError
+
+FLOATS: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+ROOM = 4  # an entry may have this many times as many symbols as numbers, and 2^16 more
+
+
+def encode(one: Quantizer, coder: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """The entry (without name and offset) and the bytes of a tensor."""
+    encoded, parts, streams = one.encode(), [], []
+    floats = dict(encoded.floats)
+    if one.row_scale is not None:
+        floats["row_scale"] = one.row_scale.detach().cpu().float().numpy()
+    for key, numbers in floats.items():
+        kind = "float16" if numbers.dtype == np.float16 else "float32"
+        streams.append(numbers.astype(FLOATS[kind]).tobytes())
+        parts.append({"key": key, "type": kind, "shape": list(numbers.shape), "length": len(streams[-1])})
+    for key, array in encoded.integers.items():
+        streams.append(coders.encode(coder, array, **options))
+        parts.append({"key": key, "type": "integers", "shape": list(array.shape), "length": len(streams[-1])})
+    stream = b"".join(streams)
+    return {"shape": list(one.shape), "quantization": one.name, "coder": coder if encoded.integers else "raw",
+            "spec": encoded.spec, "parts": parts, "length": len(stream)}, stream
+
+
+def check(entry: Mapping[str, Any]) -> None:
+    """Raise ValueError (or what a wrong type raises) unless the parts can be read as the entry says."""
+    kind, coder = entry["quantization"], entry["coder"]
+    if kind not in quantization.names() or coder not in coders.names() or not isinstance(entry["spec"], dict):
+        raise ValueError(f"tensor {entry['name']!r} is written as {kind!r} in {coder!r}, unknown here")
+    most = ROOM * math.prod(entry["shape"]) + 2**16
+    for part in entry["parts"]:
+        numbers = [part["length"], *part["shape"]]
+        if not isinstance(part["key"], str):
+            raise ValueError(f"tensor {entry['name']!r} has a part without a name")
+        if any(type(n) is not int or not 0 <= n < 2**48 for n in numbers) or math.prod(part["shape"]) > most:
+            raise ValueError(f"tensor {entry['name']!r} has a part with impossible numbers")
+        if part["type"] != "integers" and part["length"] != math.prod(part["shape"]) * FLOATS[part["type"]].itemsize:
+            raise ValueError(f"tensor {entry['name']!r} has a part of another length than its shape")
+    if sum(part["length"] for part in entry["parts"]) != entry["length"]:
+        raise ValueError(f"the parts of tensor {entry['name']!r} do not add up to its length")
+
+
+def decode(entry: Mapping[str, Any], data: bytes) -> NDArray[np.float32]:
+    """The tensor of a checked entry. Raises ValueError for data that no `encode` wrote."""
+    integers: dict[str, NDArray[np.int64]] = {}
+    floats: dict[str, NDArray[np.floating]] = {}
+    offset = 0
+    for part in entry["parts"]:
+        piece, offset = data[offset : offset + part["length"]], offset + part["length"]
+        if part["type"] == "integers":
+            integers[part["key"]] = coders.decode(entry["coder"], piece, part["shape"])
+        else:
+            floats[part["key"]] = np.frombuffer(piece, FLOATS[part["type"]]).reshape(part["shape"])
+    row_scale = floats.pop("row_scale", None)
+    try:
+        family = quantization.family(entry["quantization"])
+        tensor = family.decode(Encoded(integers, floats, dict(entry["spec"])), tuple(entry["shape"]))
+        if row_scale is not None:
+            tensor = tensor * row_scale.reshape(-1, *[1] * (tensor.ndim - 1)).astype(np.float32)
+    except (KeyError, TypeError, IndexError, UserError) as error:
+        raise ValueError(f"its parts do not make a tensor ({error!r})") from None
+    if tensor.shape != tuple(entry["shape"]):
+        raise ValueError(f"its parts make a tensor {tensor.shape}, not {tuple(entry['shape'])}")
+    return np.ascontiguousarray(tensor, dtype=np.float32)

@@ -1,0 +1,136 @@
+"""Integers with a scale per row or per group of a row: what int8 and int4 share.
+
+symmetric: w = s q with q in [-(2^(b-1) - 1), 2^(b-1) - 1]; affine: w = s (q - z) with q in [0, 2^b - 1] and z an
+integer. Jacob et al., CVPR 2018. In training the numbers pass straight through the rounding and the scales are learned:
+Esser et al., "Learned step size quantization", ICLR 2020.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from asrcompress.compression.quantization.base import Encoded, Quantizer
+from asrcompress.errors import UserError
+
+SHRINK = tuple(1 - 0.05 * step for step in range(13))  # of the range, tried for the least squared error
+
+
+def groups(shape: Sequence[int], group: int) -> tuple[int, int, int]:
+    """(rows, groups in a row, numbers in a group) of a tensor; a vector is one row; group 0 is the whole row."""
+    rows = shape[0] if len(shape) > 1 else 1
+    width = max(1, math.prod(shape) // max(1, rows))
+    size = min(group or width, width)
+    return rows, -(-width // size), size
+
+
+def spread(scale: Tensor, shape: Sequence[int], size: int) -> Tensor:
+    """A number per group, (rows, groups), to each of its members: the shape of the tensor."""
+    rows, width = scale.shape[0], max(1, math.prod(shape) // max(1, scale.shape[0]))
+    return scale.repeat_interleave(size, 1)[:, :width].reshape(rows, width).reshape(tuple(shape))
+
+
+def straight_through_round(x: Tensor) -> Tensor:
+    return x + (x.round() - x).detach()
+
+
+class Integer(Quantizer):
+    """A tensor of `bits`-bit integers; see the module. `group` numbers of a row share a scale, 0: the whole row."""
+
+    bits = 8
+    base: Tensor
+    zero: Tensor | None
+
+    def __init__(self, shape: Sequence[int], group: int = 0, affine: bool = False) -> None:
+        super().__init__(shape)
+        if group < 0:
+            raise UserError(f"values {self.name}: group is {group}; it is a count of numbers, or 0 for whole rows")
+        self.group, self.affine = group, affine
+        rows, count, self.size = groups(self.shape, group)
+        self.numbers = nn.Parameter(torch.zeros(self.shape))
+        self.scale = nn.Parameter(torch.ones(rows, count))
+        self.register_buffer("zero", torch.zeros(rows, count, dtype=torch.int64) if affine else None)
+        self.register_buffer("base", torch.ones(()))  # scales are stored in half precision, relative to this
+        self.low = 0 if affine else 1 - 2 ** (self.bits - 1)
+        self.high = 2**self.bits - 1 if affine else 2 ** (self.bits - 1) - 1
+
+    @classmethod
+    @torch.no_grad()
+    def fit(cls, tensor: Tensor, seed: int = 0, *, group: int = 0, affine: bool = False) -> "Integer":
+        """For each group the range, the full one or a smaller one, that gives the least squared error."""
+        one = cls(tensor.shape, group, affine)
+        one.numbers.copy_(tensor)
+        rows, count, size = groups(tensor.shape, group)
+        width = tensor.numel() // max(1, rows)
+        padded = nn.functional.pad(tensor.float().reshape(rows, width), (0, count * size - width), mode="constant")
+        blocks = padded.reshape(rows, count, size).cpu()
+        low, high = blocks.amin(2).clamp(max=0), blocks.amax(2).clamp(min=0)
+        best = torch.full((rows, count), float("inf"))
+        for shrink in SHRINK:
+            scale, zero = one._grid(low * shrink, high * shrink)
+            error = (one._round(blocks, scale[..., None], zero[..., None]) - blocks).square().sum(2)
+            better = error < best
+            best = torch.where(better, error, best)
+            one.scale.copy_(torch.where(better, scale, one.scale))
+            if one.zero is not None:
+                one.zero.copy_(torch.where(better, zero, one.zero))
+        one.base.fill_(float(one.scale.abs().max()))
+        return one
+
+    def _grid(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point for a range that holds 0."""
+        reach = high - low if self.affine else torch.maximum(-low, high)
+        scale = (reach / (self.high if not self.affine else self.high - self.low)).clamp_min(1e-12)
+        zero = (-low / scale).round() if self.affine else torch.zeros_like(scale)
+        return scale, zero.long()
+
+    def _round(self, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+        return ((x / scale + zero).round().clamp(self.low, self.high) - zero) * scale
+
+    def _scale(self) -> Tensor:
+        """(rows, groups): the scales as the file holds them, gradients straight through and damped as in LSQ."""
+        damping = 1 / math.sqrt(max(1, self.size) * self.high)
+        scale = self.scale * damping + (self.scale * (1 - damping)).detach()
+        stored = (self.scale.detach() / self.base).half().float() * self.base
+        return scale + (stored - scale).detach()
+
+    def _codes(self, scale: Tensor) -> Tensor:
+        """The integers, still float and straight through, of the tensor's shape."""
+        q = self.numbers.float() / spread(scale, self.shape, self.size)
+        zero = 0 if self.zero is None else spread(self.zero, self.shape, self.size)
+        return straight_through_round(q + zero).clamp(self.low, self.high) - zero
+
+    def tensor(self) -> Tensor:
+        scale = self._scale()
+        codes = self._codes(scale)
+        exact = codes.detach().round()
+        return (codes + (exact - codes).detach()) * spread(scale, self.shape, self.size)
+
+    @torch.no_grad()
+    def encode(self) -> Encoded:
+        codes = self._codes(self._scale()).round().long()
+        integers = {"codes": codes.cpu().numpy()}
+        if self.zero is not None:  # from 0 to 2^bits - 1, which packs in `bits`; the zero points come off at decoding
+            integers["codes"] = (codes + spread(self.zero, self.shape, self.size)).cpu().numpy()
+            integers["zero"] = self.zero.cpu().numpy()
+        return Encoded(integers, {"scale": (self.scale / self.base).half().cpu().numpy(),
+                                  "base": self.base.reshape(1).cpu().numpy()}, {"size": self.size})
+
+    @staticmethod
+    def decode(encoded: Encoded, shape: Sequence[int]) -> NDArray[np.float32]:
+        size = encoded.spec["size"]
+        if type(size) is not int or size < 1:
+            raise ValueError(f"a group of {size!r} numbers")
+        scale = encoded.floats["scale"].astype(np.float32) * encoded.floats["base"]
+        codes = encoded.integers["codes"].reshape(scale.shape[0], -1)
+        each = np.minimum(np.arange(codes.shape[1]) // size, scale.shape[1] - 1)
+        if "zero" in encoded.integers:
+            codes = codes - encoded.integers["zero"][:, each]
+        return (codes.astype(np.float32) * scale[:, each]).reshape(shape)
+
+    def spec(self) -> dict[str, Any]:
+        return {**super().spec(), "group": self.group, "affine": self.affine}

@@ -1,0 +1,1 @@
+"""Structures of low displacement rank: circulant and Toeplitz blocks, fixed and learned operators."""

@@ -1,0 +1,1 @@
+"""Structures of few numbers per row and column: matrix factorizations and tensor decompositions."""
