@@ -1,0 +1,70 @@
+"""A method's options: one frozen dataclass beside the method, checked here wherever they come from.
+
+Python keywords, Hydra overrides and the specification in a model file all become the same dataclass through `make`, so an
+unknown key or a value of a wrong type is one sentence at every level. A field's type is one of int, float, bool, str,
+Literal[...], tuple[int, ...], tuple[str, ...], or one of these with None; ranges are checked by `__post_init__`.
+"""
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from asrcompress.errors import UserError
+
+T = TypeVar("T")
+
+
+def make(kind: type[T], given: Mapping[str, Any], what: str) -> T:
+    """`kind(**given)`, lists as tuples and whole numbers as floats where the field says so.
+
+    `what` begins the sentence of an error ("structure svd"). Errors: UserError for an unknown key, with the nearest
+    known one, and for a value of a wrong type.
+    """
+    hints = typing.get_type_hints(kind)
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for key in given:
+        if key not in known:
+            near = get_close_matches(str(key), known, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
+            raise UserError(f"{what} has no option '{key}'; {hint}")
+    return kind(**{key: _converted(value, hints[key], f"{what}: {key}") for key, value in given.items()})
+
+
+def require(good: bool, sentence: str) -> None:
+    """Raise UserError(sentence) unless `good`: for the ranges in a `__post_init__`."""
+    if not good:
+        raise UserError(sentence)
+
+
+def _converted(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the type of the field. Errors: UserError(where: ...)."""
+    for kind in _alternatives(hint):
+        origin = get_origin(kind)
+        if kind is type(None) and value is None:
+            return None
+        if origin is Literal and value in get_args(kind):
+            return value
+        if origin is tuple and isinstance(value, list | tuple):
+            return tuple(_converted(one, get_args(kind)[0], where) for one in value)
+        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if kind in (int, bool, str) and type(value) is kind:
+            return value
+    raise UserError(f"{where} is {value!r}; it is {' or '.join(_said(kind) for kind in _alternatives(hint))}")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types that a union allows; any other type alone."""
+    return get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _said(kind: Any) -> str:
+    """A type in words."""
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is tuple:
+        return f"a list, each {_said(get_args(kind)[0])}"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}[kind]
