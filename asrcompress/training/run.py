@@ -1,0 +1,41 @@
+"""A training as `conf/train.yaml` describes it: prepared sets and a lang folder in, a model file out."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asrcompress import compression, models
+from asrcompress.data.batches import load_cuts
+from asrcompress.errors import UserError
+from asrcompress.lang import lexicon as lexicons
+from asrcompress.lang.tokens import read_symbols
+from asrcompress.training import criteria, schedules
+from asrcompress.training.train import fit
+
+
+def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Path | None = None) -> None:
+    """Train and write `out/model.safetensors`, train.json, checkpoints/ and tensorboard/.
+
+    `config` is what `config.compose("train", ...)` gives. `init` is a model file to start from; its own config counts,
+    not config["model"]. Run again, a training that was cut off goes on from its last checkpoint. Errors: UserError.
+    """
+    training = {**config["training"], "seed": config["seed"]}
+    symbols = read_symbols(lang / "tokens.txt")
+    encode = lexicons.Encoder(lexicons.read(lang / "lexicon.txt"), symbols)
+    cuts = load_cuts(data, config["train_sets"], encode, training["max_duration"])
+    dev = load_cuts(data, [config["dev_set"]], encode)
+    torch.manual_seed(config["seed"])
+    model: Any = compression.load(init) if init else models.build({**config["model"], "vocab": len(symbols)})
+    transcripts = {cut.recording_id: encode(cut.supervisions[0].text) for cut in cuts}
+    if init and config["schedule"]["name"] == "scratch":
+        raise UserError(f"schedule=scratch starts from random numbers, so {init} would be lost; choose truncate or "
+                        "trace_norm, or leave --init away")
+    callbacks = schedules.callbacks(config, training)
+    for callback in callbacks:
+        callback.begin(model)
+    criterion = criteria.build(**config["criterion"], vocab=len(symbols), targets=transcripts.values())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{out}: {parameters / 1e6:.2f} M parameters, {len(cuts)} cuts", flush=True)
+    models.save(out / "model.safetensors", fit(model, criterion, cuts, dev, encode, training, out, callbacks))
