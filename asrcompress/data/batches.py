@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from asrcompress.data import augment
+from asrcompress.data.copies import origin
 from asrcompress.errors import UserError
 from asrcompress.files import require_file
 from asrcompress.lang.lexicon import Encoder
@@ -23,9 +24,22 @@ Batch = dict[str, Any]
 
 
 def load_cuts(folder: Path, names: Sequence[str], encode: Encoder, max_duration: float | None = None) -> CutSet:
-    """The cuts of some sets, without those that have words outside the lexicon or are too long; both are counted."""
-    cuts = CutSet.from_cuts(cut for name in names
-                            for cut in load_manifest(require_file(folder / f"{name}.jsonl.gz", "the prepared set")))
+    """The cuts of some prepared sets, without words outside the lexicon and of at most `max_duration` seconds.
+
+    What is left out is counted on the standard output. Errors: UserError where a set is missing, no cut is left, or an
+    utterance comes twice.
+    """
+    cuts: dict[tuple[str, str], Any] = {}
+    for name in names:
+        for cut in load_manifest(require_file(folder / f"{name}.jsonl.gz", "the prepared set")):
+            if cuts.setdefault((origin(cut), cut.supervisions[0].id), cut) is not cut:
+                raise UserError(f"utterance {origin(cut)} of {folder / name}.jsonl.gz comes twice in "
+                                f"{' '.join(names)}; name each set once, and give every utterance its own id")
+    return _usable(list(cuts.values()), folder, names, encode, max_duration)
+
+
+def _usable(cuts: list[Any], folder: Path, names: Sequence[str], encode: Encoder, max_duration: float | None) -> CutSet:
+    """What `load_cuts` keeps of the cuts that it found."""
     kept = [cut for cut in cuts if not encode.unknown(cut.supervisions[0].text)]
     short = [cut for cut in kept if max_duration is None or cut.duration <= max_duration]
     if len(short) < len(cuts):
@@ -91,6 +105,11 @@ def _sampler(kind: type[CutSampler], cuts: CutSet, **options: Any) -> CutSampler
         return kind(cuts, **options)
 
 
+def transcripts(cuts: CutSet) -> dict[str, str]:
+    """Utterance id -> its words, once for each utterance, however many speed copies `cuts` has of it."""
+    return {origin(cut): cut.supervisions[0].text for cut in cuts}
+
+
 def one_speed_each(cuts: CutSet, seed: int, epoch: int, share: float = 1.0) -> CutSet:
     """One of the speed copies of every utterance, drawn anew each epoch: an epoch is one pass over the speech.
 
@@ -98,7 +117,7 @@ def one_speed_each(cuts: CutSet, seed: int, epoch: int, share: float = 1.0) -> C
     """
     copies: dict[str, list[Any]] = {}
     for cut in cuts:
-        copies.setdefault(cut.supervisions[0].id.split("_sp")[0], []).append(cut)
+        copies.setdefault(origin(cut), []).append(cut)
     if share < 1.0:
         drawn = sorted(copies, key=lambda name: hash_seed(seed, epoch, "share", name))
         copies = {name: copies[name] for name in drawn[:max(1, round(share * len(copies)))]}

@@ -7,6 +7,8 @@ from pathlib import Path
 from lhotse import CutSet, Fbank, LilcomChunkyWriter, MonoCut
 from rich.progress import track
 
+from asrcompress.data.copies import origin
+
 
 def _extract(storage: Path, cuts: list[MonoCut]) -> tuple[list[MonoCut], list[str]]:
     """Compute and store the features of `cuts`: those that worked, and a sentence for each that did not."""
@@ -19,8 +21,7 @@ def _extract(storage: Path, cuts: list[MonoCut]) -> tuple[list[MonoCut], list[st
             try:
                 done.append(cut.compute_and_store_features(extractor=Fbank(), storage=writer))
             except Exception as error:  # whatever the audio decoder raises: the utterance is named and left out
-                name = cut.recording_id.split("_sp")[0]
-                failed.append(f"{name} has audio that cannot be decoded ({type(error).__name__}); left out")
+                failed.append(f"{origin(cut)} has audio that cannot be decoded ({type(error).__name__}); left out")
     return done, failed
 
 

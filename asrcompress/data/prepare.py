@@ -9,6 +9,7 @@ from pathlib import Path
 from lhotse import CutSet
 
 from asrcompress.data import features
+from asrcompress.data.copies import origin, speed_copies
 from asrcompress.errors import UserError
 from asrcompress.files import atomic
 from asrcompress.lang import text
@@ -38,11 +39,11 @@ def hold_out(cuts: CutSet, minutes: float, seed: int = 0) -> tuple[CutSet, CutSe
 
 def store(cuts: CutSet, name: str, out: Path, speeds: Sequence[float], jobs: int, warn: Callable[[str], None]) -> None:
     """Compute features at every speed and write the manifest, last, so that it stands only when all is there."""
-    copies = [cut for speed in speeds for cut in (cuts if speed == 1 else cuts.perturb_speed(speed))]
+    copies = speed_copies(cuts, speeds)
     done = features.extract(copies, out / "fbank" / name, jobs, warn, label=f"features of {name}")
     if not done:
         raise UserError(f"no utterance of {name} has audio that can be decoded; repair the corpus")
-    plain = {cut.supervisions[0].id: cut.supervisions[0].text for cut in done if "_sp" not in cut.id}
+    plain = {origin(cut): cut.supervisions[0].text for cut in done}
     text.write(out / f"{name}.text", plain)
     with atomic(out / f"{name}.jsonl.gz") as temporary:
         renamed = temporary.with_name(f"{temporary.name}.jsonl.gz")  # lhotse goes by the suffix

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from asrcompress import compression, models
-from asrcompress.data.batches import load_cuts
+from asrcompress.data.batches import load_cuts, transcripts
 from asrcompress.errors import UserError
 from asrcompress.lang import lexicon as lexicons
 from asrcompress.lang.tokens import read_symbols
@@ -28,14 +28,14 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     dev = load_cuts(data, [config["dev_set"]], encode)
     torch.manual_seed(config["seed"])
     model: Any = compression.load(init) if init else models.build({**config["model"], "vocab": len(symbols)})
-    transcripts = {cut.recording_id: encode(cut.supervisions[0].text) for cut in cuts}
     if init and config["schedule"]["name"] == "scratch":
         raise UserError(f"schedule=scratch starts from random numbers, so {init} would be lost; choose truncate or "
                         "trace_norm, or leave --init away")
     callbacks = schedules.callbacks(config, training)
     for callback in callbacks:
         callback.begin(model)
-    criterion = criteria.build(**config["criterion"], vocab=len(symbols), targets=transcripts.values())
+    criterion = criteria.build(**config["criterion"], vocab=len(symbols),
+                               targets=map(encode, transcripts(cuts).values()))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {parameters / 1e6:.2f} M parameters, {len(cuts)} cuts", flush=True)
     models.save(out / "model.safetensors", fit(model, criterion, cuts, dev, encode, training, out, callbacks))
