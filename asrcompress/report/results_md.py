@@ -36,7 +36,7 @@ def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Result
         raise UserError("there are no result rows to report; score some hypotheses with --rows first")
     out = Path(out)
     with atomic(out / PICTURE) as temporary:
-        plot.wer_vs_bytes(rows, temporary, search)
+        plot.wer_vs_bytes(rows, temporary, search, note)
     with atomic(out / SHEET) as temporary:
         temporary.write_text(table.to_csv(rows), encoding="utf-8")
     if device.test_sets(rows):
@@ -66,8 +66,8 @@ def structures(lines: list[table.Line]) -> list[str]:
     cells = table.by_size(lines, column) if column else []
     if not column or not cells:
         return []
-    return [f"WER % {column[1]} of each structure by its share of the dense model's numbers (float32; `*`: not "
-            "significantly above dense, p >= 0.05; several small models of one size are parted by /):\n",
+    return [f"WER % {column[1]} of each structure by the fraction of the dense model's parameters that it keeps "
+            "(float32; `*`: not significantly above dense, p >= 0.05; / separates models of one size):\n",
             table.to_markdown(cells)]
 
 
@@ -93,7 +93,8 @@ def commands(rows: list[Row]) -> str:
     found = list(dict.fromkeys(row["command"] for row in rows if row["command"]))
     if not found:
         return "The rows name no command.\n"
-    return "```sh\n" + "".join(f"{command}\n" for command in found) + "```\n"
+    return ("As they were typed, with the option names of the code of their day.\n\n```sh\n"
+            + "".join(f"{command}\n" for command in found) + "```\n")
 
 
 def machine(rows: list[Row]) -> str:

@@ -15,7 +15,8 @@ from asrcompress.files import atomic, read_jsonl
 Row = dict[str, Any]
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    "name model structure options quantization coder when train_set test_set search runtime cpu command commit date note": (str,),
+    "name model structure options quantization coder when train_set test_set search runtime": (str,),
+    "cpu command commit date note train_precision": (str,),  # options: those that are not the defaults, "rank=8 ..."
     "precision runtime_version cpu_flags": (str,),  # precision: of a device file; null in rows of packed files
     "parameters numbers packed_bytes dense_bytes device_bytes macs_per_second peak_rss_bytes": (int,),
     "rss_before_load_bytes": (int,),
@@ -27,8 +28,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
 }
 KEYS = {key: kinds for names, kinds in _KINDS.items() for key in names.split()}  # every key, and what it may hold
 REQUIRED = ("name", "test_set", "search")
-IDENTITY = ("name", "structure", "options", "quantization", "coder", "when", "size", "seed", "test_set", "search", "runtime",
-            "precision")
+IDENTITY = ("name", "structure", "options", "quantization", "coder", "when", "size", "seed", "test_set", "search",
+            "runtime", "precision")
 
 
 def check(row: Any, where: str) -> Row:

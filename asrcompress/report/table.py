@@ -8,10 +8,12 @@ from typing import Any
 
 from asrcompress.report.rows import Row, is_device
 
-LINE = ("name", "model", "structure", "options", "quantization", "coder", "when", "size", "seed", "runtime")  # what makes a line
+# What makes a line.
+LINE = ("name", "model", "structure", "options", "quantization", "coder", "when", "size", "seed", "runtime")
 SEARCHES = ("greedy", "tgsmall", "tglarge")  # in this order, any others after them
-VARYING = ("model", "quantization", "coder", "seed", "runtime")  # columns worth their place only where lines differ
-LEFT = {"name", "model", "structure", "quantization", "coder", "when", "runtime", "precision"}  # words; the others are numbers
+VARYING = ("model", "options", "quantization", "coder", "train_precision", "seed", "runtime")  # only where lines differ
+LEFT = {"name", "model", "structure", "options", "quantization", "coder", "trained in", "when", "runtime",
+        "precision"}  # words; the others are numbers
 
 
 @dataclass
@@ -75,8 +77,9 @@ def rates(lines: list[Line]) -> list[tuple[str, str]]:
 
 
 FACTS: dict[str, tuple[str, Callable[[Any], str]]] = {  # row key -> heading, and how its value is written
-    "name": ("name", str), "model": ("model", str), "structure": ("structure", str), "quantization": ("values", str),
-    "coder": ("bits", str), "when": ("when", str), "seed": ("seed", str), "runtime": ("runtime", str),
+    "name": ("name", str), "model": ("model", str), "structure": ("structure", str), "options": ("options", str),
+    "quantization": ("quantization", str), "coder": ("coder", str), "train_precision": ("trained in", str),
+    "when": ("when", str), "seed": ("seed", str), "runtime": ("runtime", str),
     "parameters": ("parameters (M)", lambda n: f"{n / 1e6:.2f}"), "packed_bytes": ("MB", lambda n: f"{n / 1e6:.2f}"),
     "ratio": ("ratio", lambda x: f"{x:.2f}"), "macs_per_second": ("MMAC/s", lambda n: f"{n / 1e6:.0f}"),
     "rtf": ("RTF", lambda x: f"{x:.4f}"), "train_seconds": ("training s", lambda s: f"{s:,.0f}"),
@@ -98,7 +101,8 @@ def table(lines: list[Line]) -> list[list[str]]:
 
 
 def by_size(lines: list[Line], column: tuple[str, str]) -> list[list[str]]:
-    """Structures, numbers in float32, against the share of the dense model's numbers; the best first where most stand.
+    """Structures in float32 against the fraction of the dense model's parameters that they keep; the best first where
+    most stand.
 
     A star: not significantly above the dense model (p >= 0.05). A small model from the start stands at the nearest size
     within a sixth of its own. [] where that is no table.
@@ -112,7 +116,8 @@ def by_size(lines: list[Line], column: tuple[str, str]) -> list[list[str]]:
         near = min(sizes, key=lambda size: max(own / size, size / max(own, 1e-9)), default=0)
         if near and 5 / 6 < own / near < 6 / 5 and not line.is_dense():
             when = line.facts["when"]
-            label = line.facts["structure"] + ("" if when == "after" else f", {when}")
+            options = f" ({line.facts['options']})" if line.facts["options"] else ""
+            label = line.facts["structure"] + options + ("" if when == "after" else f", {when}")
             found.setdefault(label, {}).setdefault(near, []).append(line.cells[column])
     if len(found) < 2 or len(sizes) < 2:
         return []
