@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def flat(options: list[Any]) -> Iterator[str]:
-    """The overrides of a step, in which {"quantization.options": {"group": 64}} stands for quantization.options.group=64."""
+    """The overrides of a step, in which {"quantization": {"group": 64}} stands for quantization.group=64."""
     for option in options:
         if not isinstance(option, dict):
             yield str(option)
@@ -77,7 +77,7 @@ def row(args: argparse.Namespace, model: Path) -> dict[str, Any]:
     dense = 4 * sum(tensor.numel() for tensor in tensors.values())
     size = (args.out / "model.packed").stat().st_size / dense
     made = {key: {entry[key] for entry in (config.get(group) or {}).values()} or {default}
-            for group, key, default in (("layers", "structure", "dense"), ("values", "values", "float32"))}
+            for group, key, default in (("layers", "structure", "dense"), ("quantization", "quantization", "float32"))}
     return {**{key: "+".join(sorted(kinds)) for key, kinds in made.items()},
             "coder": (config.get("coder") or {}).get("coder", "raw"), "size": round(size, 4)}
 

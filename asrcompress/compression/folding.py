@@ -25,7 +25,7 @@ def fold(model: nn.Module) -> nn.Module:
         parent, _, name = batchnorm_path.rpartition(".")
         setattr(folded.get_submodule(parent), name, nn.Identity())
     modules.describe(folded, folded=True)
-    quantization.describe(folded)
+    quantization.record_config(folded)
     return folded
 
 

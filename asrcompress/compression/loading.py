@@ -17,7 +17,7 @@ def load(path: Path | str, build: packed.Build = models.build) -> nn.Module:
     if packed.is_packed(path):
         return packed.load(path, build)
     config, tensors = models.read(path)
-    model = quantization.restore(modules.restore(build(config), config.get("layers") or {}), config.get("quantization") or {})
+    model = quantization.apply_config(modules.restore(build(config), config.get("layers") or {}), config.get("quantization") or {})
     activations.restore(model, config.get("activations") or {})
     model.config = config  # type: ignore[assignment]
     try:

@@ -43,10 +43,12 @@ class Plan:
         """The plan of a plain config as `conf/compress.yaml` composes it."""
         structure, budget = config["structure"], config["budget"]
         quantization, coder = config.get("quantization") or {"name": "float32"}, config.get("coder") or {"name": "raw"}
-        stored = {"coder": coder["name"], "options": dict(coder.get("options") or {}),
+        beside = ("name", "include", "exclude", "vectors")
+        stored = {"coder": coder["name"], "options": {key: value for key, value in coder.items() if key not in beside},
                   "vectors": coder.get("vectors", "float32")}
         return cls(structure["name"], budget.get("size"), budget["name"], tuple(config["include"]),
                    tuple(config["exclude"]), dict(structure.get("options") or {}), dict(budget.get("options") or {}),
-                   config["seed"], quantization["name"], dict(quantization.get("options") or {}),
+                   config["seed"], quantization["name"],
+                   {key: value for key, value in quantization.items() if key not in beside},
                    tuple(quantization.get("include", ["*"])), tuple(quantization.get("exclude", [])),
                    stored)

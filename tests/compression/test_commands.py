@@ -33,7 +33,7 @@ def test_compress_then_pack_then_list(dense: Path, capsys: pytest.CaptureFixture
 def test_a_file_that_is_not_the_written_model_is_not_kept(
         dense: Path, vectors: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     small, file = dense.with_name("small.safetensors"), dense.with_name("small.packed")
-    overrides = ["structure=dense", "budget=fixed", "quantization=int8", f"bits.vectors={vectors}"]
+    overrides = ["structure=dense", "budget=fixed", "quantization=int8", f"coder.vectors={vectors}"]
     assert cli.main(["compress", "--model", str(dense), "--out", str(small), *overrides]) == 0
     save = ["packed", "save", "--model", str(small), "--out", str(file)]
     assert cli.main(save) == 0 and file.exists()

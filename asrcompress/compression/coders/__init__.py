@@ -1,10 +1,11 @@
-"""Bits: how written symbols are stored. Every module of this folder without a leading underscore is one coder.
+"""Coders: how symbols are stored. Every module of this folder without a leading underscore is one.
 
     data = encode("huffman", symbols)              # any array of integers -> bytes that describe themselves
     symbols = decode("huffman", data, shape)       # the same integers, on every machine
 
-A coder is two functions, `encode(symbols, **options)` and `decode(data, shape)`. `decode` meets damaged data: it raises
-ValueError, and allocates no more than a small multiple of what `shape` asks for, which the caller has bounded.
+A coder is a dataclass `Options` and two functions, `encode(symbols, options)` and `decode(data, shape)`. `decode` meets
+damaged data: it raises ValueError, and allocates no more than a small multiple of what `shape` asks for, which the
+caller has bounded.
 """
 
 import math
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asrcompress import options as options_module
 from asrcompress import registry
-from asrcompress.compression.structures import known
 
 Symbols = NDArray[np.int64]
 
@@ -27,15 +28,20 @@ def names() -> tuple[str, ...]:
 
 
 def coder(name: str) -> ModuleType:
-    """The module of a coder."""
+    """The module of a coder. Errors: UserError for an unknown name."""
     return registry.module(__name__, name, "is no coder")
 
 
+def methods() -> dict[str, type]:
+    """The options dataclass of every coder by name."""
+    return {name: coder(name).Options for name in names()}
+
+
 def encode(name: str, symbols: Symbols, **options: Any) -> bytes:
-    """Any array of int64 as bytes. Errors: UserError for an unknown coder or option."""
+    """Integers of any shape (64 bits) as bytes. Errors: UserError for an unknown coder or option."""
     module = coder(name)
-    options = known(module.encode, f"coder {name}", options)
-    return module.encode(np.ascontiguousarray(symbols, dtype=np.int64), **options)
+    chosen = options_module.make(module.Options, options, f"coder {name}")
+    return module.encode(np.ascontiguousarray(symbols, dtype=np.int64), chosen)
 
 
 def decode(name: str, data: bytes, shape: Sequence[int]) -> Symbols:

@@ -23,6 +23,7 @@ import heapq
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,12 @@ BLOCK, LONGEST, FIRST_LENGTH = 512, 24, 8
 CODED, SINGLE, RUNS = struct.Struct("<BqI"), struct.Struct("<Bq"), struct.Struct("<BqQ")
 
 
-def encode(symbols: Symbols) -> bytes:
+@dataclass(frozen=True)
+class Options:
+    """huffman has none."""
+
+
+def encode(symbols: Symbols, options: Options) -> bytes:
     flat = symbols.ravel()
     data = b"\1" + _stream(flat)
     alphabet, _, counts = distinct(flat)
@@ -147,7 +153,7 @@ def _stream(flat: Symbols) -> bytes:
     each = lengths[index]
     sizes = np.add.reduceat(each, np.arange(0, len(each), BLOCK))
     table = _write_table(alphabet, lengths)
-    return CODED.pack(1, alphabet[0], len(table)) + table + raw.encode(sizes) + _bits(codes[index], each)
+    return CODED.pack(1, alphabet[0], len(table)) + table + raw.encode(sizes, raw.Options()) + _bits(codes[index], each)
 
 
 def _bits(starts: Symbols, lengths: Symbols) -> bytes:

@@ -37,6 +37,7 @@ Contexts of magnitudes are DeepCABAC's idea (Wiedemann et al., IEEE JSTSP 2020);
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +51,16 @@ from asrcompress.compression.coders._search import choose
 Symbols = NDArray[np.int64]
 
 
-def encode(symbols: Symbols, *, contexts: bool = True) -> bytes:
-    """`contexts=False` tries the models without contexts only: faster."""
-    return write(symbols, choose(symbols, contexts)) if symbols.size else b""
+@dataclass(frozen=True)
+class Options:
+    """`contexts` of rows, columns and neighbours are tried; false: the models without contexts only, faster."""
+
+    contexts: bool = True
+
+
+def encode(symbols: Symbols, options: Options) -> bytes:
+    """The symbols under the best model that is found; nothing for no symbols."""
+    return write(symbols, choose(symbols, options.contexts)) if symbols.size else b""
 
 
 def write(symbols: Symbols, model: Model) -> bytes:

@@ -7,6 +7,7 @@
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,12 @@ HEADER = struct.Struct("<Bq")
 CHUNK = 2**14  # numbers that are packed at a time, whole bytes: bounds the memory
 
 
-def encode(symbols: NDArray[np.int64]) -> bytes:
+@dataclass(frozen=True)
+class Options:
+    """raw has none."""
+
+
+def encode(symbols: NDArray[np.int64], options: Options) -> bytes:
     low, high = (int(symbols.min()), int(symbols.max())) if symbols.size else (0, 0)
     if high - low >= 2**63:
         raise ValueError("symbols span more than 63 bits")

@@ -12,6 +12,7 @@ that costs least; at density p an entry has on average q / (1 - q) fillers, q = 
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,18 @@ HEADER = struct.Struct("<BQ")
 WIDEST = 16
 
 
-def encode(symbols: NDArray[np.int64]) -> bytes:
+@dataclass(frozen=True)
+class Options:
+    """relative_index has none."""
+
+
+def encode(symbols: NDArray[np.int64], options: Options) -> bytes:
     flat = symbols.ravel()
     places = np.flatnonzero(flat)
     runs = np.diff(places, prepend=-1) - 1
     width = min(range(1, WIDEST + 1), key=lambda b: cost(runs, flat[places], b))
     runs, values = with_fillers(runs, flat[places], width)
-    return HEADER.pack(width, len(runs)) + raw.pack(runs.astype(np.uint64), width) + raw.encode(values)
+    return HEADER.pack(width, len(runs)) + raw.pack(runs.astype(np.uint64), width) + raw.encode(values, raw.Options())
 
 
 def decode(data: bytes, shape: Sequence[int]) -> NDArray[np.int64]:

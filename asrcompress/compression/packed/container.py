@@ -104,7 +104,7 @@ def _write_vectors(model: nn.Module, kind: str) -> None:
         owner, _, leaf = name.rpartition(".")
         if not parametrize.is_parametrized(model.get_submodule(owner), leaf):  # it is for a module that has two names
             quantization.attach(model, name, made[id(tensor)])
-    quantization.describe(model)
+    quantization.record_config(model)
 
 
 def _inside_values(model: nn.Module) -> tuple[str, ...]:

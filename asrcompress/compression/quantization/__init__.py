@@ -1,10 +1,11 @@
-"""Quantizer: how each number of a tensor is written. Every module of this folder without a leading underscore is one.
+"""Quantization: how each value of a tensor is represented. Each module here without a leading underscore is one.
 
     model = apply(model, "int8", include=("*",))   # weights, or the factors, cores and pools of structures
-    packed.save("model.packed", model)             # each through its `encode`, then a coder of `bits`
+    packed.save("model.packed", model)             # each through its `encode`, then a coder
 
-Any tensor can be written in any way: a dense weight, a structure's factor, a pool. A new way is one new file that holds
-a subclass of `Quantizer` whose `name` is the file's name, one `conf/values/<name>.yaml`, and one test.
+Any tensor can have any quantization: a dense weight, a structure's factor, a pool. A new one is one new file that holds
+a subclass of `Quantizer` whose `name` is the file's name, with its `Options`, one `conf/quantization/<name>.yaml`, and
+one test.
 """
 
 import copy
@@ -15,37 +16,50 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from asrcompress import options as options_module
 from asrcompress import registry
 from asrcompress.compression import modules
-from asrcompress.compression.quantization.base import Encoded, Quantizer
-from asrcompress.compression.structures import check_finite, known
+from asrcompress.compression.quantization.base import Encoded, NoOptions, Quantizer
+from asrcompress.compression.structures import check_finite
 from asrcompress.errors import UserError
 
-__all__ = ["Encoded", "Quantizer", "apply", "attach", "attached", "describe", "family", "fit", "materialize", "names", "restore",
-           "tensors"]
+__all__ = ["Encoded", "Quantizer", "apply", "apply_config", "attach", "attached", "family", "fit", "materialize",
+           "methods", "names", "record_config", "specs", "tensors"]
 
 
 def names() -> tuple[str, ...]:
-    """Every way of writing numbers there is, sorted, beside plain float32."""
+    """Every quantization there is, sorted, beside plain float32."""
     return registry.names(__name__)
 
 
 def family(name: str) -> type[Quantizer]:
-    """The class of a way of writing numbers."""
+    """The class of a quantization. Errors: UserError for an unknown name."""
     return registry.member(__name__, name, Quantizer, "is no quantization", beside=("float32",))
 
 
+def methods() -> dict[str, type]:
+    """The options dataclass of every quantization by name, float32 (which has none) included."""
+    return {"float32": NoOptions, **{name: family(name).Options for name in names()}}
+
+
 def fit(name: str, tensor: Tensor, seed: int = 0, **options: Any) -> Quantizer:
-    """The member of a family nearest to a trained tensor. Errors: UserError for an unknown name or option."""
-    check_finite(tensor)
+    """The quantizer whose tensor is nearest to a trained one, of its shape and dtype and on its device.
+
+    Errors: UserError for an unknown name or option, or a tensor that is not finite.
+    """
     cls = family(name)
-    return cls.fit(tensor.detach(), seed, **known(cls.fit, f"values {name}", options)).to(tensor.device)
+    return _fitted(cls, tensor, options_module.make(cls.Options, options, f"quantization {name}"), seed)
+
+
+def _fitted(cls: type[Quantizer], tensor: Tensor, options: Any, seed: int) -> Quantizer:
+    check_finite(tensor)
+    return cls.fit(tensor.detach(), options, seed).to(tensor.device)
 
 
 def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """(path, tensor) of every parameter worth writing in another way: what has two dimensions, and structures' pools.
+    """(path, tensor) of every parameter worth quantizing: what has two dimensions, and structures' pools.
 
-    Biases and the vectors of normalisations are left as they are, as are tensors that are written in some way already.
+    Biases and the vectors of normalizations are left as they are, as are tensors that are quantized already.
     """
     from asrcompress.compression.structures import Scaled, Structure
 
@@ -60,30 +74,31 @@ def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def apply(model: nn.Module, name: str, include: tuple[str, ...] = ("*",), exclude: tuple[str, ...] = (), seed: int = 0,
           **options: Any) -> nn.Module:
-    """A copy of the model in which the selected tensors are written as `name`; globs are over the paths of `tensors`.
+    """A copy of the model in which the selected tensors are quantized; globs are over the paths of `tensors`.
 
-    Options that need the whole model (one threshold for all layers) are the family's `shares(tensors, **options)`,
-    which returns the options of each. Where the model has a `config`, that of the copy says so under `values`.
+    Options that need the whole model (one threshold for all layers) are shared out by the family's `allocate`. Where
+    the model has a `config`, that of the copy says so under `quantization`. Errors: UserError where no tensor is
+    selected, and those of `fit`, with the path.
     """
+    cls = family(name)
+    chosen_options: Any = options_module.make(cls.Options, options, f"quantization {name}")
     small = materialize(copy.deepcopy(model))
     chosen = {path: tensor.detach() for path, tensor in tensors(small)
               if any(fnmatchcase(path, glob) for glob in include) and not any(fnmatchcase(path, g) for g in exclude)}
     if not chosen:
-        raise UserError(f"values {name}: no tensor is selected; include {list(include)}, exclude {list(exclude)}; the "
-                        f"tensors are {', '.join(path for path, _ in tensors(small)) or 'none'}")
-    cls = family(name)
-    shares = cls.shares(chosen, **options) if hasattr(cls, "shares") else dict.fromkeys(chosen, options)
-    for path, tensor in chosen.items():
+        raise UserError(f"quantization {name}: no tensor is selected; include {list(include)}, exclude {list(exclude)};"
+                        f" the tensors are {', '.join(path for path, _ in tensors(small)) or 'none'}")
+    for path, tensor_options in cls.allocate(chosen, chosen_options).items():
         try:
-            attach(small, path, fit(name, tensor, seed, **shares[path]))
+            attach(small, path, _fitted(cls, chosen[path], tensor_options, seed))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-    describe(small)
+    record_config(small)
     return small
 
 
 def attach(model: nn.Module, path: str, quantizer: Quantizer) -> None:
-    """Let `quantizer` make the parameter at a path of `tensors`."""
+    """Let `quantizer` make the parameter at a path of `tensors`, in place."""
     owner, _, name = path.rpartition(".")
     module = model.get_submodule(owner)
     modules.detach_class(module)
@@ -91,7 +106,7 @@ def attach(model: nn.Module, path: str, quantizer: Quantizer) -> None:
 
 
 def materialize(model: nn.Module) -> nn.Module:
-    """Let every tensor that is written in some way be plain numbers again, those it has; in place."""
+    """Replace each quantized parameter by its dequantized value, in place."""
     for path in attached(model):
         owner, _, name = path.rpartition(".")
         module: Any = model.get_submodule(owner)
@@ -103,7 +118,7 @@ def materialize(model: nn.Module) -> nn.Module:
 
 
 def attached(model: nn.Module) -> dict[str, Quantizer]:
-    """Every tensor of a model that is written in some way, by the path that `attach` was given."""
+    """Every quantizer of a model, by the path that `attach` was given."""
     found = {}
     for path, module in model.named_modules():
         if isinstance(module, Quantizer):  # OWNER.parametrizations.NAME.0
@@ -112,19 +127,27 @@ def attached(model: nn.Module) -> dict[str, Quantizer]:
     return found
 
 
-def describe(model: nn.Module) -> None:
-    """Write how each tensor is made into `model.config`, if any: {path: {"quantization": name, **spec}}."""
-    specs = {path: {"quantization": one.name, **one.spec()} for path, one in attached(model).items()}
-    if isinstance(config := getattr(model, "config", None), Mapping) and (specs or "values" in config):
-        model.config = {**model.config, "quantization": specs}  # type: ignore[assignment,dict-item]
+def specs(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """How each quantized tensor is made, plain JSON: {path: {"quantization": name, **spec}}."""
+    return {path: {"quantization": one.name, **one.spec()} for path, one in attached(model).items()}
 
 
-def restore(model: nn.Module, entries: Mapping[str, Mapping[str, Any]]) -> nn.Module:
-    """Put what `describe` wrote into a model, in place; the numbers are still to be loaded."""
+def record_config(model: nn.Module) -> None:
+    """Write `specs` into `model.config`, if there is one, under `quantization`."""
+    made = specs(model)
+    if isinstance(config := getattr(model, "config", None), Mapping) and (made or "quantization" in config):
+        model.config = {**model.config, "quantization": made}  # type: ignore[assignment,dict-item]
+
+
+def apply_config(model: nn.Module, entries: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Attach to a model what `specs` said, in place; the quantizers' state is still to be loaded.
+
+    Errors: UserError for a tensor that the model lacks, and for a spec that no quantizer can be built from.
+    """
     for path, entry in entries.items():
         spec = {key: value for key, value in entry.items() if key != "quantization"}
         try:
             attach(model, path, family(entry["quantization"]).build(spec))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (UserError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"the tensor '{path}' cannot be made as its file says: {error}") from None
     return model

@@ -1,13 +1,13 @@
 """Integers with a scale per row or per group of a row: what int8 and int4 share.
 
 symmetric: w = s q with q in [-(2^(b-1) - 1), 2^(b-1) - 1]; affine: w = s (q - z) with q in [0, 2^b - 1] and z an
-integer. Jacob et al., CVPR 2018. In training the numbers pass straight through the rounding and the scales are learned:
-Esser et al., "Learned step size quantization", ICLR 2020.
+integer. Jacob et al., CVPR 2018. In training the gradients pass straight through the rounding and the scales are
+learned: Esser et al., "Learned step size quantization", ICLR 2020.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asrcompress.compression.quantization.base import Encoded, Quantizer
-from asrcompress.errors import UserError
+from asrcompress.options import require
 
 SHRINK = tuple(1 - 0.05 * step for step in range(13))  # of the range, tried for the least squared error
 
 
 def groups(shape: Sequence[int], group: int) -> tuple[int, int, int]:
-    """(rows, groups in a row, numbers in a group) of a tensor; a vector is one row; group 0 is the whole row."""
+    """(rows, groups in a row, values in a group) of a tensor; a vector is one row; group 0 is the whole row."""
     rows = shape[0] if len(shape) > 1 else 1
     width = max(1, math.prod(shape) // max(1, rows))
     size = min(group or width, width)
@@ -29,7 +29,7 @@ def groups(shape: Sequence[int], group: int) -> tuple[int, int, int]:
 
 
 def spread(scale: Tensor, shape: Sequence[int], size: int) -> Tensor:
-    """A number per group, (rows, groups), to each of its members: the shape of the tensor."""
+    """A value per group, (rows, groups), to each of its members: the shape of the tensor."""
     rows, width = scale.shape[0], max(1, math.prod(shape) // max(1, scale.shape[0]))
     return scale.repeat_interleave(size, 1)[:, :width].reshape(rows, width).reshape(tuple(shape))
 
@@ -39,32 +39,42 @@ def straight_through_round(x: Tensor) -> Tensor:
 
 
 class Integer(Quantizer):
-    """A tensor of `bits`-bit integers; see the module. `group` numbers of a row share a scale, 0: the whole row."""
+    """A tensor of `bits`-bit integers; see the module."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """`group` values of a row share a scale, 0: the whole row; `affine` adds a zero point to each scale."""
+
+        group: int = 0
+        affine: bool = False
+
+        def __post_init__(self) -> None:
+            require(self.group >= 0, f"quantization int8 or int4: group is {self.group}; it is a number of values, or 0 "
+                                     "for whole rows")
 
     bits = 8
+    options: Options
     base: Tensor
     zero: Tensor | None
 
-    def __init__(self, shape: Sequence[int], group: int = 0, affine: bool = False) -> None:
-        super().__init__(shape)
-        if group < 0:
-            raise UserError(f"values {self.name}: group is {group}; it is a count of numbers, or 0 for whole rows")
-        self.group, self.affine = group, affine
-        rows, count, self.size = groups(self.shape, group)
-        self.numbers = nn.Parameter(torch.zeros(self.shape))
+    def __init__(self, shape: Sequence[int], options: Options, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(shape, options, dtype)
+        rows, count, self.size = groups(self.shape, options.group)
+        self.affine = options.affine
+        self.weight = nn.Parameter(torch.zeros(self.shape))
         self.scale = nn.Parameter(torch.ones(rows, count))
-        self.register_buffer("zero", torch.zeros(rows, count, dtype=torch.int64) if affine else None)
+        self.register_buffer("zero", torch.zeros(rows, count, dtype=torch.int64) if self.affine else None)
         self.register_buffer("base", torch.ones(()))  # scales are stored in half precision, relative to this
-        self.low = 0 if affine else 1 - 2 ** (self.bits - 1)
-        self.high = 2**self.bits - 1 if affine else 2 ** (self.bits - 1) - 1
+        self.low = 0 if self.affine else 1 - 2 ** (self.bits - 1)
+        self.high = 2**self.bits - 1 if self.affine else 2 ** (self.bits - 1) - 1
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, tensor: Tensor, seed: int = 0, *, group: int = 0, affine: bool = False) -> "Integer":
+    def fit(cls, tensor: Tensor, options: Options, seed: int = 0) -> "Integer":
         """For each group the range, the full one or a smaller one, that gives the least squared error."""
-        one = cls(tensor.shape, group, affine)
-        one.numbers.copy_(tensor)
-        rows, count, size = groups(tensor.shape, group)
+        one = cls(tensor.shape, options, tensor.dtype)
+        one.weight.copy_(tensor)
+        rows, count, size = groups(tensor.shape, options.group)
         width = tensor.numel() // max(1, rows)
         padded = nn.functional.pad(tensor.float().reshape(rows, width), (0, count * size - width), mode="constant")
         blocks = padded.reshape(rows, count, size).cpu()
@@ -100,7 +110,7 @@ class Integer(Quantizer):
 
     def _codes(self, scale: Tensor) -> Tensor:
         """The integers, still float and straight through, of the tensor's shape."""
-        q = self.numbers.float() / spread(scale, self.shape, self.size)
+        q = self.weight / spread(scale, self.shape, self.size)
         zero = 0 if self.zero is None else spread(self.zero, self.shape, self.size)
         return straight_through_round(q + zero).clamp(self.low, self.high) - zero
 
@@ -124,13 +134,10 @@ class Integer(Quantizer):
     def decode(encoded: Encoded, shape: Sequence[int]) -> NDArray[np.float32]:
         size = encoded.spec["size"]
         if type(size) is not int or size < 1:
-            raise ValueError(f"a group of {size!r} numbers")
+            raise ValueError(f"a group of {size!r} values")
         scale = encoded.floats["scale"].astype(np.float32) * encoded.floats["base"]
         codes = encoded.integers["codes"].reshape(scale.shape[0], -1)
         each = np.minimum(np.arange(codes.shape[1]) // size, scale.shape[1] - 1)
         if "zero" in encoded.integers:
             codes = codes - encoded.integers["zero"][:, each]
         return (codes.astype(np.float32) * scale[:, each]).reshape(shape)
-
-    def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "group": self.group, "affine": self.affine}

@@ -1,21 +1,31 @@
-"""What every way of writing numbers is: a parametrization that makes a tensor from what the file will hold."""
+"""What every quantization is: a parametrization that makes a tensor from what the file will hold."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from asrcompress import options as options_module
+from asrcompress.errors import UserError
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a quantization that has none."""
+
 
 @dataclass(frozen=True)
 class Encoded:
     """A tensor as it is stored.
 
-    `integers` go through a coder of `bits`, each array with its shape; `floats` (float32 or float16: scales, centroids)
-    are written as they are; `spec` is what else `decode` needs, plain JSON.
+    `integers` go through a coder, each array with its shape; `floats` (float32 or float16: scales, centroids) are
+    stored as they are; `spec` is what else `decode` needs, plain JSON.
     """
 
     integers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -24,41 +34,59 @@ class Encoded:
 
 
 class Quantizer(nn.Module):
-    """Base of every way of writing numbers. It stands where a parameter stood (`quantization.attach`) and makes it when asked.
+    """Base of every quantization. It stands where a parameter stood (`quantization.attach`) and makes it when asked.
 
-    `tensor()` is what `decode` will give back, while gradients reach the numbers that are trained, straight through
-    where rounding has none. What training changes are parameters; what it must not are buffers.
+    `tensor()` is what `decode` will give back, while gradients reach what is trained, straight through where rounding
+    has none. What training changes are parameters; what it must not are buffers. `options` is an `Options` of the
+    class, `dtype` that of the parameter.
     """
 
     name = ""
+    Options: ClassVar[type] = NoOptions
     row_scale: Tensor | None  # (rows,), what folding a BatchNorm leaves; only on the way to a packed file
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], options: Any = None, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.shape = tuple(int(n) for n in shape)
+        self.options = self.Options() if options is None else options
+        self.dtype = dtype
         self.register_buffer("row_scale", None)
 
     @classmethod
-    def fit(cls, tensor: Tensor, seed: int = 0) -> "Quantizer":
-        """The nearest member to a trained tensor of any shape."""
+    def allocate(cls, tensors: Mapping[str, Tensor], options: Any) -> dict[str, Any]:
+        """The `Options` of each tensor of a model, by path; most quantizations treat all alike."""
+        return dict.fromkeys(tensors, options)
+
+    @classmethod
+    def fit(cls, tensor: Tensor, options: Any, seed: int = 0) -> "Quantizer":
+        """The quantizer whose tensor is nearest to a trained one of any shape, on the CPU."""
         raise NotImplementedError
 
     @classmethod
     def build(cls, spec: Mapping[str, Any]) -> "Quantizer":
-        """The member with this `spec()`, its numbers still to be loaded."""
-        return cls(**spec)
+        """The quantizer with this `spec()`, its state still to be loaded. Errors: UserError for an unknown key."""
+        rest = dict(spec)
+        shape, dtype = rest.pop("shape"), rest.pop("dtype", "float32")
+        if dtype not in DTYPES:
+            raise UserError(f"quantization {cls.name}: dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
+        return cls(shape, options_module.make(cls.Options, rest, f"quantization {cls.name}"), dtype=DTYPES[dtype])
 
     def spec(self) -> dict[str, Any]:
-        """The plain JSON values from which `build` makes the same module, without tensors."""
-        return {"shape": list(self.shape)}
+        """The plain JSON values from which `build` makes the same module: shape, options, dtype if not float32."""
+        dtype = {} if self.dtype == torch.float32 else {"dtype": str(self.dtype).removeprefix("torch.")}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self.options).items()}
+        return {"shape": list(self.shape), **dtype, **plain}
 
     def tensor(self) -> Tensor:
-        """The tensor, of `self.shape`."""
+        """The tensor, of `self.shape`, float32."""
         raise NotImplementedError
 
     def forward(self) -> Tensor:
+        """The parameter, of `self.shape` and `self.dtype`."""
         tensor = self.tensor()
-        return tensor if self.row_scale is None else tensor * self.row_scale.view(-1, *[1] * (tensor.dim() - 1))
+        if self.row_scale is not None:
+            tensor = tensor * self.row_scale.view(-1, *[1] * (tensor.dim() - 1))
+        return tensor.to(self.dtype)
 
     @torch.no_grad()
     def scale_rows(self, scale: Tensor) -> None:
@@ -80,7 +108,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def advance(self, progress: float) -> None:
-        """Called before each training step with the share of the training that is done (0 to 1): schedules."""
+        """Called before each training step with the fraction of the training that is done (0 to 1): schedules."""
 
     def right_inverse(self, tensor: Tensor) -> tuple[()]:  # parametrize then keeps nothing of the original
         return ()

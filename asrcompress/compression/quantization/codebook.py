@@ -1,11 +1,12 @@
-"""shared: every number is one of few centroids of its tensor, found by k-means and trained afterwards.
+"""codebook: every value is one of few centroids of its tensor, found by k-means and trained afterwards.
 
 Han, Mao and Dally, "Deep compression", ICLR 2016: linear, density and random (Forgy) starts; the gradient of a centroid
 is the sum of its members' gradients.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from asrcompress.compression.quantization._kmeans import kmeans
 from asrcompress.compression.quantization.base import Encoded, Quantizer
-from asrcompress.errors import UserError
+from asrcompress.options import require
 
 
 class _Gather(torch.autograd.Function):
@@ -34,31 +35,43 @@ class _Gather(torch.autograd.Function):
 
 
 class Codebook(Quantizer):
-    """A code per number and a codebook; with `zero`, exact zeros (what pruning left) are code 0 and stay zero."""
+    """A code per value and a codebook; with the class's `zero`, zeros (what pruning left) have code 0."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """At most `entries` centroids; k-means begins at `start`; `exact`: the optimum, by dynamic programming."""
+
+        entries: int = 32
+        start: Literal["linear", "density", "random"] = "linear"
+        exact: bool = False
+
+        def __post_init__(self) -> None:
+            require(1 <= self.entries <= 2**15, f"quantization codebook: entries is {self.entries}; a codebook has 1 to "
+                                                "32768")
 
     name = "codebook"
+    zero: ClassVar[bool] = False
+    options: Options
     codes: Tensor
 
-    def __init__(self, shape: Sequence[int], entries: int, zero: bool = False) -> None:
-        super().__init__(shape)
-        if not 1 <= entries <= 2**15:
-            raise UserError(f"values {self.name}: a codebook has 1 to 32768 entries, not {entries}")
-        self.entries, self.zero = entries, zero
+    def __init__(self, shape: Sequence[int], options: Options, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(shape, options, dtype)
+        entries = options.entries
         self.codebook = nn.Parameter(torch.zeros(entries))
-        self.register_buffer("codes", torch.zeros(self.shape, dtype=torch.uint8 if entries < 256 else torch.int16))
+        kind = torch.uint8 if entries < 256 else torch.int16 if entries + self.zero <= 2**15 else torch.int32
+        self.register_buffer("codes", torch.zeros(self.shape, dtype=kind))
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, tensor: Tensor, seed: int = 0, *, entries: int = 32, start: str = "linear", exact: bool = False,
-            zero: bool = False) -> "Codebook":
-        """The codebook has at most `entries` centroids, of the nonzero numbers where `zero` keeps a code for zeros."""
-        numbers = tensor.detach().double().cpu().numpy().ravel()
-        live = numbers[numbers != 0] if zero else numbers
-        centroids = kmeans(live, entries, start, exact, seed) if live.size else np.zeros(1)
-        one = cls(tensor.shape, len(centroids), zero)
+    def fit(cls, tensor: Tensor, options: Options, seed: int = 0) -> "Codebook":
+        """The codebook has at most `entries` centroids, of the nonzero values where zeros have a code of their own."""
+        values = tensor.detach().double().cpu().numpy().ravel()
+        live = values[values != 0] if cls.zero else values
+        centroids = kmeans(live, options.entries, options.start, options.exact, seed) if live.size else np.zeros(1)
+        one = cls(tensor.shape, replace(options, entries=len(centroids)), tensor.dtype)
         one.codebook.copy_(torch.from_numpy(centroids))
-        codes = np.searchsorted((centroids[1:] + centroids[:-1]) / 2, numbers) + int(zero)
-        codes[(numbers == 0) & zero] = 0
+        codes = np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values) + int(cls.zero)
+        codes[(values == 0) & cls.zero] = 0
         one.codes.copy_(torch.from_numpy(codes).reshape(tensor.shape))
         return one
 
@@ -79,6 +92,3 @@ class Codebook(Quantizer):
         if codes.size and not 0 <= codes.min() <= codes.max() < len(codebook):
             raise ValueError(f"codes up to {codes.max()} for a codebook of {len(codebook)}")
         return codebook[codes].reshape(shape)
-
-    def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "entries": self.entries, "zero": self.zero}

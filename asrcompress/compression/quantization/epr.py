@@ -1,15 +1,15 @@
-"""latents: integers under a learned prior, trained for the bits they will take (entropy-penalised reparameterisation).
+"""epr: integers under a learned prior, trained for the bits they will take (entropy-penalised reparameterisation).
 
-Oktay, Balle, Singh and Shrivastava, ICLR 2020. A tensor is step x round(numbers / step); of a kernel, the numbers are
-the coefficients of an orthonormal real DFT over its taps, with a step for each. The task sees the rounded numbers,
+Oktay, Balle, Singh and Shrivastava, ICLR 2020. A tensor is step x round(coefficients / step); of a kernel, they are
+the coefficients of an orthonormal real DFT over its taps, with a step for each. The task sees the rounded coefficients,
 gradients straight through; the rate sees uniform noise instead of rounding, under a prior that is a mixture of two
-logistic distributions around zero for each step. Ours: the numbers are kept in the unit of the weight, not of the step,
-so that the learning rate of a fine-tuning suits them, and `PACE` lets steps and priors move as fast.
+logistic distributions around zero for each step. Ours: coefficients are kept in the unit of the weight, not of the
+step, so that the learning rate of a fine-tuning suits them, and `PACE` lets steps and priors move as fast.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asrcompress.compression.quantization.base import Encoded, Quantizer
-from asrcompress.errors import UserError
+from asrcompress.options import require
 
 PACE = 20.0  # steps and priors are exp(PACE x parameter): a thousand steps of Adam move them by factors, not percents
-FEWEST = 1.0  # bits to start from: at less nearly all numbers are 0
-SAMPLE = 2**16  # numbers of which the rate is estimated at a time
+FEWEST = 1.0  # bits to start from: at less nearly all codes are 0
+SAMPLE = 2**16  # values from which the rate is estimated
 
 
 def real_dft(taps: int) -> NDArray[np.float32]:
@@ -42,11 +42,11 @@ def entropy(codes: Tensor) -> float:
     return float(-(share * share.log2()).sum())
 
 
-def step_for(numbers: Tensor, bits: float) -> float:
-    """The step at which the rounded numbers have this empirical entropy, by bisection of its logarithm."""
-    spread = float(numbers.double().square().mean().sqrt()) or 1.0
+def step_for(values: Tensor, bits: float) -> float:
+    """The step at which the rounded values have this empirical entropy, by bisection of its logarithm."""
+    spread = float(values.double().square().mean().sqrt()) or 1.0
     low, high = math.log(spread) - 12, math.log(spread) + 3
-    sample = numbers.flatten()[:: max(1, numbers.numel() // SAMPLE)].double()
+    sample = values.flatten()[:: max(1, values.numel() // SAMPLE)].double()
     for _ in range(30):
         middle = (low + high) / 2
         low, high = (middle, high) if entropy((sample / math.exp(middle)).round()) > bits else (low, middle)
@@ -54,18 +54,27 @@ def step_for(numbers: Tensor, bits: float) -> float:
 
 
 class Epr(Quantizer):
-    """`bits` per number is the rate to start from (at least `FEWEST`) and what training aims at; see the module."""
+    """Integers under a learned prior; see the module."""
+
+    @dataclass(frozen=True)
+    class Options:
+        """`bits` per value: the rate to start from (at least `FEWEST`) and what training aims at."""
+
+        bits: float = 2.0
+
+        def __post_init__(self) -> None:
+            require(0 < self.bits <= 16, f"quantization epr: bits is {self.bits:g}; it is the target per value, above "
+                                         "0 and at most 16")
 
     name = "epr"
+    options: Options
     basis: Tensor
 
-    def __init__(self, shape: Sequence[int], bits: float = 2.0) -> None:
-        super().__init__(shape)
-        if not 0 < bits <= 16:
-            raise UserError(f"values latents: bits is {bits:g}; it is the target per number, above 0 and at most 16")
-        self.bits = bits
+    def __init__(self, shape: Sequence[int], options: Options, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(shape, options, dtype)
+        self.bits = options.bits
         taps = self.shape[-1] if len(self.shape) > 2 else 1
-        self.numbers = nn.Parameter(torch.zeros(self.shape))  # coefficients, in the unit of the weight
+        self.coefficients = nn.Parameter(torch.zeros(self.shape))  # in the unit of the weight
         self.log_step = nn.Parameter(torch.zeros(taps))
         self.log_width = nn.Parameter(torch.zeros(taps, 2))  # of the two logistics, in steps
         self.weight_logit = nn.Parameter(torch.zeros(taps))
@@ -73,13 +82,13 @@ class Epr(Quantizer):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, tensor: Tensor, seed: int = 0, *, bits: float = 2.0) -> "Epr":
-        one = cls(tensor.shape, bits)
+    def fit(cls, tensor: Tensor, options: Options, seed: int = 0) -> "Epr":
+        one = cls(tensor.shape, options, tensor.dtype)
         taps = len(one.log_step)
-        numbers = (tensor.detach().float().cpu().reshape(-1, taps) @ one.basis.T)
-        one.numbers.copy_(numbers.reshape(one.shape))
-        step = torch.tensor([step_for(numbers, max(bits, FEWEST))] * taps)  # one at first: equal noise costs least
-        width = (numbers.square().mean(0).sqrt() / step).clamp_min(0.05) * math.sqrt(3) / math.pi
+        coefficients = tensor.detach().float().cpu().reshape(-1, taps) @ one.basis.T
+        one.coefficients.copy_(coefficients.reshape(one.shape))
+        step = torch.tensor([step_for(coefficients, max(options.bits, FEWEST))] * taps)  # equal noise costs least
+        width = (coefficients.square().mean(0).sqrt() / step).clamp_min(0.05) * math.sqrt(3) / math.pi
         one.log_step.copy_(step.log() / PACE)
         one.log_width.copy_(torch.stack([width.log(), (0.3 * width).log()], 1) / PACE)
         return one
@@ -89,7 +98,7 @@ class Epr(Quantizer):
 
     def tensor(self) -> Tensor:
         steps = self._steps()
-        phi = self.numbers.reshape(-1, len(steps)) / steps
+        phi = self.coefficients.reshape(-1, len(steps)) / steps
         coefficients = (phi + (phi.round() - phi).detach()) * steps
         exact = phi.detach().round() * steps.detach()
         return self._synthesis(coefficients + (exact - coefficients).detach())
@@ -104,17 +113,17 @@ class Epr(Quantizer):
     def rate(self) -> Tensor:
         """Bits of the whole tensor under the prior, estimated on a sample of it.
 
-        The gradient is that of uniform noise instead of rounding; the value is the rounded numbers', which near and
+        The gradient is that of uniform noise instead of rounding; the value is that of the rounded ones, which near and
         below one bit take far less: a target held by the noisy rate was undershot three times at 0.5 bits.
         """
-        numbers = self.numbers.reshape(-1, len(self.log_step))
-        rows = max(1, SAMPLE // numbers.shape[1])
-        if len(numbers) > rows:
-            numbers = numbers[torch.randint(len(numbers), (rows,), device=numbers.device)]
-        phi = numbers / self._steps()
+        sample = self.coefficients.reshape(-1, len(self.log_step))
+        rows = max(1, SAMPLE // sample.shape[1])
+        if len(sample) > rows:
+            sample = sample[torch.randint(len(sample), (rows,), device=sample.device)]
+        phi = sample / self._steps()
         noisy = self.code_length(phi + torch.rand_like(phi) - 0.5).sum()
         bits = noisy + (self.code_length(phi.detach().round()).sum() - noisy).detach()
-        return bits * (self.numbers.numel() / numbers.numel())
+        return bits * (self.coefficients.numel() / sample.numel())
 
     def code_length(self, phi: Tensor) -> Tensor:
         """-log2 of the probability of the interval phi +- 1/2 under the prior; phi (..., taps)."""
@@ -127,7 +136,7 @@ class Epr(Quantizer):
     @torch.no_grad()
     def encode(self) -> Encoded:
         steps = self._steps()
-        codes = (self.numbers.reshape(-1, len(steps)) / steps).round().long().reshape(self.shape)
+        codes = (self.coefficients.reshape(-1, len(steps)) / steps).round().long().reshape(self.shape)
         return Encoded({"codes": codes.cpu().numpy()}, {"steps": steps.cpu().numpy()})
 
     @staticmethod
@@ -139,6 +148,3 @@ class Epr(Quantizer):
         for k in range(1, len(steps)):
             total = total + coefficients[:, k : k + 1] * basis[k]
         return total.reshape(shape)
-
-    def spec(self) -> dict[str, Any]:
-        return {**super().spec(), "bits": self.bits}

@@ -1,6 +1,7 @@
-"""float16: every number in half precision (IEEE 754 binary16), in half the bytes."""
+"""float16: every value in half precision (IEEE 754 binary16), in half the bytes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,26 +19,26 @@ class Float16(Quantizer):
 
     name = "float16"
 
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(shape)
-        self.numbers = nn.Parameter(torch.zeros(self.shape))
+    def __init__(self, shape: Sequence[int], options: Any = None, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(shape, options, dtype)
+        self.weight = nn.Parameter(torch.zeros(self.shape))
 
     @classmethod
-    def fit(cls, tensor: Tensor, seed: int = 0) -> "Float16":
+    def fit(cls, tensor: Tensor, options: Any = None, seed: int = 0) -> "Float16":
         if tensor.numel() and float(tensor.abs().max()) > LARGEST:
-            raise UserError(f"values float16 reach {LARGEST:g}, and the tensor holds {float(tensor.abs().max()):g}; "
-                            "exclude it, or rescale the layer")
-        one = cls(tensor.shape)
-        one.numbers = nn.Parameter(tensor.float().clone())
+            raise UserError(f"quantization float16 reaches {LARGEST:g}, and the tensor holds "
+                            f"{float(tensor.abs().max()):g}; exclude it, or rescale the layer")
+        one = cls(tensor.shape, options, tensor.dtype)
+        one.weight = nn.Parameter(tensor.float().clone())
         return one
 
     def tensor(self) -> Tensor:
-        rounded = self.numbers.half().float()
-        return self.numbers + (rounded - self.numbers).detach() if self.numbers.requires_grad else rounded
+        rounded = self.weight.half().float()
+        return self.weight + (rounded - self.weight).detach() if self.weight.requires_grad else rounded
 
     def encode(self) -> Encoded:
-        return Encoded(floats={"numbers": self.numbers.detach().cpu().half().numpy()})
+        return Encoded(floats={"values": self.weight.detach().cpu().half().numpy()})
 
     @staticmethod
     def decode(encoded: Encoded, shape: Sequence[int]) -> NDArray[np.float32]:
-        return encoded.floats["numbers"].astype(np.float32).reshape(shape)
+        return encoded.floats["values"].astype(np.float32).reshape(shape)

@@ -8,6 +8,7 @@ many bits, and more at few. Marcellin and Fischer, IEEE Trans. Communications 19
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asrcompress.compression.quantization.base import Encoded, Quantizer
-from asrcompress.errors import UserError
+from asrcompress.options import require
 
 NEXT = np.array([[0, 2], [7, 5], [1, 3], [6, 4], [2, 0], [5, 7], [3, 1], [4, 6]])  # by state and parity of the code
 LINE = 256      # numbers, in C order, after which the state is 0 again: lines are searched and decoded side by side
@@ -113,31 +114,40 @@ def step_for(numbers: Floats, *, bits: float = 0.0, error: float = 0.0) -> float
 class Trellis(Quantizer):
     """Codes that depend on those before, and one step; see the module."""
 
+    @dataclass(frozen=True)
+    class Options:
+        """About `bits` per value, by the entropy of the codes; or the `step` that is given, 0: the one for `bits`."""
+
+        bits: float = 4.0
+        step: float = 0.0
+
+        def __post_init__(self) -> None:
+            require(0.05 <= self.bits <= 12, f"quantization trellis: bits is {self.bits:g}; it is 0.05 to 12 per value")
+            require(0 <= self.step < float("inf"), f"quantization trellis: step is {self.step:g}; it is above 0, or 0 "
+                                                   "for the one that takes so many bits")
+
     name = "trellis"
+    options: Options
     codes: Tensor
     points: Tensor
 
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: Sequence[int], options: Options, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(shape, options, dtype)
         self.step = nn.Parameter(torch.ones(1))
         self.register_buffer("codes", torch.zeros(self.shape, dtype=torch.int32))
         self.register_buffer("points", torch.zeros(self.shape), persistent=False)
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, tensor: Tensor, seed: int = 0, *, bits: float = 4.0, step: float = 0.0) -> "Trellis":
-        """At about `bits` a number, by the entropy of the codes; or with a step that is given."""
-        if not 0.05 <= bits <= 12 or step < 0:
-            raise UserError(f"values trellis: bits is {bits:g} and step {step:g}; bits are 0.05 to 12 a number, a step "
-                            "is above 0 (0: the one that takes so many bits)")
-        one = cls(tensor.shape)
-        numbers = tensor.detach().float().cpu().numpy()
-        if numbers.any():
-            codes, _, _ = quantize(numbers, step or step_for(numbers, bits=bits))
+    def fit(cls, tensor: Tensor, options: Options, seed: int = 0) -> "Trellis":
+        one = cls(tensor.shape, options, tensor.dtype)
+        values = tensor.detach().float().cpu().numpy()
+        if values.any():
+            codes, _, _ = quantize(values, options.step or step_for(values, bits=options.bits))
             one.codes.copy_(torch.from_numpy(codes))
             one._decode()
             made = one.points.double().flatten()
-            one.step.fill_(float(made @ torch.from_numpy(numbers).double().flatten() / (made @ made).clamp_min(1e-30)))
+            one.step.fill_(float(made @ torch.from_numpy(values).double().flatten() / (made @ made).clamp_min(1e-30)))
         return one
 
     def _load_from_state_dict(self, *args: Any) -> None:

@@ -40,7 +40,7 @@ def test_the_rate_is_that_of_the_rounded_numbers_and_its_gradient_that_of_noise(
     codes = torch.from_numpy(one.encode().integers["codes"]).float().reshape(-1, 1)
     torch.testing.assert_close(one.rate(), one.code_length(codes).sum())
     one.rate().backward()
-    assert one.numbers.grad is not None and float(one.numbers.grad.abs().min()) > 0  # rounding alone has none
+    assert one.coefficients.grad is not None and float(one.coefficients.grad.abs().min()) > 0  # rounding alone has none
 
 
 def test_code_length_is_the_mass_of_scipys_logistic() -> None:

@@ -78,7 +78,7 @@ def test_learned_step_has_the_gradient_of_the_paper() -> None:
     one.tensor().sum().backward()
     expected = (round(0.6) - 0.6) + (round(-1.48) + 1.48) + 7 - 7
     assert float(one.scale.grad) == pytest.approx(expected / (4 * 7) ** 0.5, rel=1e-5)
-    assert one.numbers.grad.tolist() == [[1.0, 1.0, 0.0, 0.0]]
+    assert one.weight.grad.tolist() == [[1.0, 1.0, 0.0, 0.0]]
 
 
 def test_rows_scaled_by_folding_keep_their_codes() -> None:

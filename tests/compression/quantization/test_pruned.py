@@ -114,7 +114,7 @@ def test_masks_hold_through_training_and_averaging() -> None:
 def test_impossible_options_are_user_errors() -> None:
     for options in ({"density": 0}, {"density": 2}, {"score": "beauty"}, {"unit": "corner"}, {"schedule": "never"},
                     {"until": 0}, {"block": [0, 2]}, {"precision": "int8"}):
-        with pytest.raises(UserError, match="values pruned"):
+        with pytest.raises(UserError, match="quantization pruned"):
             quantization.fit("pruned", weight(4, 4), **options)
     with pytest.raises(UserError, match="scope"):
         quantization.apply(nn.Sequential(nn.Linear(3, 3)), "pruned", scope="city")

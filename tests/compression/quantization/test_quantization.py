@@ -116,9 +116,9 @@ def test_wrong_calls_are_user_errors(name: str) -> None:
     with pytest.raises(UserError, match="no tensor is selected"):
         quantization.apply(nn.Sequential(nn.Linear(3, 3)), name, include=("nothing*",))
     with pytest.raises(UserError):
-        quantization.restore(nn.Sequential(nn.Linear(3, 3)), {"7.weight": {"quantization": name, "shape": [3, 3]}})
+        quantization.apply_config(nn.Sequential(nn.Linear(3, 3)), {"7.weight": {"quantization": name, "shape": [3, 3]}})
 
 
-def test_unknown_values_are_a_user_error() -> None:
+def test_an_unknown_quantization_is_a_user_error() -> None:
     with pytest.raises(UserError, match="there is no quantization 'int3'; there are float32, "):
         quantization.fit("int3", torch.randn(3, 3))

@@ -110,7 +110,7 @@ def test_zeros_and_one_number() -> None:
 
 @pytest.mark.parametrize("options", [{"bits": 0.0}, {"bits": 13.0}, {"step": -1.0}])
 def test_bad_options(options: dict[str, float]) -> None:
-    with pytest.raises(UserError, match="values trellis: bits is"):
+    with pytest.raises(UserError, match="quantization trellis: (bits|step) is"):
         quantization.fit("trellis", weight(3, 3), **options)
 
 
