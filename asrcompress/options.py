@@ -1,14 +1,15 @@
 """A method's options: one frozen dataclass beside the method, checked here wherever they come from.
 
-Python keywords, Hydra overrides and the specification in a model file all become the same dataclass through `make`, so an
-unknown key or a value of a wrong type is one sentence at every level. A field's type is one of int, float, bool, str,
-Literal[...], tuple[int, ...], tuple[str, ...], or one of these with None; ranges are checked by `__post_init__`.
+Python keywords, Hydra overrides and the specification in a model file all become the same dataclass through `make`, so
+an unknown key or a value of a wrong type is one sentence at every level. A field's type is one of int, float, bool, str,
+Literal[...], tuple[int, ...], tuple[str, ...], another such dataclass, a tuple of those, or one of these with None;
+ranges are checked by `__post_init__`.
 """
 
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -21,7 +22,7 @@ def make(kind: type[T], given: Mapping[str, Any], what: str) -> T:
     """`kind(**given)`, lists as tuples and whole numbers as floats where the field says so.
 
     `what` begins the sentence of an error ("structure svd"). Errors: UserError for an unknown key, with the nearest
-    known one, and for a value of a wrong type.
+    known one, for one that is missing, and for a value of a wrong type.
     """
     hints = typing.get_type_hints(kind)
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
@@ -30,6 +31,9 @@ def make(kind: type[T], given: Mapping[str, Any], what: str) -> T:
             near = get_close_matches(str(key), known, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
             raise UserError(f"{what} has no option '{key}'; {hint}")
+    for field in fields(kind):  # type: ignore[arg-type]
+        require(field.name in given or field.default is not MISSING or field.default_factory is not MISSING,
+                f"{what} lacks the option '{field.name}'")
     return kind(**{key: _converted(value, hints[key], f"{what}: {key}") for key, value in given.items()})
 
 
@@ -48,7 +52,14 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
         if origin is Literal and value in get_args(kind):
             return value
         if origin is tuple and isinstance(value, list | tuple):
-            return tuple(_converted(one, get_args(kind)[0], where) for one in value)
+            inner = get_args(kind)[0]
+            return tuple(_converted(one, inner, f"{where}[{i}]" if is_dataclass(inner) else where)
+                         for i, one in enumerate(value))
+        if is_dataclass(kind) and isinstance(kind, type):
+            if isinstance(value, Mapping):
+                return make(kind, value, where)
+            if isinstance(value, kind):
+                return value
         if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if kind in (int, bool, str) and type(value) is kind:
@@ -67,4 +78,6 @@ def _said(kind: Any) -> str:
         return ", ".join(map(str, get_args(kind)))
     if get_origin(kind) is tuple:
         return f"a list, each {_said(get_args(kind)[0])}"
+    if is_dataclass(kind):
+        return f"a mapping of {', '.join(field.name for field in fields(kind))}"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}[kind]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asrcompress import precision
 from asrcompress.compression import quantization
 from asrcompress.errors import UserError
 
@@ -14,7 +15,7 @@ from asrcompress.errors import UserError
 def divergence(teacher: Tensor, student: Tensor, lens: Tensor) -> Tensor:
     """KL(teacher || student) of log-posteriors (N, T, vocab), per frame inside the utterances, in nats."""
     inside = torch.arange(teacher.shape[1], device=lens.device) < lens[:, None]
-    return ((teacher.exp() * (teacher - student)).sum(2) * inside).sum() / inside.sum()
+    return ((teacher.exp() * (teacher - student)).sum(2) * inside).sum() / inside.sum().clamp(min=1)
 
 
 @torch.enable_grad()
@@ -38,7 +39,7 @@ def distil(student: Any, teacher: Any, batches: Sequence[tuple[Tensor, Tensor]],
             one.advance((step + 1) / steps)
         x, x_lens = batches[step % len(batches)]
         adam.zero_grad()
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with precision.autocast(x.device.type):
             log_probs, lens = student(x, x_lens)
         loss = divergence(wanted[step % len(batches)], log_probs.float(), lens)
         if not torch.isfinite(loss):

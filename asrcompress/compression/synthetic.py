@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from asrcompress import precision
 from asrcompress.compression.calibration import in_eval_mode
 from asrcompress.errors import UserError
 
@@ -66,7 +67,7 @@ def _matched(model: Any, size: int, steps: int, labels: float, lr: float, prior:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps))
     for _ in range(steps):
         adam.zero_grad()
-        with Statistics(model) as seen, torch.autocast(x.device.type, torch.bfloat16):
+        with Statistics(model) as seen, precision.autocast(x.device.type):
             log_probs, out_lens = model(x, lens)
         loss = seen.divergence()
         if labels:

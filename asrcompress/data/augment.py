@@ -38,7 +38,7 @@ def add_noise(x: Tensor, lens: Tensor, probability: float, snr: tuple[float, flo
     speech = x[chosen]
     # The level of an utterance is that of its louder frames: the mean over its frames of the power summed over mel.
     power = speech.exp().sum(2) * inside[chosen]
-    level = (power.sum(1) / lens[chosen]).log()
+    level = (power.sum(1) / lens[chosen].clamp(min=1)).clamp_min(1e-30).log()
     knots = torch.randn(len(chosen), 1, 5, generator=generator) * 1.5
     tilt = torch.nn.functional.interpolate(knots, size=f, mode="linear", align_corners=True)
     flutter = torch.randn(len(chosen), t, f, generator=generator) * 0.5

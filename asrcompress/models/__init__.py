@@ -4,29 +4,45 @@
     save("model.safetensors", model); model = load("model.safetensors")
 """
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from asrcompress import options, registry
 from asrcompress.errors import UserError
 from asrcompress.models.base import AcousticModel
-from asrcompress.models.conv import conv1d
 from asrcompress.models.file import load_stored, read, save, stored
 
-FAMILIES = {"tdnn": "TDNN"}
-__all__ = ["AcousticModel", "build", "conv1d", "load", "load_stored", "read", "save", "stored"]
+RECORD = ("layers", "quantization", "activations", "coder")  # what a compressed model's config says besides
+__all__ = ["AcousticModel", "build", "family", "load", "load_stored", "methods", "names", "read", "save", "stored"]
+
+
+def names() -> tuple[str, ...]:
+    """Every model family there is, sorted."""
+    return registry.names(__name__)
+
+
+def family(name: str) -> type[AcousticModel]:
+    """The class of a model family. Errors: UserError for an unknown name."""
+    return registry.member(__name__, name, AcousticModel, "is no model family")
+
+
+def methods() -> dict[str, type]:
+    """Every model family by name, with its options dataclass."""
+    return {name: family(name).Options for name in names()}
 
 
 def build(config: Mapping[str, Any]) -> AcousticModel:
-    """The model of a config: `model` names the family, the other keys are that family's own."""
-    family = config.get("model")
-    if family not in FAMILIES:
-        raise UserError(f"there is no model family '{family}'; the key 'model' is one of {', '.join(FAMILIES)}")
-    try:
-        return getattr(importlib.import_module(f"asrcompress.models.{family}"), FAMILIES[family])(config)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"the config of model '{family}' is not complete or has an unknown key: {error}") from None
+    """A model with random weights, from its plain config.
+
+    `model` names the family, `vocab` is the number of tokens with the blank; the other keys are the family's `Options`.
+    Errors: UserError for a family, a key or a value that does not exist, and for one that is missing.
+    """
+    name, vocab = str(config.get("model")), config.get("vocab")
+    cls = family(name)
+    options.require(type(vocab) is int and vocab > 0, f"model {name}: vocab is {vocab!r}; it is the number of tokens")
+    given = {key: value for key, value in config.items() if key not in ("model", "vocab", *RECORD)}
+    return cls(config, options.make(cls.Options, given, f"model {name}"))
 
 
 def load(path: Path | str) -> AcousticModel:

@@ -1,7 +1,7 @@
 """What every acoustic model has."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -9,11 +9,19 @@ from torch import Tensor, nn
 class AcousticModel(nn.Module):
     """x (N, T, features), x_lens (N,) -> log_probs (N, T', vocab), lengths (N,).
 
-    `config` is the plain dict that it was built from; T' is about T / `subsampling`.
+    Features are log-mel energies of 100 frames a second, lengths are counts of frames, log_probs a log-softmax with the
+    blank at 0; T' is about T / `subsampling`. An utterance of no frames has no frames of output. A family is one file
+    of this folder: a subclass whose `name` is the file's and whose `Options` are the dataclass of its config.
     """
 
-    config: dict[str, Any]
+    name: ClassVar[str] = ""
+    Options: ClassVar[type]
+    config: dict[str, Any]  # that the model was built from
     subsampling: int
+
+    def __init__(self, config: Mapping[str, Any], options: Any) -> None:
+        super().__init__()
+        self.config = dict(config)
 
     def __call__(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         return super().__call__(x, x_lens)

@@ -6,14 +6,52 @@ Peddinti, Povey and Khudanpur, "A time delay neural network architecture ...", I
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asrcompress.errors import UserError
+from asrcompress.models._conv import BatchNorm1d, Conv1d
 from asrcompress.models.base import AcousticModel
-from asrcompress.models.conv import BatchNorm1d, Conv1d
+from asrcompress.options import require
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of the stack, or `repeat` of them."""
+
+    dim: int  # outputs of its convolution
+    taps: int  # frames of context
+    stride: int = 1
+    dilation: int = 1
+    repeat: int = 1
+    bottleneck: int = 0  # inner dimension of a factored layer; 0: one convolution
+    pnorm: int = 0  # channels in a p-norm group; 0: ReLU
+
+    def __post_init__(self) -> None:
+        for name, low in (("dim", 1), ("taps", 1), ("stride", 1), ("dilation", 1), ("repeat", 1), ("bottleneck", 0),
+                          ("pnorm", 0)):
+            value = getattr(self, name)
+            require(value >= low, f"model tdnn: {name} of a row of the stack is {value}; it is at least {low}")
+
+
+@dataclass(frozen=True)
+class TDNNOptions:
+    """What a TDNN is made of."""
+
+    stack: tuple[Row, ...]
+    features: int = 80  # mel bins of a frame
+    dropout: float = 0.0
+    bypass: float = 0.0  # share of a layer's input that is added to its output, where the shapes are the same
+    prefinal: int = 0  # dimension of a linear map before the output; 0: none
+    folded: bool = False  # biases instead of BatchNorms, which were folded
+
+    def __post_init__(self) -> None:
+        require(self.features > 0 and self.prefinal >= 0, f"model tdnn: features is {self.features} and prefinal "
+                f"{self.prefinal}; features are at least 1, prefinal at least 0")
+        require(0 <= self.dropout < 1, f"model tdnn: dropout is {self.dropout:g}; it is from 0 to below 1")
 
 
 class PNorm(nn.Module):
@@ -66,31 +104,33 @@ class Layer(nn.Module):
 class TDNN(AcousticModel):
     """x (N, T, features), x_lens (N,) -> log_probs (N, T', vocab), lengths (N,), with T' = ceil(T / subsampling).
 
-    `stack` is a list of {dim, taps, stride, dilation, repeat, bottleneck, pnorm} (dim and taps are required). Each
-    utterance is normalised by its own mean over time, which a device can do as well. Frames past the end of an
+    Each utterance is normalized by its own mean over time, which a device can do as well. Frames past the end of an
     utterance are held at zero before every layer, so a batch gives the same numbers as its utterances one by one.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.config = dict(config)
-        folded, dropout, bypass = (config.get(key, 0) for key in ("folded", "dropout", "bypass"))
-        channels = int(config["features"])
+    name = "tdnn"
+    Options = TDNNOptions
+
+    def __init__(self, config: Mapping[str, Any], options: TDNNOptions) -> None:
+        super().__init__(config, options)
+        rows = [row for row in options.stack for _ in range(row.repeat)]
+        channels = options.features
         self.layers = nn.ModuleList()
-        for row in config["stack"]:
-            options = {key: value for key, value in row.items() if key not in ("dim", "repeat")}
-            for _ in range(row.get("repeat", 1)):
-                layer = Layer(channels, row["dim"], dropout=dropout, bypass=bypass, folded=bool(folded), **options)
-                self.layers.append(layer)
-                channels = row["dim"] // (row.get("pnorm") or 1)
-        self.strides = [row.get("stride", 1) for row in config["stack"] for _ in range(row.get("repeat", 1))]
+        for row in rows:
+            how = {key: value for key, value in asdict(row).items() if key not in ("dim", "repeat")}
+            self.layers.append(Layer(channels, row.dim, dropout=options.dropout, bypass=options.bypass,
+                                     folded=options.folded, **how))
+            channels = row.dim // (row.pnorm or 1)
+        self.strides = [row.stride for row in rows]
         self.subsampling = math.prod(self.strides)
-        self.prefinal = nn.Linear(channels, config["prefinal"], bias=False) if config.get("prefinal") else nn.Identity()
-        self.output = nn.Linear(config.get("prefinal") or channels, config["vocab"])
+        self.prefinal = nn.Linear(channels, options.prefinal, bias=False) if options.prefinal else nn.Identity()
+        self.output = nn.Linear(options.prefinal or channels, config["vocab"])
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        if not x.shape[1]:  # a convolution needs a frame
+            return x.new_zeros(len(x), 0, self.output.out_features), x_lens
         mask = _mask(x_lens, x.shape[1])
-        mean = (x * mask.transpose(1, 2)).sum(1, keepdim=True) / x_lens[:, None, None]
+        mean = (x * mask.transpose(1, 2)).sum(1, keepdim=True) / x_lens.clamp(min=1)[:, None, None]
         y, lens = (x - mean).transpose(1, 2), x_lens
         for layer, stride in zip(self.layers, self.strides, strict=True):
             y = layer(y * mask.to(y.dtype))

@@ -10,12 +10,13 @@ from asrcompress import cli, models
 from asrcompress.compression import Plan, calibration, compress, load
 from asrcompress.compression.calibration import unfolded
 from asrcompress.errors import UserError
+from asrcompress.models._conv import Conv1d
 from tests.compression.models_of_tests import Odd, net
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 0, 1), (2, 1, 1), (1, 3, 3), (3, 2, 2)])
 def test_rows_times_the_weight_are_the_convolution(stride: int, padding: int, dilation: int) -> None:
-    for conv in (nn.Conv1d(5, 7, 3, stride, padding, dilation), models.conv.Conv1d(5, 7, 3, stride, padding, dilation)):
+    for conv in (nn.Conv1d(5, 7, 3, stride, padding, dilation), Conv1d(5, 7, 3, stride, padding, dilation)):
         x = torch.randn(2, 5, 20)
         rows = unfolded(conv, x)
         expected = conv(x).transpose(1, 2).flatten(0, 1)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from asrcompress.models.conv import BatchNorm1d, Conv1d, conv1d
+from asrcompress.convolution import conv1d
+from asrcompress.models._conv import BatchNorm1d, Conv1d
 
 
 @pytest.mark.parametrize(

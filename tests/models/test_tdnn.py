@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,19 @@ def test_a_batch_gives_what_its_utterances_give_one_by_one(kind: str) -> None:
         torch.testing.assert_close(row[:count], alone[0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", STACKS)
+def test_an_utterance_of_no_frames_has_none_and_changes_no_other(kind: str) -> None:
+    net, x = model(kind), features(3, 40)
+    x[1] = 0
+    log_probs, lens = net(x, torch.tensor([40, 0, 24]))
+    assert lens.tolist() == [10, 0, 6] and log_probs.isfinite().all()
+    torch.testing.assert_close(log_probs[::2], net(x[::2], torch.tensor([40, 24]))[0], atol=1e-5, rtol=1e-5)
+    log_probs[0].sum().backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in net.parameters())
+    alone, none = net(x[1:2, :0], torch.tensor([0]))
+    assert alone.shape == (1, 0, 9) and none.tolist() == [0]
+
+
 def shifted(x: np.ndarray, offset: int) -> np.ndarray:
     """Row t is x[t + offset], zero outside."""
     out = np.zeros_like(x)
@@ -130,6 +144,11 @@ def test_pnorm_against_numpy() -> None:
     np.testing.assert_allclose(PNorm(4)(x).numpy(), expected, atol=1e-5)
 
 
+def written(path: Path) -> dict[str, Any]:
+    """What a file of conf/model says itself."""
+    return {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "defaults"}
+
+
 def parameters(config: dict[str, Any], vocab: int) -> int:
     """By hand: taps x in x out, or two halves of a bottleneck; two numbers a channel of BatchNorm; the output."""
     total, channels = 0, config["features"]
@@ -145,7 +164,7 @@ def parameters(config: dict[str, Any], vocab: int) -> int:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configs_that_ship_build_and_have_the_parameters_of_the_formula(path: Any) -> None:
-    config = yaml.safe_load(path.read_text())
+    config = written(path)
     net = models.build(config | {"vocab": 40})
     count = sum(parameter.numel() for parameter in net.parameters())
     assert count == parameters(config, 40) and net.subsampling == 4
@@ -155,7 +174,7 @@ def test_configs_that_ship_build_and_have_the_parameters_of_the_formula(path: An
 
 def test_small_control_has_the_size_of_svd_at_a_quarter() -> None:
     dense, small = (
-        parameters(yaml.safe_load((REPO / "conf" / "model" / f"{name}.yaml").read_text()), 40)
+        parameters(written(REPO / "conf" / "model" / f"{name}.yaml"), 40)
         for name in ("tdnn", "tdnn_small")
     )
     assert 0.24 < small / dense < 0.27
@@ -173,9 +192,17 @@ def test_folded_config_builds_without_batchnorm() -> None:
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"model": "rnn"}, "no model family 'rnn'"),
-        ({"stack": [{"taps": 3}]}, "not complete or has an unknown key: 'dim'"),
-        ({"stack": [{"dim": 8, "taps": 3, "dilatation": 2}]}, "unknown key"),
+        ({"model": "rnn"}, "is no model family 'rnn'; there are tdnn"),
+        ({"drop_out": 0.1}, "model tdnn has no option 'drop_out'; did you mean 'dropout'?"),
+        ({"dropout": "much"}, "model tdnn: dropout is 'much'; it is a number"),
+        ({"dropout": 1.5}, "dropout is 1.5; it is from 0 to below 1"),
+        ({"features": 0}, "features are at least 1"),
+        ({"vocab": None}, "model tdnn: vocab is None"),
+        ({"stack": [{"taps": 3}]}, r"model tdnn: stack\[0\] lacks the option 'dim'"),
+        ({"stack": [STACKS["plain"][0], {"dim": 8, "taps": 3, "dilatation": 2}]},
+         r"model tdnn: stack\[1\] has no option 'dilatation'; did you mean 'dilation'\?"),
+        ({"stack": [{"dim": 8, "taps": 0}]}, "taps of a row of the stack is 0; it is at least 1"),
+        ({"stack": 3}, "model tdnn: stack is 3; it is a list, each a mapping of dim, taps"),
         ({"stack": [{"dim": 8, "taps": 2}]}, "not centred"),
         ({"stack": [{"dim": 10, "taps": 3, "pnorm": 4}]}, "do not divide dim 10"),
         ({"stack": [{"dim": 8, "taps": 3, "stride": 2, "bottleneck": 4}]}, "cannot have a stride"),
@@ -184,8 +211,8 @@ def test_folded_config_builds_without_batchnorm() -> None:
 def test_bad_configs_are_sentences(change: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         models.build({"model": "tdnn", "features": 80, "vocab": 9, "stack": STACKS["plain"]} | change)
-    with pytest.raises(UserError, match="not complete"):
-        models.build({"model": "tdnn", "features": 80, "stack": STACKS["plain"]})
+    with pytest.raises(UserError, match="model tdnn lacks the option 'stack'"):
+        models.build({"model": "tdnn", "features": 80, "vocab": 9})
 
 
 def test_bypass_needs_equal_shapes() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from asrcompress import compression
+from asrcompress import compression, precision
 from asrcompress.compression.distil import divergence
 from asrcompress.errors import UserError
 
@@ -32,7 +32,7 @@ class Distillation(nn.Module):
     def forward(self, log_probs: Tensor, lengths: Tensor, x: Tensor, x_lens: Tensor) -> dict[str, Tensor]:
         """loss, frames, unaligned; for log_probs (N, T, V), lengths (N,) and the features x (N, T', F), x_lens (N,)."""
         teacher = self.hidden[0] = self.hidden[0].to(x.device)
-        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16):
+        with torch.no_grad(), precision.autocast(x.device.type):
             wanted = teacher(x, x_lens)[0].float()
         with torch.autocast(x.device.type, enabled=False):
             loss = divergence(wanted, log_probs.float(), lengths.to(x.device))

@@ -163,7 +163,7 @@ class Grouped(Structure):
 
     def conv1d(self, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
                bias: Tensor | None = None) -> Tensor:
-        image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)  # as asrcompress.models.conv1d does
+        image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)  # as asrcompress.convolution.conv1d does
         kernel = self.right.flatten(0, 1).unsqueeze(2).contiguous(memory_format=torch.channels_last)
         inner = functional.conv2d(image, kernel, None, (1, stride), (0, padding), (1, dilation), self.groups)
         return conv1d(inner.squeeze(2), self.left.unsqueeze(2), bias)
