@@ -1,5 +1,7 @@
 """Files that are either whole or not there."""
 
+import fcntl
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -29,6 +31,60 @@ def require_file(path: Path | str, what: str) -> Path:
     if not path.exists():
         raise UserError(f"{what} {path} does not exist")
     return path
+
+
+@contextmanager
+def locked(folder: Path | str) -> Iterator[None]:
+    """Hold an exclusive lock on a folder, which is made if it is not there; no lock file is left behind."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path | str, what: str = "the file") -> str:
+    """The SHA-256 digest of a file's content, in hexadecimal. Errors: UserError where there is no file."""
+    digest = hashlib.sha256()
+    with require_file(path, what).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    """Write `content` as JSON to a temporary name, then rename it to `path`."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str, what: str = "the JSON file") -> dict[str, Any]:
+    """The JSON object of a file. Errors: UserError where there is none, or it is not one object."""
+    try:
+        found = json.loads(require_file(path, what).read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not a JSON object; write it again with the command that made it")
+    return found
+
+
+def shipped(name: str, clone: str | None = None) -> Path:
+    """A folder of files that come with the package: `asrcompress/NAME` of an installed wheel, or that of the clone.
+
+    `clone` is its path from the top of a clone, where that is not `name`. What stands beside the package elsewhere, such
+    as a `conf` of another project in site-packages, is never taken. Errors: UserError where the installation lacks it.
+    """
+    package = Path(__file__).resolve().parent
+    in_clone = package.parent / (clone or name)
+    if (package / name).is_dir():
+        return package / name
+    if (package.parent / "pyproject.toml").is_file() and in_clone.is_dir():
+        return in_clone
+    raise UserError(f"{package / name} is missing, so asrcompress is not installed whole; install it again")
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:

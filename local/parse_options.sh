@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by a script after it has set a variable for every option it takes. Kaldi's rules:
-#   --foo-bar VALUE   sets $foo_bar, which must exist already; true and false stay true or false
+#   --foo-bar VALUE   sets $foo_bar, which must exist already; true and false stay true or false, and for such an option
+#                     --foo-bar alone means true
 #   --config FILE     reads settings from a shell file; what the command line says wins over it
 #   --help            prints $help_message and ends the script
 # Parsing stops at the first argument that is not an option: "$@" holds the rest.
@@ -32,6 +33,9 @@ while [ $# -gt 0 ]; do
       option_name=${option_name//-/_}
       [[ $option_name =~ ^[a-z][a-z0-9_]*$ && -n ${!option_name+set} ]] ||
         option_fail "unknown option $1 (--help lists what there is)"
+      if [[ ${!option_name} =~ ^(true|false)$ && ( $# -eq 1 || ${2-} == --* ) ]]; then
+        set -- "$1" true "${@:2}"
+      fi
       [[ $# -gt 1 && ${2-} != --* ]] || option_fail "option $1 needs a value"
       [[ ! ${!option_name} =~ ^(true|false)$ || $2 =~ ^(true|false)$ ]] ||
         option_fail "option $1 is true or false, not '$2'"

@@ -1,12 +1,17 @@
 """The shell that the recipes share, run with bash."""
 
+import argparse
 import os
+import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from asrcompress.cli import recipe
+from asrcompress.recipe import settings
 from tests.conftest import REPO
 
 SCRIPT = """
@@ -32,6 +37,8 @@ def options(*arguments: str) -> subprocess.CompletedProcess:
         (["--mini", "false", "rest", "--stage", "2"], "0|100|false||data|rest --stage 2"),
         (["--train-sets", "a b $HOME 'c'", "--corpus", ""], "0|100|true|a b $HOME 'c'||"),
         (["--stage", "1", "--stage", "-1"], "-1|100|true||data|"),
+        (["--mini", "false", "--mini", "--stage", "3"], "3|100|true||data|"),
+        (["--mini"], "0|100|true||data|"),
     ],
 )
 def test_options(arguments: list[str], expected: str) -> None:
@@ -153,94 +160,67 @@ def test_setup_without_python_3_11(tmp_path: Path) -> None:
     assert "Python 3.11 is needed" in result.stderr and result.stderr.count("\n") == 1
 
 
-DEVICE = """
+def help_of(recipe: str, *arguments: str) -> str:
+    command = [REPO / "recipes" / recipe / "run.sh", *arguments, "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("recipe", ["librispeech", "quickstart"])
+def test_a_recipe_names_its_stages_and_every_option(recipe: str) -> None:
+    said = help_of(recipe)
+    stages = " ".join(said.partition("stages: ")[2].split())
+    assert stages.endswith("7 decoding, 8 device files, 9 decoding in sherpa-onnx, 10 report")
+    for name in re.findall(r"^([a-z_]+)=", (REPO / "local" / "options.sh").read_text(), re.MULTILINE):
+        assert f"  --{name.replace('_', '-')} " in said
+
+
+def test_help_shows_what_the_recipe_has_otherwise() -> None:
+    assert "--model tdnn_quick " in help_of("quickstart") and "--model tdnn " in help_of("librispeech")
+    assert '--methods "svd cp" ' in help_of("librispeech", "--methods", "svd cp")
+
+
+STAGES = """
 set -euo pipefail
-. {repo}/local/models.sh
-. {repo}/local/device.sh
-data=data lang=lang graph=graph train_sets="one two " test_sets="dev-a dev-b" nj=1 command=./run.sh device_beam=20
-scales=1,1.5 blank_penalties=0
-devices=$1 precisions=$2
-run() {{
-  echo "$*" >> log
-  case "$1 $*" in
-    decode*/greedy) mkdir -p "${{@: -1}}"; echo '{{"rtf": 0.5}}' > "${{@: -1}}/decode.json";;
-    decode*/HLG) mkdir -p "${{@: -1}}"; echo '{{"rtf": 0.7}}' > "${{@: -1}}/decode.json";;
-    posteriors*) touch "${{@: -1}}";;
-  esac
-}}
-search() {{ echo "search $*" >> log; }}
-json() {{ sed -n 's/.*"'"$2"'": \\([0-9.]*\\).*/\\1/p' "$1"; }}
-for file in $(device_files); do
-  once "exp/${{file%/*}}/device/${{file#*/}}" export_device "${{file%/*}}" "${{file#*/}}"
-  decode_device "${{file%/*}}" "${{file#*/}}" > /dev/null
-done
-device_files
+recipe={recipe}
+. {repo}/local/options.sh
+epochs=3
+get_corpus() {{ echo get_corpus; }}
+PYTHON={recipe}/python
+. {repo}/local/run_stages.sh
 """
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    """A folder with three models that are done, and one that is not."""
-    for name in ("dense", "svd-0.5", "int8", "svd-0.25"):
-        (tmp_path / "exp" / name).mkdir(parents=True)
-        (tmp_path / "exp" / name / "row").write_text(f"name={name}\ncommand=./old.sh\n")
-        if name != "svd-0.25":
-            (tmp_path / "exp" / name / ".done").touch()
-        (tmp_path / "exp" / name / "decode" / "dev").mkdir(parents=True)
-        (tmp_path / "exp" / name / "decode" / "dev" / "best.json").write_text(
-            f'{{"acoustic_scale": {1.0 if name == "dense" else 1.5}, "blank_penalty": 0.0}}')
-        if name != "svd-0.5":
-            (tmp_path / "exp" / name / "decode" / "dev" / ".done").touch()
-    return tmp_path
-
-
-def devices(folder: Path, names: str, precisions: str) -> tuple[subprocess.CompletedProcess, list[str]]:
-    """The files that the device stages name, and the commands that they run."""
-    script = DEVICE.format(repo=REPO)
-    result = subprocess.run(["bash", "-c", script, "script", names, precisions], capture_output=True, text=True,
-                            cwd=folder)
-    log = folder / "log"
-    return result, log.read_text().splitlines() if log.exists() else []
-
-
-def test_device_files_and_their_commands(models: Path) -> None:
-    result, commands = devices(models, "", "float32 int8-static")
+def run_stages(folder: Path, *arguments: str) -> list[list[str]]:
+    """The commands that run_stages.sh calls, each as its words, with an interpreter that prints them."""
+    clone = folder / "clone"
+    shutil.copytree(REPO / "local", clone / "local", dirs_exist_ok=True)
+    python = clone / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True, exist_ok=True)
+    python.write_text('#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done\necho\n')
+    python.chmod(0o755)
+    (clone / ".venv" / ".stamp").touch()
+    script = STAGES.format(repo=shlex.quote(str(clone)), recipe=shlex.quote(str(folder)))
+    result = subprocess.run(["bash", "-c", script, "run.sh", *arguments], capture_output=True, text=True, cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.split() == ["dense/float32", "dense/int8-static", "svd-0.5/float32", "svd-0.5/int8-static"]
-    exports = [command for command in commands if command.startswith("export ")]
-    assert exports[0] == ("export exp/dense/model.packed --lang lang --out exp/dense/device/float32 "
-                          "--precision float32 --batch1 --data data --set dev --acoustic-scale 1.0 --beam 20")
-    assert "--acoustic-scale 1.5" in exports[2]
-    sweeps = [command for command in commands if command.startswith("search exp/svd-0.5/decode/dev/")]
-    assert sweeps == ["search exp/svd-0.5/decode/dev/posteriors 1,1.5 0 exp/svd-0.5/decode/dev/sweep"]  # once
-    assert ["--calibrate-set one" in command for command in exports] == [False, True, False, True]
-    scores = [command for command in commands if command.startswith("score ") and "--sweep" not in command]
-    assert len(scores) == 4 * 2 * 3  # files, test sets, searches
-    greedy, hlg, k2 = (scores[-1 - back] for back in (2, 1, 0))
-    for score, search, hypotheses, info, rtf in ((greedy, "greedy", "tokens.txt", "greedy.json", "--row=rtf=0.5"),
-                                                 (hlg, "HLG", "hyp.txt", "HLG.json", "--row=rtf=0.7"),
-                                                 (k2, "tgsmall", "hyp.txt", "onnxruntime.json", "")):
-        found = f"decode/dev-b/{search}"
-        assert f"--dense-hyp exp/dense/device/float32/{found}/{hypotheses}" in score
-        assert f"--model-info exp/svd-0.5/device/int8-static/{info} " in score and rtf in score
-        assert score.endswith("--row=command=./run.sh --row=precision=int8-static --row=test_set=dev-b "
-                              f"--row=search={search}")
-    (models / "log").unlink()
-    assert devices(models, "", "float32 int8-static")[1] == []  # everything is done
+    return [line.strip("\0").split("\0") for line in result.stdout.splitlines()]
 
 
-def test_device_files_that_were_named(models: Path) -> None:
-    assert devices(models, "none", "float32")[0].stdout == ""
-    assert devices(models, "int8", "float16")[0].stdout.split() == ["dense/float32", "int8/float16"]
-    result, _ = devices(models, "svd-0.25", "float32")
-    assert result.returncode == 1
-    assert result.stderr == "run.sh: exp/svd-0.25/.done is missing: run stages 4 to 6, or give other --devices\n"
-    assert not (models / "exp/svd-0.25/device/float32/.done").exists()
+def test_each_stage_is_one_command_with_every_option(tmp_path: Path) -> None:
+    calls = run_stages(tmp_path)
+    assert calls[0] == ["get_corpus"] and [call[3] for call in calls[1:]] == list(recipe.STAGES[1:])
+    parser = argparse.ArgumentParser()
+    recipe.add_arguments(parser)
+    for call in calls[1:]:
+        assert call[:3] == ["-m", "asrcompress.cli", "recipe"]
+        known = {key: text for key, text in vars(parser.parse_args(call[3:])).items() if key != "stage"}
+        assert settings.from_words(known).epochs == 3 and known.keys() == settings.defaults().keys()
+    assert [call[3] for call in run_stages(tmp_path, "--stage", "2", "--stop-stage", "3")] == ["lang", "graph"]
 
 
-def test_recipe_names_its_stages() -> None:
-    result = subprocess.run([REPO / "recipes" / "librispeech" / "run.sh", "--help"], capture_output=True, text=True)
-    assert result.returncode == 0
-    stages = " ".join(result.stdout.partition("stages: ")[2].split())
-    assert stages.endswith("7 decoding, 8 device files, 9 decoding in sherpa-onnx, 10 report")
-    assert "--device-beam" in result.stdout and "--precisions" in result.stdout
+def test_odd_names_reach_python_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "Jürgen run(2) lr=2e-3 a,b it's"
+    folder.mkdir()
+    calls = run_stages(folder, "--corpus", "my corpus's", "--methods", "svd svd,data_aware=true", "--redo", "--stage", "1")
+    assert f"--corpus={folder}/my corpus's" in calls[0] and "--methods=svd svd,data_aware=true" in calls[0]
+    assert "--redo=true" in calls[0] and calls[0][3] == "prepare"
+    assert "--command=./run.sh --corpus CORPUS --methods \"svd svd,data_aware=true\" --redo --stage 1" in calls[0]

@@ -1,0 +1,30 @@
+"""Run one stage of a recipe in the current folder, as the run.sh of recipes/ do.
+
+    asrcompress recipe train-dense --corpus ~/corpora --model tdnn --epochs 8
+    asrcompress recipe compress --corpus ~/corpora --methods "svd svd,data_aware=true" --sizes "0.5 0.25"
+The options are those that `recipes/librispeech/run.sh --help` explains. What is done already is skipped; where it was done
+with other options, the stage stops and says which. --redo true makes it again.
+"""
+
+import argparse
+
+STAGES = ("download", "prepare", "lang", "graph", "train-dense", "train-controls", "compress", "decode", "export-devices",
+          "decode-devices", "report")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A stage, and an option for each of the settings."""
+    from asrcompress.recipe import settings
+
+    parser.add_argument("stage", choices=STAGES)
+    for key, default in settings.defaults().items():
+        parser.add_argument(settings.option(key), metavar="VALUE", default=argparse.SUPPRESS,
+                            help=f"(default: {settings.as_text(default) or 'empty'})".replace("%", "%%"))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check the settings and run the stage. Errors: UserError."""
+    from asrcompress.recipe import settings, stages
+
+    known = settings.defaults()
+    stages.run(args.stage, settings.from_words({key: text for key, text in vars(args).items() if key in known}))

@@ -1,0 +1,41 @@
+"""Commands of asrcompress, run from a recipe. Every argument is a word of its own, so a path may hold any character."""
+
+import argparse
+import importlib
+import os
+import subprocess
+import sys
+from typing import Any
+
+from asrcompress import cli
+from asrcompress.errors import UserError
+
+
+def here(command: str, *words: Any) -> None:
+    """Run a command in this process. Errors: the UserError that the command raises."""
+    module = importlib.import_module(f"asrcompress.cli.{command}")
+    parser = argparse.ArgumentParser(prog=f"asrcompress {command}")
+    module.add_arguments(parser)
+    module.run(cli.parse(parser, [str(word) for word in words]))
+
+
+def in_k2(command: str, *words: Any) -> None:
+    """Run a command with the interpreter that K2_PYTHON names, or with this one.
+
+    Errors: UserError where it fails. What a command says of itself goes to standard error, as always.
+    """
+    start(os.environ.get("K2_PYTHON") or sys.executable, command, *words)
+
+
+def start(python: str, command: str, *words: Any) -> None:
+    """Run a command in a process of its own. Errors: UserError with how it ended and what it was run on."""
+    arguments = [str(word) for word in words]
+    try:
+        code = subprocess.run([python, "-m", "asrcompress.cli", command, *arguments]).returncode
+    except OSError as error:
+        raise UserError(f"{python} cannot be started ({error.strerror}); check K2_PYTHON, or run setup.sh") from None
+    if code < 0:
+        raise UserError(f"asrcompress {command} was ended by signal {-code} while it worked on {' '.join(arguments)}; "
+                        "check these files and the free memory")
+    if code:
+        raise UserError(f"asrcompress {command} failed (see above)")

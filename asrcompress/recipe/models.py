@@ -1,0 +1,161 @@
+"""One model of a recipe: its configuration, its training, its packed file and what its result rows say."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asrcompress import config as configs
+from asrcompress import files
+from asrcompress.recipe import commands, pipeline, rows
+from asrcompress.recipe.settings import Settings
+from asrcompress.recipe.stage import Stage
+from asrcompress.recipe.sweep import DENSE, EXP, Job
+
+DATA = Path("data")
+MODEL = "model.safetensors"
+
+
+def stage(job: Job) -> Stage:
+    """The stage of a job: another option, lexicon, training set or dense model makes another model."""
+    settings = job.settings
+    options = {**settings.named("train_sets", "seed"), "--model": job.model,
+               **dict(zip(("--criterion", "--epochs"), _training(job), strict=True)),
+               "overrides": list(_words(job)), "keys": list(job.keys)}
+    inputs = {"the lang folder": settings.lang, "dev": DATA / "dev.text"}
+    inputs |= {name: DATA / f"{name}.text" for name in settings.train_sets}
+    if job.needs or (job.kind != "dense" and _training(job)[0] == "distillation"):
+        inputs["the dense model"] = DENSE
+    if job.source != "dense":
+        inputs[job.source] = EXP / job.source
+    return Stage(job.folder, options, inputs)
+
+
+def check(job: Job) -> None:
+    """Compose what the job will run. Errors: UserError for an unknown model, method, option or experiment."""
+    if job.kind == "experiment":
+        pipeline.steps(experiment_config(job), job.keys)
+    else:
+        training_config(job)
+        if job.method and job.kind == "after":
+            configs.compose("compress", [*job.method.overrides(), f"size={job.size:g}"])
+
+
+def make(job: Job) -> None:
+    """Train, pack and describe the model of a job into its folder."""
+    if job.kind == "experiment":
+        _run_experiment(job)
+        return
+    config = training_config(job)
+    train(config, job, _compress(job) if job.kind == "after" else None)
+    commands.here("packed", "save", "--model", job.folder / MODEL, "--out", job.folder / "model.packed")
+    rows.describe(job.folder, **_shared(job), structure=_structure(job, config), size=job.size or 1.0,
+                  options=job.method.text if job.method else None, quantization="float32", coder="raw")
+
+
+def training_config(job: Job) -> dict[str, Any]:
+    """`conf/train.yaml` for a job. Sets and the teacher's path are data: they are put in after Hydra has read its texts."""
+    return _with_data(configs.compose("train", [f"criterion={_training(job)[0]}", *_words(job)]), job.settings)
+
+
+def train(config: dict[str, Any], job: Job, init: Path | None, out: Path | None = None) -> None:
+    """Train into `out`, by default the job's folder, whose config.json says as what.
+
+    In this process, or, where several devices share the work, in one of its own: each device then runs that command again.
+    """
+    out = out or job.folder
+    files.write_json(out / "config.json", config)
+    if _many_devices(config["training"].get("trainer") or {}):
+        words = ["--data", DATA, "--lang", job.settings.lang, "--out", out, "--config", out / "config.json"]
+        commands.start(sys.executable, "train", *words, *(["--init", init] if init else []))
+    else:
+        from asrcompress.training import run
+
+        run.train(config, DATA, job.settings.lang, out, init)
+
+
+def _many_devices(trainer: dict[str, Any]) -> bool:
+    """Whether lightning would start processes for further devices."""
+    import torch
+
+    devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes", 1)
+    on_gpu = trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+    return nodes != 1 or (on_gpu and torch.cuda.device_count() > 1 if devices in ("auto", -1) else devices != 1)
+
+
+def _training(job: Job) -> tuple[str, int]:
+    """Criterion and epochs of the training of a job."""
+    settings = job.settings
+    if job.kind in ("after", "experiment"):
+        return settings.finetune_criterion, settings.finetune_epochs
+    if job.kind == "dense":
+        return settings.dense_criterion, settings.epochs
+    return (settings.scratch_criterion or settings.dense_criterion,
+            settings.epochs if settings.scratch_epochs is None else settings.scratch_epochs)
+
+
+def _words(job: Job) -> list[str]:
+    """The overrides of conf/train.yaml, but for the criterion. Of an experiment: those of every training step."""
+    settings, (criterion, epochs) = job.settings, _training(job)
+    words = ["training.ctc_epochs=0"] if criterion == "distillation" else []
+    if job.kind == "experiment":
+        return [*words, f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,
+                *settings.finetune_options]
+    if job.kind == "after":
+        return ["training=finetune", *words, f"training.epochs={epochs}",
+                f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,
+                *settings.finetune_options]
+    words = [f"model={job.model}", *words, f"training.epochs={epochs}", *settings.train_options]
+    if job.method:
+        words += [*job.method.overrides(), f"size={job.size:g}", f"schedule={job.schedule}"]
+    return words if job.kind == "dense" else [*words, *settings.scratch_options]
+
+
+def _with_data(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """A composed configuration of a training with the sets, the seed and the teacher of the recipe."""
+    config |= {"train_sets": list(settings.train_sets), "seed": settings.seed}
+    if config["criterion"]["name"] == "distillation":
+        config["criterion"]["teacher"] = str(DENSE / MODEL)
+    return config
+
+
+def _compress(job: Job) -> Path:
+    """The dense model compressed by the method of a job, to be fine-tuned."""
+    assert job.method is not None
+    overrides = [*job.method.overrides(), f"size={job.size:g}", f"seed={job.settings.seed}"]
+    calibrate = ["--calibrate", DATA, "--calibrate-set", job.settings.train_sets[0]]
+    aware = configs.compose("compress", overrides)["structure"].get("data_aware")
+    init = job.folder / "init.safetensors"
+    commands.here("compress", "--model", DENSE / MODEL, "--out", init, *(calibrate if aware else []), *overrides)
+    return init
+
+
+def _structure(job: Job, config: dict[str, Any]) -> str:
+    """What a row says: the method's structure, or semi_orthogonal for a model that is built of such factors."""
+    if job.method:
+        return job.method.structure
+    return "semi_orthogonal" if any(layer.get("bottleneck") for layer in config["model"].get("stack", [])) else "dense"
+
+
+def _shared(job: Job) -> dict[str, Any]:
+    """What the rows of every kind of job say."""
+    when = {"dense": "none", "control": "scratch", "experiment": "after"}.get(job.kind, job.kind)
+    teacher = "dense" if job.kind != "dense" and _training(job)[0] == "distillation" else None
+    return {"model": job.model, "when": when, "seed": job.settings.seed, "teacher": teacher,
+            "train_set": " ".join(job.settings.train_sets), "command": job.settings.command}
+
+
+def experiment_config(job: Job) -> dict[str, Any]:
+    """`conf/experiment.yaml` for a job; its keys with a dot are options of a method, and go to the steps."""
+    keys = [f"experiment.{key}" for key in job.keys if "." not in key.partition("=")[0]]
+    return configs.compose("experiment", [f"experiment={job.experiment}", *keys, f"seed={job.settings.seed}"])
+
+
+def _run_experiment(job: Job) -> None:
+    def trained(words: Sequence[str], init: Path, out: Path) -> None:
+        criterion = _training(job)[0]
+        config = configs.compose("train", [f"criterion={criterion}", *words, *_words(job)])
+        train(_with_data(config, job.settings), job, init, out)
+
+    found = pipeline.run(experiment_config(job), job.keys, EXP / job.source / MODEL, DENSE / MODEL, job.folder, trained)
+    rows.describe(job.folder, **{**_shared(job), **found})

@@ -1,0 +1,92 @@
+"""Pipelines of `conf/experiment`: compressions and trainings one after the other, such as prune, fine-tune, share, code."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from asrcompress import config as configs
+from asrcompress import files
+from asrcompress.errors import UserError
+from asrcompress.recipe import commands
+from asrcompress.recipe.stage import Stage
+
+Step = tuple[str, list[str]]  # compress or train, and its overrides
+Train = Callable[[Sequence[str], Path, Path], None]  # (overrides, model file to start from, folder to write into)
+MODEL = "model.safetensors"
+
+
+def steps(config: Mapping[str, Any], options: Sequence[str] = ()) -> list[Step]:
+    """The steps of a composed `conf/experiment.yaml`, without trainings of no epoch.
+
+    `options` may hold options of methods, as "quantization.group=64": each goes to every compression that chooses a method
+    which has it. Others, without a dot, are left out. Errors: UserError for a step that is neither, and an option of none.
+    """
+    found: list[Step] = []
+    for index, step in enumerate(config["experiment"]["steps"], 1):
+        (kind, words), *rest = step.items()
+        if rest or kind not in ("compress", "train"):
+            raise UserError(f"step {index} of the experiment is {step}; it is compress or train with its overrides")
+        found.append((kind, [str(word) for word in words]))
+    for option in (option for option in options if "." in option.partition("=")[0]):
+        takers = [words for kind, words in found if kind == "compress" and takes(words, option)]
+        if not takers:
+            raise UserError(f"no step of the experiment has a method with the option '{option.partition('=')[0]}'")
+        for words in takers:
+            words.append(option)
+    return [(kind, words) for kind, words in found if kind == "compress" or "training.epochs=0" not in words]
+
+
+def takes(words: Sequence[str], option: str) -> bool:
+    """Whether the overrides of a compression choose a method that has an option, as "quantization.group=64"."""
+    group, _, key = option.partition("=")[0].lstrip("+").partition(".")
+    chosen = dict(word.split("=", 1) for word in words if "=" in word).get(group)
+    return any(key in {*(field.name for field in fields(kind)), *extra}
+               for where, name, kind, extra in configs.methods() if (where, name) == (group, chosen))
+
+
+def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: Path, out: Path, train: Train,
+        redo: bool = False) -> dict[str, Any]:
+    """Run the steps from a model file into folders of `out`, and write its model.safetensors, model.packed and train.json.
+
+    Run again, it goes on after the last step that was done. `dense` is the model of which sizes are fractions. Returns what
+    result rows say of the model: structure, quantization, coder, size and the seconds of all trainings. Errors: UserError.
+    """
+    start, seconds, precision = model, 0.0, None
+    for index, (kind, words) in enumerate(steps(config, options), 1):
+        folder = out / f"{index}-{kind}"
+        words = [*words, f"seed={config['seed']}"]
+
+        def make(kind: str = kind, words: list[str] = words, source: Path = model, folder: Path = folder) -> None:
+            print(f"step {folder.name}: {' '.join(words)}", flush=True)
+            if kind == "train":
+                train(words, source, folder)
+            else:
+                commands.here("compress", "--model", source, "--out", folder / MODEL, *words)
+
+        Stage(folder, {"overrides": words}, {f"the model {model}": model}).run(make, redo)
+        model = folder / MODEL
+        if kind == "train":
+            trained = files.read_json(folder / "train.json", "the report of the training")
+            seconds, precision = seconds + trained["train_seconds"], trained.get("precision")
+    if model == start:
+        raise UserError("the experiment has no step, so there is no model to write")
+    commands.here("packed", "save", "--model", model, "--out", out / "model.packed")
+    found = {"train_seconds": round(seconds, 1), "precision": precision, **axes(model, out / "model.packed", dense)}
+    files.write_json(out / "train.json", found)
+    with files.atomic(out / MODEL) as temporary:
+        temporary.write_bytes(model.read_bytes())
+    return found
+
+
+def axes(model: Path, packed: Path, dense: Path) -> dict[str, Any]:
+    """What a row says of a model file: its axes, and its packed bytes over those of the dense float32 parameters."""
+    from asrcompress import models
+
+    config, _ = models.read(model)
+    _, tensors = models.read(dense)
+    size = packed.stat().st_size / (4 * sum(tensor.numel() for tensor in tensors.values()))
+    made = {key: {entry[key] for entry in (config.get(group) or {}).values()} or {default}
+            for group, key, default in (("layers", "structure", "dense"), ("quantization", "quantization", "float32"))}
+    return {**{key: "+".join(sorted(kinds)) for key, kinds in made.items()},
+            "coder": (config.get("coder") or {}).get("coder", "raw"), "size": round(size, 4)}

@@ -1,0 +1,84 @@
+# shellcheck shell=bash disable=SC2154
+# Sourced by a recipe after options.sh and its own variables, with the recipe's arguments: the stages that all recipes share.
+# $recipe is its folder; it may define get_corpus, its stage 0. What a stage does is in asrcompress/recipe; each skips what is done already.
+# shellcheck source=local/path.sh
+. "$(dirname "${BASH_SOURCE[0]}")/path.sh"
+
+options_file=$repo_root/local/options.sh
+
+# The options with the recipe's own defaults, and the comments of options.sh.
+list_options() {
+  local line name value
+  while IFS= read -r line; do
+    if [[ $line =~ ^([a-z_]+)=[^#]*(\#.*)?$ ]]; then
+      name=${BASH_REMATCH[1]}
+      value=${!name}
+      [[ $value == *" "* || -z $value ]] && value="\"$value\""
+      printf '  --%s %s  %s\n' "${name//_/-}" "$value" "${BASH_REMATCH[2]}"
+    elif [[ $line == " "* ]]; then
+      echo "      $line"
+    fi
+  done < "$options_file"
+}
+
+help_message="usage: ./run.sh [--OPTION VALUE ...]\n
+$(list_options)\n
+stages: 0 corpus, 1 features, 2 lang, 3 graphs, 4 dense model, 5 controls, 6 compression, 7 decoding,
+        8 device files, 9 decoding in sherpa-onnx, 10 report"
+command=./run.sh  # what result rows say: quoted where it must be
+for word in "$@"; do
+  [[ $word == *" "* || -z $word ]] && command+=" \"$word\"" || command+=" $word"
+done
+# shellcheck source=local/parse_options.sh
+. "$repo_root/local/parse_options.sh"
+command=${command/--corpus $corpus/--corpus CORPUS}  # paths of this machine help nobody
+command=${command/ --dir $dir/}
+fetch=${corpus:+false}
+corpus=$(if [ -n "$corpus" ]; then realpath -m "$corpus"; else echo data/corpus; fi)
+mkdir -p "${dir:=$recipe}"
+cd "$dir" || exit
+
+# run_recipe STAGE: one stage, with every option that concerns Python.
+run_recipe() {
+  local name words=()
+  for name in $(sed -n 's/^\([a-z_]*\)=.*/\1/p' "$options_file") command; do
+    case $name in stage | stop_stage | dir) ;; *) words+=("--${name//_/-}=${!name}") ;; esac
+  done
+  "$PYTHON" -m asrcompress.cli recipe "$1" "${words[@]}"
+}
+between() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
+declare -F get_corpus > /dev/null || get_corpus() { run_recipe download; }
+
+if between 0 && [ "$fetch" != false ]; then  # with --corpus there is nothing to fetch
+  get_corpus
+fi
+if between 1; then  # lhotse manifests and log-mel features, three speeds for training
+  run_recipe prepare
+fi
+if between 2; then  # tokens, lexicon, words; and a trigram of the training text where the corpus brings none
+  run_recipe lang
+fi
+if between 3; then  # HLG of the small language model, G of the large one
+  run_recipe graph
+fi
+if between 4; then  # the dense model
+  run_recipe train-dense
+fi
+if between 5; then  # models trained from scratch to stand beside the compressed ones
+  run_recipe train-controls
+fi
+if between 6; then  # every method at every size, compressed after training, during it, or trained small from scratch
+  run_recipe compress
+fi
+if between 7; then  # greedy, tgsmall and tglarge over the packed file of every model
+  run_recipe decode
+fi
+if between 8; then  # ONNX files that agree with torch, and what they cost in their runtimes
+  run_recipe export-devices
+fi
+if between 9; then  # greedy and HLG in sherpa-onnx, and k2's search over the posteriors of the same file
+  run_recipe decode-devices
+fi
+if between 10; then  # RESULTS.md, tables and the plot
+  run_recipe report
+fi

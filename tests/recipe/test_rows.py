@@ -1,0 +1,80 @@
+"""Rows of a recipe, and the file that several runs write."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asrcompress.errors import UserError
+from asrcompress.recipe import rows
+from asrcompress.report import rows as result_rows
+from tests.conftest import REPO
+
+WRITER = """
+import sys
+from pathlib import Path
+from asrcompress.report import rows
+path, writer, ready = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(40):
+    rows.put(path, {"name": f"model-{writer}-{number}", "test_set": "dev", "search": "greedy", "seed": number})
+"""
+
+
+def test_two_runs_that_write_rows_at_once_lose_nothing(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, results, name, tmp_path], stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, text=True, cwd=REPO) for name in "ab"]
+    for one in writers:
+        assert one.stdout is not None and one.stdout.readline() == "ready\n"
+    for one in writers:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    assert [one.wait(60) for one in writers] == [0, 0]
+    for one in writers:
+        one.communicate()
+    names = [row["name"] for row in result_rows.read(results)]
+    assert sorted(names) == sorted(f"model-{name}-{number}" for name in "ab" for number in range(40))
+    assert names != sorted(names)  # they did write in turns
+    assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+def test_a_model_says_what_its_rows_share(tmp_path: Path) -> None:
+    folder = tmp_path / "svd-0.5"
+    folder.mkdir()
+    (folder / "train.json").write_text('{"train_seconds": 12.5, "precision": "32-true", "epochs": 3}')
+    rows.describe(folder, structure="svd", size=0.5, options=None, notakey=3)
+    assert rows.of_model(folder) == {"name": "svd-0.5", "train_seconds": 12.5, "train_precision": "32-true",
+                                     "structure": "svd", "size": 0.5, "options": None}
+    with pytest.raises(UserError, match="the description of the model .* does not exist"):
+        rows.of_model(tmp_path)
+
+
+def test_files_say_what_they_cost(tmp_path: Path) -> None:
+    hyp, packed, dense, info = (tmp_path / name for name in ("hyp.txt", "small.packed", "dense.packed", "info.json"))
+    hyp.write_text("a-1 A\n")
+    packed.write_bytes(b"12345")
+    dense.write_bytes(b"1" * 20)
+    info.write_text('{"rtf": 0.5, "parameters": 3, "unknown": 1}')
+    Path(f"{hyp}.json").write_text('{"acoustic_scale": 1.5, "rtf": 0.01, "utts": 1}')
+    row = rows.of_files(hyp, packed, dense, info)
+    assert row["packed_bytes"] == 5 and row["dense_bytes"] == 20 and row["ratio"] == 4.0
+    assert row["rtf"] == 0.5 and row["parameters"] == 3 and "unknown" not in row
+    assert row["acoustic_scale"] == 1.5 and row["search_rtf"] == 0.01
+
+
+def test_a_score_is_a_row_and_two_files(tmp_path: Path) -> None:
+    ref, hyp = tmp_path / "ref.txt", tmp_path / "hyp.txt"
+    ref.write_text("a-1 THE CAT\n")
+    hyp.write_text("a-1 THE DOG\n")
+    results = tmp_path / "results.jsonl"
+    row = {"name": "dense", "test_set": "dev", "search": "tgsmall"}
+    assert "50.00" in rows.score(ref, hyp, None, tmp_path / "out", row, results)
+    assert json.loads(results.read_text())["wer"] == 50.0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"score.json", "align.txt"}
+    with pytest.raises(UserError, match="unknown key"):
+        rows.score(ref, hyp, None, tmp_path / "out", {**row, "moon": 1}, results)

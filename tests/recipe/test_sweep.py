@@ -1,0 +1,53 @@
+"""The list of jobs."""
+
+import pickle
+
+import pytest
+
+from asrcompress.errors import UserError
+from asrcompress.recipe import sweep
+from asrcompress.recipe.settings import Settings
+from asrcompress.recipe.sweep import Method
+
+
+def names(**options: tuple) -> list[str]:
+    return [job.name for job in sweep.compressed(Settings(**options))]
+
+
+def test_every_method_at_every_size_in_every_way() -> None:
+    assert names(methods=("svd", "cp"), sizes=(0.5, 0.25)) == ["svd-0.5", "svd-0.25", "cp-0.5", "cp-0.25"]
+    assert names(when=("after", "during", "scratch"), schedule=("truncate", "trace_norm"), sizes=(0.5,)) == [
+        "svd-0.5", "svd-0.5-during", "svd-0.5-during-trace_norm", "svd-0.5-scratch"]
+
+
+def test_options_of_a_method_are_in_the_name_the_row_and_the_overrides() -> None:
+    job = sweep.compressed(Settings(methods=("svd,data_aware=true,unfolding=input",), sizes=(0.25,)))[0]
+    assert job.name == "svd-data_aware-unfolding=input-0.25" and job.method is not None
+    assert job.method.text == "data_aware=true,unfolding=input" and Method("svd").text is None
+    assert job.method.overrides() == ["structure=svd", "structure.data_aware=true", "structure.unfolding=input"]
+
+
+def test_experiments_name_their_keys_and_where_they_start() -> None:
+    text = "svd-int4=quantized,from=svd-0.5,quantization=int4,quantization.exclude=[output,layers.0],epochs=0"
+    job = sweep.experiment(Settings(), text)
+    assert (job.name, job.experiment, job.source) == ("svd-int4", "quantized", "svd-0.5")
+    assert job.keys == ("quantization=int4", "quantization.exclude=[output,layers.0]", "epochs=0")
+    assert set(job.needs) == {"dense", "svd-0.5"} and sweep.experiment(Settings(), "a=epr").needs == ("dense",)
+
+
+def test_jobs_are_plain_data() -> None:
+    settings = Settings(experiments=("deep=deep_compression",))
+    jobs = [sweep.dense(settings), *sweep.controls(settings), *sweep.compressed(settings)]
+    assert pickle.loads(pickle.dumps(jobs)) == jobs
+    assert jobs[0].needs == () and [job.name for job in jobs[1:3]] == ["tdnnf", "dense-small"]
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"methods": ("svd", "svd")}, "two models of the sweep would be called svd-0.5"),
+    ({"methods": ("svd,data_aware",)}, "write 'data_aware=VALUE'"),
+    ({"experiments": ("dense=epr",)}, "two models of the sweep would be called dense"),
+    ({"experiments": ("a/b=epr",)}, "'a/b' cannot be the name of a model"),
+    ({"experiments": ("a=epr,rate",)}, "'rate' is not KEY=VALUE")])
+def test_mistakes_are_sentences(options: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        sweep.compressed(Settings(**options))
