@@ -75,8 +75,9 @@ def read_json(path: Path | str, what: str = "the JSON file") -> dict[str, Any]:
 def shipped(name: str, clone: str | None = None) -> Path:
     """A folder of files that come with the package: `asrcompress/NAME` of an installed wheel, or that of the clone.
 
-    `clone` is its path from the top of a clone, where that is not `name`. What stands beside the package elsewhere, such
-    as a `conf` of another project in site-packages, is never taken. Errors: UserError where the installation lacks it.
+    `clone` is its path from the top of a clone, where that is not `name`. What stands beside the package elsewhere,
+    such as a `conf` of another project in site-packages, is never taken. Errors: UserError where the installation lacks
+    it.
     """
     package = Path(__file__).resolve().parent
     in_clone = package.parent / (clone or name)

@@ -25,14 +25,16 @@ help_message="usage: ./run.sh [--OPTION VALUE ...]\n
 $(list_options)\n
 stages: 0 corpus, 1 features, 2 lang, 3 graphs, 4 dense model, 5 controls, 6 compression, 7 decoding,
         8 device files, 9 decoding in sherpa-onnx, 10 report"
-command=./run.sh  # what result rows say: quoted where it must be
+command=./run.sh previous=  # what result rows say: without the paths of this machine, quoted where it must be
 for word in "$@"; do
-  [[ $word == *" "* || -z $word ]] && command+=" \"$word\"" || command+=" $word"
+  [ "$previous" != --corpus ] || word=CORPUS
+  if [ "$word" != --dir ] && [ "$previous" != --dir ]; then
+    [[ $word == *" "* || -z $word ]] && command+=" \"$word\"" || command+=" $word"
+  fi
+  previous=$word
 done
 # shellcheck source=local/parse_options.sh
 . "$repo_root/local/parse_options.sh"
-command=${command/--corpus $corpus/--corpus CORPUS}  # paths of this machine help nobody
-command=${command/ --dir $dir/}
 fetch=${corpus:+false}
 corpus=$(if [ -n "$corpus" ]; then realpath -m "$corpus"; else echo data/corpus; fi)
 mkdir -p "${dir:=$recipe}"

@@ -176,7 +176,7 @@ def test_a_recipe_names_its_stages_and_every_option(recipe: str) -> None:
 
 def test_help_shows_what_the_recipe_has_otherwise() -> None:
     assert "--model tdnn_quick " in help_of("quickstart") and "--model tdnn " in help_of("librispeech")
-    assert '--methods "svd cp" ' in help_of("librispeech", "--methods", "svd cp")
+    assert '--sizes "0.5 0.25 0.1" ' in help_of("quickstart")
 
 
 STAGES = """
@@ -220,7 +220,8 @@ def test_each_stage_is_one_command_with_every_option(tmp_path: Path) -> None:
 def test_odd_names_reach_python_as_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "Jürgen run(2) lr=2e-3 a,b it's"
     folder.mkdir()
-    calls = run_stages(folder, "--corpus", "my corpus's", "--methods", "svd svd,data_aware=true", "--redo", "--stage", "1")
+    calls = run_stages(folder, "--corpus", "my corpus's", "--dir", "it's", "--methods", "svd svd,data_aware=true",
+                       "--redo", "--stage", "1")
     assert f"--corpus={folder}/my corpus's" in calls[0] and "--methods=svd svd,data_aware=true" in calls[0]
     assert "--redo=true" in calls[0] and calls[0][3] == "prepare"
     assert "--command=./run.sh --corpus CORPUS --methods \"svd svd,data_aware=true\" --redo --stage 1" in calls[0]

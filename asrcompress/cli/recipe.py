@@ -2,14 +2,14 @@
 
     asrcompress recipe train-dense --corpus ~/corpora --model tdnn --epochs 8
     asrcompress recipe compress --corpus ~/corpora --methods "svd svd,data_aware=true" --sizes "0.5 0.25"
-The options are those that `recipes/librispeech/run.sh --help` explains. What is done already is skipped; where it was done
-with other options, the stage stops and says which. --redo true makes it again.
+The options are those that `recipes/librispeech/run.sh --help` explains. What is done already is skipped; where it was
+done with other options, the stage stops and says which. --redo true makes it again.
 """
 
 import argparse
 
-STAGES = ("download", "prepare", "lang", "graph", "train-dense", "train-controls", "compress", "decode", "export-devices",
-          "decode-devices", "report")
+STAGES = ("download", "prepare", "lang", "graph", "train-dense", "train-controls", "compress", "decode",
+          "export-devices", "decode-devices", "report")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

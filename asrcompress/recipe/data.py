@@ -13,13 +13,17 @@ DATA = Path("data")
 
 
 def with_sets(settings: Settings) -> Settings:
-    """The settings with the corpus's own training and test sets where they name none. Errors: UserError where it has none."""
+    """The settings with the corpus's own training and test sets where they name none.
+
+    Errors: UserError where it has none.
+    """
     if settings.train_sets and settings.test_sets:
         return settings
     train, test = corpora.get(settings.corpus_type).subsets(settings.corpus)
-    found = replace(settings, train_sets=settings.train_sets or tuple(train), test_sets=settings.test_sets or tuple(test))
-    require(bool(found.train_sets and found.test_sets), f"{settings.corpus} holds no training or no test set; give another "
-            "--corpus, or --train-sets and --test-sets")
+    found = replace(settings, train_sets=settings.train_sets or tuple(train),
+                    test_sets=settings.test_sets or tuple(test))
+    require(bool(found.train_sets and found.test_sets), f"{settings.corpus} holds no training or no test set; give "
+            "another --corpus, or --train-sets and --test-sets")
     return found
 
 
@@ -48,12 +52,12 @@ def prepare(settings: Settings) -> None:
 
 
 def lang(settings: Settings) -> None:
-    """Tokens, lexicon and words; and language models: the corpus's, smoothed if asked, or a trigram of the training text."""
+    """Tokens, lexicon and words; the corpus's language models, smoothed if asked, or a trigram of the training text."""
     texts = {name: DATA / f"{name}.text" for name in settings.train_sets}
     lexicon = corpora.get(settings.corpus_type).lexicon(settings.corpus)
     Stage(settings.lang, settings.named("unit", "vocab_size"), {"the lexicon": lexicon, **texts}).run(
-        lambda: commands.here("lang", "--unit", settings.unit, "--vocab-size", settings.vocab_size, "--lexicon", lexicon,
-                              "--text", *texts.values(), "--out", settings.lang), settings.redo)
+        lambda: commands.here("lang", "--unit", settings.unit, "--vocab-size", settings.vocab_size, "--lexicon",
+                              lexicon, "--text", *texts.values(), "--out", settings.lang), settings.redo)
     models = [model for model in _given(settings) if model]
     if not models:
         out = settings.lang / "lm"
@@ -76,7 +80,8 @@ def _smooth(settings: Settings, models: list[Path], texts: list[Path]) -> None:
     """The corpus's language models with the trust in each order fitted to the training text."""
     only = ["--if-cut"] if settings.smooth_lm == "auto" else []
     for one in models:
-        commands.here("ngram", "--arpa", one, "--smooth", *texts, "--utterance-ids", *only, "--out", _smoothed(settings, one))
+        commands.here("ngram", "--arpa", one, "--smooth", *texts, "--utterance-ids", *only, "--out",
+                      _smoothed(settings, one))
 
 
 def _smoothed(settings: Settings, model: Path) -> Path:

@@ -1,10 +1,12 @@
 """Decoding of the models of a recipe: scales chosen on held-out speakers, three searches, a result row for each.
 
-The scales are chosen for each model, on speakers held out of the training data: a model that was trained otherwise, or has
-lost parameters, is not as sure of itself. The scale of the large language model is chosen once, with the dense model.
+The scales are chosen for each model, on speakers held out of the training data: a model that was trained otherwise, or
+has lost parameters, is not as sure of itself. The scale of the large language model is chosen once, with the dense
+model.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,10 @@ RESULTS = Path("results.jsonl")
 
 
 def decode(settings: Settings, name: str) -> None:
-    """Decode a model of exp/ on every test set with every search of the settings. Errors: UserError if it is not done."""
+    """Decode a model of exp/ on every test set with every search of the settings.
+
+    Errors: UserError if it is not done.
+    """
     folder = EXP / name
     choose_scales(settings, name)
     searches = [one for one in settings.searches if one != "tglarge" or (settings.graph / "G.npz").exists()]
@@ -33,8 +38,8 @@ def decode(settings: Settings, name: str) -> None:
     for test_set in settings.test_sets:
         at = folder / "decode" / test_set
         for search in searches:
-            _stage(settings, name, test_set, search).run(lambda s=search, t=test_set: _decode(settings, name, t, s),
-                                                         settings.redo)
+            make = partial(_decode, settings, name, test_set, search)
+            _stage(settings, name, test_set, search).run(make, settings.redo)
         (at / "posteriors").unlink(missing_ok=True)
 
 
@@ -60,9 +65,8 @@ def _decode(settings: Settings, name: str, test_set: str, search: str) -> None:
     if search == "greedy":
         commands.here("greedy", "--archive", at / "posteriors", "--lang", settings.lang, "--ref", ref, "--out", out)
     else:
-        best = scales(name)
         words = ["--rescore", settings.graph / "G.npz", "--lm-scale", lm_scale()] if search == "tglarge" else []
-        run_search(settings, at / "posteriors", [best["acoustic_scale"]], [best["blank_penalty"]], out / "hyp.txt", words)
+        search_with(settings, name, at / "posteriors", out / "hyp.txt", words)
     record(settings, name, test_set, search)
 
 
@@ -79,7 +83,7 @@ def record(settings: Settings, name: str, test_set: str, search: str) -> None:
 
 
 def hypotheses(folder: Path, ref: Path) -> tuple[Path, Path, str]:
-    """(hypotheses, references, unit) of a search: words, or the tokens of a greedy search in phones, which gives no words."""
+    """(hypotheses, references, unit) of a search: words, or tokens where a greedy search in phones gives no words."""
     if (folder / "hyp.txt").exists():
         return folder / "hyp.txt", ref, "word"
     return folder / "tokens.txt", folder / "ref.tokens.txt", "token"
@@ -103,11 +107,10 @@ def choose_scales(settings: Settings, name: str) -> None:
 def choose_lm_scale(settings: Settings) -> None:
     """Choose the scale of the large language model, with the dense model: exp/dense/decode/dev/large/best.json."""
     dev = DENSE / "decode" / "dev"
-    best = scales("dense")
 
     def make() -> None:
-        run_search(settings, dev / "posteriors", [best["acoustic_scale"]], [best["blank_penalty"]], dev / "large",
-                   ["--rescore", settings.graph / "G.npz", "--lm-scale", _listed(settings.lm_scales)])
+        words = ["--rescore", settings.graph / "G.npz", "--lm-scale", _listed(settings.lm_scales)]
+        search_with(settings, "dense", dev / "posteriors", dev / "large", words)
         _choose(dev / "large", dev / "large" / "best.json")
 
     Stage(dev / "large", settings.named("lm_scales", "max_active"),
@@ -122,6 +125,12 @@ def scales(name: str) -> dict[str, Any]:
 def lm_scale() -> float:
     """What `choose_lm_scale` found. Errors: UserError where it has not run."""
     return files.read_json(DENSE / "decode" / "dev" / "large" / "best.json", "the chosen scale")["lm_scale"]
+
+
+def search_with(settings: Settings, name: str, archive: Path, out: Path, words: Sequence[Any] = ()) -> None:
+    """`run_search` at the scales that were chosen for the model exp/NAME."""
+    best = scales(name)
+    run_search(settings, archive, [best["acoustic_scale"]], [best["blank_penalty"]], out, words)
 
 
 def run_search(settings: Settings, archive: Path, acoustic: Sequence[float], penalties: Sequence[float], out: Path,

@@ -4,6 +4,7 @@ exp/NAME/device/PRECISION/ holds model.onnx and tokens.txt, what they cost (onnx
 decode/. The first file is that of the dense model in float32, with which the others are compared.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +41,19 @@ def export_all(settings: Settings) -> None:
         data.device_graph(settings)
     for file in listed:
         decoding.choose_scales(settings, file[0])
-        inputs = {"the model": EXP / file[0], "the scales": EXP / file[0] / "decode" / "dev", "the graph": settings.graph}
+        inputs = {"the model": EXP / file[0], "the scales": EXP / file[0] / "decode" / "dev",
+                  "the graph": settings.graph}
         if file != FIRST:
             inputs["the dense file"] = folder(FIRST)
-        Stage(folder(file), settings.named("device_beam"), inputs).run(lambda f=file: _export(settings, f), settings.redo)
+        Stage(folder(file), settings.named("device_beam"), inputs).run(partial(_export, settings, file), settings.redo)
 
 
 def _export(settings: Settings, file: File) -> None:
     """A file whose log-probabilities carry the acoustic scale that was chosen on held-out speakers; and its speed."""
     (name, precision), out = file, folder(file)
     calibrate = ["--calibrate-set", settings.train_sets[0]] if precision == "int8-static" else []
-    commands.here("export", EXP / name / "model.packed", "--lang", settings.lang, "--out", out, "--precision", precision,
-                  *calibrate, "--batch1", "--data", DATA, "--set", "dev", "--beam", settings.device_beam,
+    commands.here("export", EXP / name / "model.packed", "--lang", settings.lang, "--out", out, "--precision",
+                  precision, *calibrate, "--batch1", "--data", DATA, "--set", "dev", "--beam", settings.device_beam,
                   "--acoustic-scale", decoding.scales(name)["acoustic_scale"])
     commands.here("measure", out, "--against", folder(FIRST), "--out", out / "onnxruntime.json")
     commands.here("measure", out, "--runtime", "sherpa-onnx", "--out", out / "greedy.json")
@@ -67,7 +69,7 @@ def decode_all(settings: Settings) -> None:
             inputs = {"the device file": folder(file), test_set: DATA / f"{test_set}.text"}
             if file != FIRST:
                 inputs["the dense file's result"] = folder(FIRST) / "decode" / test_set
-            Stage(at, settings.named("max_active"), inputs).run(lambda f=file, t=test_set: _decode(settings, f, t),
+            Stage(at, settings.named("max_active"), inputs).run(partial(_decode, settings, file, test_set),
                                                                 settings.redo)
 
 
@@ -77,9 +79,10 @@ def _decode(settings: Settings, file: File, test_set: str) -> None:
     commands.here("decode", *given, "--ref", ref, "--lang", settings.lang, "--out", at / "greedy")
     commands.here("decode", *given, "--graph", settings.graph / "HLG.fst", "--words", settings.lang / "words.txt",
                   "--out", at / "HLG")
-    archive, best = at / "posteriors", decoding.scales(name)
-    commands.here("posteriors", "--model", folder(file) / "model.onnx", "--data", DATA, "--set", test_set, "--out", archive)
-    decoding.run_search(settings, archive, [best["acoustic_scale"]], [best["blank_penalty"]], at / "tgsmall" / "hyp.txt")
+    archive = at / "posteriors"
+    commands.here("posteriors", "--model", folder(file) / "model.onnx", "--data", DATA, "--set", test_set, "--out",
+                  archive)
+    decoding.search_with(settings, name, archive, at / "tgsmall" / "hyp.txt")
     archive.unlink()
     for search in ("greedy", "HLG", "tgsmall"):
         _record(file, test_set, search, ref)

@@ -54,14 +54,18 @@ def make(job: Job) -> None:
 
 
 def training_config(job: Job) -> dict[str, Any]:
-    """`conf/train.yaml` for a job. Sets and the teacher's path are data: they are put in after Hydra has read its texts."""
+    """`conf/train.yaml` for a job.
+
+    Sets and the teacher's path are data: they are put in after Hydra has read its texts.
+    """
     return _with_data(configs.compose("train", [f"criterion={_training(job)[0]}", *_words(job)]), job.settings)
 
 
 def train(config: dict[str, Any], job: Job, init: Path | None, out: Path | None = None) -> None:
     """Train into `out`, by default the job's folder, whose config.json says as what.
 
-    In this process, or, where several devices share the work, in one of its own: each device then runs that command again.
+    In this process, or, where several devices share the work, in one of its own: each device then runs that command
+    again.
     """
     out = out or job.folder
     files.write_json(out / "config.json", config)

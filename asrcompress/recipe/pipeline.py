@@ -1,4 +1,4 @@
-"""Pipelines of `conf/experiment`: compressions and trainings one after the other, such as prune, fine-tune, share, code."""
+"""Pipelines of `conf/experiment`: compressions and trainings one after the other."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -19,8 +19,9 @@ MODEL = "model.safetensors"
 def steps(config: Mapping[str, Any], options: Sequence[str] = ()) -> list[Step]:
     """The steps of a composed `conf/experiment.yaml`, without trainings of no epoch.
 
-    `options` may hold options of methods, as "quantization.group=64": each goes to every compression that chooses a method
-    which has it. Others, without a dot, are left out. Errors: UserError for a step that is neither, and an option of none.
+    `options` may hold options of methods, as "quantization.group=64": each goes to every compression that chooses a
+    method which has it. Others, without a dot, are left out. Errors: UserError for a step that is neither, and an
+    option of none.
     """
     found: list[Step] = []
     for index, step in enumerate(config["experiment"]["steps"], 1):
@@ -47,10 +48,12 @@ def takes(words: Sequence[str], option: str) -> bool:
 
 def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: Path, out: Path, train: Train,
         redo: bool = False) -> dict[str, Any]:
-    """Run the steps from a model file into folders of `out`, and write its model.safetensors, model.packed and train.json.
+    """Run the steps from a model file into folders of `out`, and write its model.safetensors, model.packed and
+    train.json.
 
-    Run again, it goes on after the last step that was done. `dense` is the model of which sizes are fractions. Returns what
-    result rows say of the model: structure, quantization, coder, size and the seconds of all trainings. Errors: UserError.
+    Run again, it goes on after the last step that was done. `dense` is the model of which sizes are fractions. Returns
+    what result rows say of the model: structure, quantization, coder, size and the seconds of all trainings. Errors:
+    UserError.
     """
     start, seconds, precision = model, 0.0, None
     for index, (kind, words) in enumerate(steps(config, options), 1):

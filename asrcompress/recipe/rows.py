@@ -31,7 +31,8 @@ def of_files(hyp: Path, packed: Path | None = None, dense_packed: Path | None = 
              info: Path | None = None) -> Row:
     """What is known of hypotheses before they are scored: sizes in bytes, the machine, the scales of the search.
 
-    `info` is a JSON object of `asrcompress measure`; beside `hyp` may stand HYP.json, as `asrcompress search` writes it.
+    `info` is a JSON object of `asrcompress measure`; beside `hyp` may stand HYP.json, as `asrcompress search` writes
+    it.
     """
     row: Row = {"date": date.today().isoformat(), "commit": machine.commit(), "runtime": "torch"}
     if info:

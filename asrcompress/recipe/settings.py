@@ -1,4 +1,7 @@
-"""The options of a recipe, checked once. `local/options.sh` lists them for the shell, with the same names and defaults."""
+"""The options of a recipe, checked once.
+
+`local/options.sh` lists them for the shell, with the same names and defaults.
+"""
 
 import shlex
 from collections.abc import Mapping
@@ -65,7 +68,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         require(self.unit in ("phone", "bpe"), f"--unit is phone or bpe, not '{self.unit}'")
-        require(self.smooth_lm in ("true", "false", "auto"), f"--smooth-lm is true, false or auto, not '{self.smooth_lm}'")
+        require(self.smooth_lm in ("true", "false", "auto"),
+                f"--smooth-lm is true, false or auto, not '{self.smooth_lm}'")
         for one in self.when:
             require(one in WHEN, f"--when is any of {', '.join(WHEN)}, not '{one}'")
         for one in self.searches:
@@ -73,7 +77,8 @@ class Settings:
         for one in (*self.controls, *self.experiments):
             require("=" in one, f"'{one}' has no name; write NAME={one}")
         require(all(0 < size <= 1 for size in self.sizes), f"--sizes are above 0 and at most 1, not {self.sizes}")
-        require(0 < self.finetune_epoch_fraction <= 1, f"--finetune-epoch-fraction {self.finetune_epoch_fraction:g} is not above 0 and at most 1")
+        require(0 < self.finetune_epoch_fraction <= 1,
+                f"--finetune-epoch-fraction is above 0 and at most 1, not {self.finetune_epoch_fraction:g}")
         for key in ("scales", "lm_scales"):
             require(bool(getattr(self, key)) and min(getattr(self, key)) > 0, f"{option(key)} are numbers above 0")
         require(bool(self.blank_penalties), "--blank-penalties needs a number; 0 leaves the blank as it is")

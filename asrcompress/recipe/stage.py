@@ -1,9 +1,9 @@
 """A stage: a folder, what made it, and a marker that is written last.
 
-The marker `.done` is a JSON object: the options and the inputs of the stage in clear, and a digest of both. A stage whose
-marker has the digest that is wanted is skipped. One that differs stops with a sentence that says what changed; with `redo`
-its folder is emptied and it is made again. While a stage runs, the same object stands as `.started`: a stage that was cut
-off goes on from what it left, unless the options are others.
+The marker `.done` is a JSON object: the options and the inputs of the stage in clear, and a digest of both. A stage
+whose marker has the digest that is wanted is skipped. One that differs stops with a sentence that says what changed;
+with `redo` its folder is emptied and it is made again. While a stage runs, the same object stands as `.started`: a
+stage that was cut off goes on from what it left, unless the options are others.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ Marker = dict[str, Any]
 class Stage:
     """What a stage makes and from what.
 
-    `folder` gets the output. `options` holds what the user set, by the name that the user gave it ("--epochs"). `inputs`
-    are paths by the name that a message uses: a folder with a marker stands for its digest, a file for its content.
+    `folder` gets the output. `options` holds what the user set, by the name that the user gave it ("--epochs").
+    `inputs` are paths by the name that a message uses: a folder with a marker stands for its digest, a file for its
+    content.
     """
 
     folder: Path
@@ -81,7 +82,10 @@ class Stage:
 
 
 def read_marker(path: Path) -> Marker | None:
-    """The content of a marker, None where there is none. One that is no JSON object has no options and an empty digest."""
+    """The content of a marker, None where there is none.
+
+    One that is no JSON object has no options and an empty digest.
+    """
     if not path.exists():
         return None
     try:
@@ -127,7 +131,7 @@ def digest_of(path: Path) -> str:
     return _content(path, state.st_size, state.st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _content(path: Path, size: int, changed: int) -> str:
     """The digest of a file; one that is as long and as old as before is not read again."""
     return files.sha256(path)

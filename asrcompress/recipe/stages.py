@@ -37,9 +37,9 @@ def report(settings: Settings) -> None:
 
 
 STAGES: dict[str, Callable[[Settings], None]] = {
-    "download": data.download, "prepare": data.prepare, "lang": data.lang, "graph": data.graph, "train-dense": train_dense,
-    "train-controls": train_controls, "compress": compress, "decode": decode, "export-devices": device.export_all,
-    "decode-devices": device.decode_all, "report": report}
+    "download": data.download, "prepare": data.prepare, "lang": data.lang, "graph": data.graph,
+    "train-dense": train_dense, "train-controls": train_controls, "compress": compress, "decode": decode,
+    "export-devices": device.export_all, "decode-devices": device.decode_all, "report": report}
 
 
 def run(name: str, settings: Settings) -> None:

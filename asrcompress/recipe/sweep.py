@@ -1,8 +1,8 @@
 """The sweep: every model that the settings ask for, as a list of independent jobs.
 
 A job is plain data (it can be pickled, and compared), and `run(job)` does all of it: it trains one model into exp/NAME,
-packs it and describes it. `job.needs` names the models that it starts from, nearly always the dense one alone, so a launcher
-may run the others in any order, on any machine that sees the folder.
+packs it and describes it. `job.needs` names the models that it starts from, nearly always the dense one alone, so a
+launcher may run the others in any order, on any machine that sees the folder.
 """
 
 import re
@@ -87,14 +87,18 @@ def controls(settings: Settings) -> list[Job]:
 
 
 def compressed(settings: Settings) -> list[Job]:
-    """Every method at every size, after, during and from scratch, and every experiment. Errors: UserError for two alike."""
+    """Every method at every size, after, during and from scratch, and every experiment.
+
+    Errors: UserError for two alike.
+    """
     methods = [Method.parse(text) for text in settings.methods]
     jobs = [job for when, method, size in product(settings.when, methods, settings.sizes)
             for job in _of_size(settings, when, method, size)]
     jobs += [experiment(settings, text) for text in settings.experiments]
     names = [job.name for job in jobs]
     for name in names:
-        require(names.count(name) == 1 and name != "dense", f"two models of the sweep would be called {name}; rename one")
+        require(names.count(name) == 1 and name != "dense",
+                f"two models of the sweep would be called {name}; rename one")
     return jobs
 
 
@@ -139,7 +143,10 @@ def run(job: Job) -> bool:
 
 
 def run_all(jobs: list[Job]) -> None:
-    """Run jobs one after the other, after all of them have been checked: a mistake does not wait for hours. UserError."""
+    """Run jobs one after the other, after all of them have been checked: a mistake does not wait for hours.
+
+    Errors: UserError.
+    """
     from asrcompress.recipe import models
 
     for job in jobs:
