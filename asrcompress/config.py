@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from asrcompress.errors import UserError
+from asrcompress.files import shipped
 
-HERE = Path(__file__).resolve().parent
 # Where the methods of a group of `conf/` are, and the keys that a file of the group has beside their options. Each
 # package offers `methods()`: its members by name, each with its options dataclass.
 GROUPS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -30,9 +30,8 @@ KEYS = {"model": "model", "training": None}  # the key that names the method: el
 
 
 def folder() -> Path:
-    """The folder of the YAML files: the clone's `conf/`, or beside this file where a wheel was installed."""
-    clone = HERE.parent / "conf"
-    return clone if clone.is_dir() else HERE / "conf"
+    """The folder of the YAML files: `asrcompress/conf` of an installed wheel, or the clone's `conf/`."""
+    return shipped("conf")
 
 
 def compose(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -72,19 +72,17 @@ def read_json(path: Path | str, what: str = "the JSON file") -> dict[str, Any]:
     return found
 
 
-def shipped(name: str, clone: str | None = None) -> Path:
-    """A folder of files that come with the package: `asrcompress/NAME` of an installed wheel, or that of the clone.
+def shipped(name: str) -> Path:
+    """A folder of files that come with the package: `asrcompress/NAME` of an installed wheel, or NAME of the clone.
 
-    `clone` is its path from the top of a clone, where that is not `name`. What stands beside the package elsewhere,
-    such as a `conf` of another project in site-packages, is never taken. Errors: UserError where the installation lacks
-    it.
+    A folder of that name that stands beside an installed package, such as another project's `conf` in site-packages, is
+    never taken. Errors: UserError where the installation lacks it.
     """
     package = Path(__file__).resolve().parent
-    in_clone = package.parent / (clone or name)
     if (package / name).is_dir():
         return package / name
-    if (package.parent / "pyproject.toml").is_file() and in_clone.is_dir():
-        return in_clone
+    if (package.parent / "pyproject.toml").is_file() and (package.parent / name).is_dir():
+        return package.parent / name
     raise UserError(f"{package / name} is missing, so asrcompress is not installed whole; install it again")
 
 

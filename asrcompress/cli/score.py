@@ -37,9 +37,13 @@ def score(args: argparse.Namespace) -> None:
     import sys
 
     from asrcompress.decoding import score as scoring
+    from asrcompress.recipe.rows import of_files
     from asrcompress.report import rows
 
-    row = rows.check({**described(args), **rows.parse(args.row)}, "--row") if args.rows else {}
+    row: dict[str, Any] = {}
+    if args.rows:
+        known = of_files(args.hyp, args.packed, args.dense_packed, args.model_info)
+        row = rows.check({**known, **rows.parse(args.row)}, "--row")
     result = scoring.score_files(args.ref, args.hyp, args.dense_hyp, args.unit)
     if result.missing:
         print(f"{args.hyp}: {len(result.missing)} utterances of {args.ref} have no hypothesis (the first is "
@@ -49,46 +53,6 @@ def score(args: argparse.Namespace) -> None:
     if args.rows:
         rows.put(args.rows, {**row, **result.row()})
     print(result.line())
-
-
-def described(args: argparse.Namespace) -> dict[str, Any]:
-    """What the files and this machine say of a row; --row has the last word."""
-    from datetime import date
-
-    from asrcompress.files import require_file
-    from asrcompress.measure import machine
-    from asrcompress.report import rows
-
-    row: dict[str, Any] = {"date": date.today().isoformat(), "commit": machine.commit(), "runtime": "torch"}
-    if args.model_info:
-        row |= {key: value for key, value in read_json(args.model_info).items() if key in rows.KEYS}
-    beside = Path(f"{args.hyp}.json")  # what `asrcompress search` says of its own work
-    if beside.exists():
-        search = read_json(beside)
-        row |= {key: search.get(key) for key in ("acoustic_scale", "lm_scale", "blank_penalty")}
-        row["search_rtf"] = search.get("rtf")
-    if args.packed:
-        row["packed_bytes"] = require_file(args.packed, "the packed model").stat().st_size
-    if args.dense_packed:
-        row["dense_bytes"] = require_file(args.dense_packed, "the dense packed model").stat().st_size
-    if row.get("dense_bytes") and row.get("packed_bytes"):
-        row["ratio"] = round(row["dense_bytes"] / row["packed_bytes"], 4)
-    return row
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    import json
-
-    from asrcompress.errors import UserError
-    from asrcompress.files import require_file
-
-    try:
-        found = json.loads(require_file(path, "the JSON file").read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not a JSON object; write it again with the command that made it")
-    return found
 
 
 def choose(args: argparse.Namespace) -> None:

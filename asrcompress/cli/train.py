@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared sets")
     parser.add_argument("--lang", type=Path, required=True)
     parser.add_argument("--init", type=Path, help="model file to start from; its own config counts")
+    parser.add_argument("--config", type=Path, metavar="FILE",
+                        help="JSON of a composed configuration, as a recipe leaves it, instead of overrides")
     parser.add_argument("--out", type=Path, required=True,
                         help="gets model.safetensors, train.json, checkpoints/, tensorboard/")
     parser.add_argument("overrides", nargs="*",
@@ -23,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from asrcompress.config import compose
+    from asrcompress.errors import UserError
+    from asrcompress.files import read_json
     from asrcompress.training.run import train
 
-    train(compose("train", args.overrides), args.data, args.lang, args.out, args.init)
+    if args.config and args.overrides:
+        raise UserError(f"give either --config or overrides such as {args.overrides[0]}")
+    config = read_json(args.config, "the configuration") if args.config else compose("train", args.overrides)
+    train(config, args.data, args.lang, args.out, args.init)

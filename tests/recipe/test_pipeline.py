@@ -70,12 +70,12 @@ def test_the_size_of_a_pipeline_from_a_compressed_model_is_that_of_the_dense_one
 def test_values_of_a_pipeline_take_their_options(tiny_corpus: Path, dense: Path, tmp_path: Path,
                                                  capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["experiment=quantized", "experiment.quantization=int4", "experiment.coder=raw", "experiment.epochs=0"]
-    more = ["+experiment.options.group=8", "+experiment.options.affine=true"]
+    more = ["quantization.group=8", "quantization.affine=true"]
     assert experiment(tiny_corpus, dense, tmp_path / "a", *overrides, *more) == 0
     entries = compression.load(tmp_path / "a" / "model.safetensors").config["quantization"].values()
     assert {(entry["group"], entry["affine"]) for entry in entries} == {(8, True)}
-    assert experiment(tiny_corpus, dense, tmp_path / "b", *overrides, "+experiment.options.moon=1") == 1
-    assert "moon" in capsys.readouterr().err
+    assert experiment(tiny_corpus, dense, tmp_path / "b", *overrides, "quantization.moon=1") == 1
+    assert "no step of the experiment has a method with the option 'quantization.moon'" in capsys.readouterr().err
 
 
 def test_an_unknown_step_is_a_sentence(tiny_corpus: Path, dense: Path, tmp_path: Path,
