@@ -42,8 +42,8 @@ def takes(words: Sequence[str], option: str) -> bool:
     """Whether the overrides of a compression choose a method that has an option, as "quantization.group=64"."""
     group, _, key = option.partition("=")[0].lstrip("+").partition(".")
     chosen = dict(word.split("=", 1) for word in words if "=" in word).get(group)
-    return any(key in {*(field.name for field in fields(kind)), *extra}
-               for where, name, kind, extra in configs.methods() if (where, name) == (group, chosen))
+    known = configs.methods([group]) if group in configs.GROUPS else ()
+    return any(key in {*(field.name for field in fields(kind)), *extra} for _, name, kind, extra in known if name == chosen)
 
 
 def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: Path, out: Path, train: Train,
