@@ -113,7 +113,7 @@ def main() -> None:
         model = models.build(config["model"] | {"vocab": max(TOKENS, len(symbols))})
         targets = [encode(cut.supervisions[0].text) for cut in cuts]
         criterion = criteria.build(**config["criterion"], vocab=max(TOKENS, len(symbols)), targets=targets)
-        dense, callbacks = copy.deepcopy(model), schedules.callbacks(config, options)
+        dense, callbacks = copy.deepcopy(model), schedules.build(config, options)
         for callback in callbacks:
             callback.begin(model)
         looped = [model, dense] if callbacks else [model]

@@ -76,11 +76,12 @@ def test_fine_tuning_is_training_with_other_numbers() -> None:
 
 
 @pytest.mark.parametrize("choice", choices("model") + choices("criterion"))
-def test_models_and_criteria_can_be_built(choice: str) -> None:
+def test_models_and_criteria_can_be_built(choice: str, tmp_path: Path) -> None:
     config = compose("train", [choice])
     model = models.build({**config["model"], "vocab": 5})
     if "teacher" in config["criterion"]:
-        config["criterion"]["teacher"] = model
+        models.save(tmp_path / "teacher.safetensors", model)
+        config["criterion"]["teacher"] = str(tmp_path / "teacher.safetensors")
     criteria.build(**config["criterion"], vocab=5, targets=[[1, 2, 3, 4], [2, 1]])
 
 

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from asrcompress.compression.structures.low_rank.semi_orthogonal import SemiOrthogonal, constrain
 from asrcompress.data.batches import Batch, hash_seed
+from asrcompress.errors import UserError
 from asrcompress.lang.tokens import collapse
 from asrcompress.models.base import AcousticModel
 from asrcompress.training import surgery
 from asrcompress.training.criteria.ctc import CTC
+from asrcompress.training.options import TrainingOptions
 
 
 def learning_rate(progress: float, peak: float, warmup: float) -> float:
@@ -30,22 +32,26 @@ class AcousticModule(LightningModule):
 
     Progress, and with it the learning rate, is counted in seconds of audio, so it does not depend on how batches fall.
     Each step is seeded by (seed, epoch, batch): a run that goes on from a checkpoint repeats what it would have done.
-    A checkpoint says how the layers are made, as the model's config does: they may have changed during the training.
+    A checkpoint says how the layers are made: they may have changed during the training.
+
+    Several processes (ddp) take a step with the loss per frame of all their batches together, as one process would with
+    one batch of all. Dropout is drawn, and BatchNorm takes its statistics, in each process for its own batch.
     """
 
-    def __init__(self, model: AcousticModel, criterion: nn.Module, config: dict[str, Any],
+    def __init__(self, model: AcousticModel, criterion: nn.Module, options: TrainingOptions, seed: int,
                  total_seconds: float) -> None:
         super().__init__()
-        self.model, self.criterion, self.config, self.total_seconds = model, criterion, config, total_seconds
+        self.model, self.criterion, self.options, self.seed = model, criterion, options, seed
+        self.total_seconds = total_seconds
         self.ctc = CTC(model.config["vocab"])
         self.seconds = 0.0
         self.unaligned = 0
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        options = self.config["optimizer"]
+        options = self.options.optimizer
         decayed, free = self.parameter_groups()
-        groups = [{"params": decayed, "weight_decay": options["weight_decay"]}, {"params": free, "weight_decay": 0.0}]
-        return torch.optim.AdamW(groups, lr=options["lr"], betas=tuple(options.get("betas", (0.9, 0.999))), fused=True)
+        groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=options.lr, betas=(options.betas[0], options.betas[1]), fused=True)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """(those that decay, those that do not: vectors, and factors whose scale floats with the constraint)."""
@@ -62,31 +68,47 @@ class AcousticModule(LightningModule):
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None,
                                     gradient_clip_algorithm: str | None = None) -> None:
         """Lightning refuses to clip for a fused optimizer (meant for loss scaling, which bfloat16 does not need)."""
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config["gradient_clip"])
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.gradient_clip)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        torch.manual_seed(hash_seed(self.config["seed"], self.current_epoch, index, self.global_rank))
+        torch.manual_seed(hash_seed(self.seed, self.current_epoch, index, self.global_rank))
         optimizer = self.optimizers()
-        rate = learning_rate(self.seconds / self.total_seconds, self.config["optimizer"]["lr"], self.config["warmup"])
+        options = self.options
+        rate = learning_rate(self.seconds / self.total_seconds, options.optimizer.lr, options.warmup)
         for group in optimizer.param_groups:  # type: ignore[union-attr]
             group["lr"] = rate
         _, _, result = self._loss(batch)
-        self.unaligned += int(result["unaligned"])
-        frames = self.trainer.strategy.reduce(batch["x_lens"].sum(), reduce_op="sum")  # of all ranks: one rate for all
-        self.seconds += float(frames) / 100
-        self.log_dict({"loss": result["loss"], "lr": rate}, prog_bar=True, batch_size=len(batch["ids"]))
-        return result["loss"]
+        here = torch.stack([result[name].detach().to(self.device, torch.float32) for name in ("frames", "unaligned")]
+                           + [batch["x_lens"].sum().to(self.device, torch.float32)])
+        frames, unaligned, heard = self.trainer.strategy.reduce(here, reduce_op="sum").tolist()  # of all ranks
+        self.unaligned += int(unaligned)
+        self.seconds += heard / 100
+        loss = result["loss"]
+        if self.trainer.world_size > 1:  # ddp takes the mean of the ranks: weighted so, it is the mean of all frames
+            loss = loss * (float(here[0]) * self.trainer.world_size / max(1.0, frames))
+        self.log_dict({"loss": loss.detach(), "lr": rate}, prog_bar=True, batch_size=1, sync_dist=True)
+        return loss + sum(self._penalties())
+
+    def _penalties(self) -> Iterator[Tensor]:
+        """What the callbacks add to the loss, such as the rate of quantizers."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "penalty") and (penalty := callback.penalty(self)) is not None:
+                yield penalty
+
+    def mean_of_ranks(self, value: Tensor) -> Tensor:
+        """The mean of a scalar over the processes that train."""
+        return self.trainer.strategy.reduce(value, reduce_op="mean")  # type: ignore[return-value]
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
         log_probs, lens = self.model(batch["x"], batch["x_lens"])
         with torch.autocast(log_probs.device.type, enabled=False):
-            criterion: Any = self.ctc if self.current_epoch < self.config["ctc_epochs"] else self.criterion
+            criterion: Any = self.ctc if self.current_epoch < self.options.ctc_epochs else self.criterion
             return log_probs, lens, criterion(log_probs, lens, *(batch[name] for name in criterion.inputs))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The constraint belongs to the step: lightning's hooks after it come later than a checkpoint of the step."""
         super().optimizer_step(*args, **kwargs)
-        every = self.config["semi_orthogonal_every"]
+        every = self.options.semi_orthogonal_every
         if every and (self.global_step + 1) % every == 0:
             for factor in self.constrained():
                 constrain(factor)
@@ -109,3 +131,8 @@ class AcousticModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seconds, self.unaligned = checkpoint["seconds"], checkpoint["unaligned"]
         surgery.rebuild(self.model, checkpoint.get("layers") or {})
+        found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+        for name, tensor in self.state_dict().items():
+            if found.get(name) != tuple(tensor.shape):
+                raise UserError(f"the checkpoint is one of another model ({name} is {found.get(name, 'missing')} there "
+                                f"and {tuple(tensor.shape)} here); train into another folder, or remove that one")

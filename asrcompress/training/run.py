@@ -11,7 +11,9 @@ from asrcompress.data.batches import load_cuts, transcripts
 from asrcompress.errors import UserError
 from asrcompress.lang import lexicon as lexicons
 from asrcompress.lang.tokens import read_symbols
+from asrcompress.options import make
 from asrcompress.training import criteria, schedules
+from asrcompress.training.options import TrainingOptions
 from asrcompress.training.train import fit
 
 
@@ -21,21 +23,22 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     `config` is what `config.compose("train", ...)` gives. `init` is a model file to start from; its own config counts,
     not config["model"]. Run again, a training that was cut off goes on from its last checkpoint. Errors: UserError.
     """
-    training = {**config["training"], "seed": config["seed"]}
+    training = make(TrainingOptions, config["training"], "training")
     symbols = read_symbols(lang / "tokens.txt")
     encode = lexicons.Encoder(lexicons.read(lang / "lexicon.txt"), symbols)
-    cuts = load_cuts(data, config["train_sets"], encode, training["max_duration"])
+    cuts = load_cuts(data, config["train_sets"], encode, training.max_duration)
     dev = load_cuts(data, [config["dev_set"]], encode)
     torch.manual_seed(config["seed"])
     model: Any = compression.load(init) if init else models.build({**config["model"], "vocab": len(symbols)})
     if init and config["schedule"]["name"] == "scratch":
         raise UserError(f"schedule=scratch starts from random numbers, so {init} would be lost; choose truncate or "
                         "trace_norm, or leave --init away")
-    callbacks = schedules.callbacks(config, training)
+    callbacks = schedules.build(config, training)
     for callback in callbacks:
         callback.begin(model)
     criterion = criteria.build(**config["criterion"], vocab=len(symbols),
                                targets=map(encode, transcripts(cuts).values()))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {parameters / 1e6:.2f} M parameters, {len(cuts)} cuts", flush=True)
-    models.save(out / "model.safetensors", fit(model, criterion, cuts, dev, encode, training, out, callbacks))
+    trained = fit(model, criterion, cuts, dev, encode, training, config["seed"], out, callbacks)
+    models.save(out / "model.safetensors", trained)

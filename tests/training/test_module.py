@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,12 @@ from torch import Tensor, nn
 from asrcompress.compression import Plan, compress
 from asrcompress.models import AcousticModel, build
 from asrcompress.training import criteria
+from asrcompress.training.criteria.distillation import Distillation
 from asrcompress.training.module import AcousticModule, learning_rate
+from asrcompress.training.options import OptimizerOptions, TrainingOptions
 
-CONFIG: dict[str, Any] = {
-    "seed": 0,
-    "optimizer": {"lr": 1e-3, "weight_decay": 0.1, "betas": [0.9, 0.98]},
-    "warmup": 0.1,
-    "gradient_clip": 0.5,
-    "semi_orthogonal_every": 2,
-    "ctc_epochs": 0,
-    "draws": 0,
-}
+OPTIONS = TrainingOptions(optimizer=OptimizerOptions(1e-3, 0.1, (0.9, 0.98)), warmup=0.1, gradient_clip=0.5,
+                          semi_orthogonal_every=2, ctc_epochs=0)
 VOCAB = 6
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 
@@ -55,17 +51,20 @@ def batch(seed: int = 0) -> dict[str, Any]:
 
 def module(criterion: str = "ctc", total_seconds: float = 100.0, **changed: Any) -> AcousticModule:
     options = {"targets": [[1, 2, 3], [4, 5, 1]]} if criterion == "lfmmi" else {}
-    return AcousticModule(model(), criteria.build(criterion, VOCAB, **options), CONFIG | changed, total_seconds)
+    built = criteria.build(criterion, VOCAB, **options)
+    return AcousticModule(model(), built, replace(OPTIONS, **changed), 0, total_seconds)
 
 
 class Recorder(AcousticModule):
     """Notes what the optimizer saw and left behind."""
 
+    draws = 0
+
     def on_train_start(self) -> None:
         self.norms, self.rates, self.orthogonal, self.losses = [], [], [], []
 
     def training_step(self, batch: dict[str, Any], index: int) -> Tensor:
-        torch.rand(self.config["draws"])
+        torch.rand(self.draws)
         loss = super().training_step(batch, index)
         self.losses.append(loss.item())
         return loss
@@ -95,8 +94,8 @@ def train(recorder: AcousticModule, batches: int) -> None:
     trainer.fit(recorder, torch.utils.data.DataLoader([batch(i) for i in range(batches)], batch_size=None))
 
 
-def recorder(**changed: Any) -> Recorder:
-    return Recorder(model(), criteria.build("ctc", VOCAB), CONFIG | changed, 10 * 1.52)
+def recorder(seed: int = 0, **changed: Any) -> Recorder:
+    return Recorder(model(), criteria.build("ctc", VOCAB), replace(OPTIONS, **changed), seed, 10 * 1.52)
 
 
 def test_learning_rate_rises_linearly_and_falls_as_a_cosine() -> None:
@@ -150,7 +149,7 @@ def test_weight_decay_is_for_matrices_whose_scale_is_not_free() -> None:
 
 def test_factors_of_semi_orthogonal_structures_are_constrained_and_do_not_decay() -> None:
     small, _ = compress(model(), Plan("semi_orthogonal", 0.7, "uniform", options={"rank_multiple": 1}))
-    mine = AcousticModule(small, criteria.build("ctc", VOCAB), CONFIG, 100.0)
+    mine = AcousticModule(small, criteria.build("ctc", VOCAB), OPTIONS, 0, 100.0)
     names = {name for name, p in mine.model.named_parameters() if any(p is factor for factor in mine.constrained())}
     assert names and all(name.endswith("structure.right") for name in names)
     assert {id(p) for p in mine.constrained()} <= {id(p) for p in mine.parameter_groups()[1]}
@@ -160,7 +159,8 @@ def test_a_step_depends_on_its_place_only() -> None:
     """Dropout is drawn from (seed, epoch, batch), whatever was drawn before."""
 
     def losses(draws: int, seed: int = 0) -> list[float]:
-        frozen = recorder(seed=seed, draws=draws, optimizer=CONFIG["optimizer"] | {"lr": 0.0})
+        frozen = recorder(seed, optimizer=OptimizerOptions(0.0, 0.1))
+        frozen.draws = draws
         train(frozen, 3)
         return frozen.losses
 
@@ -204,7 +204,7 @@ def test_distillation_hears_what_the_student_hears() -> None:
     teacher = model().eval()
     with torch.no_grad():
         teacher.get_parameter(next(name for name, _ in teacher.named_parameters())).mul_(2.0)
-    mine = AcousticModule(model().eval(), criteria.build("distillation", VOCAB, teacher=teacher), CONFIG, 100.0)
+    mine = AcousticModule(model().eval(), Distillation(teacher, VOCAB), OPTIONS, 0, 100.0)
     data = batch()
     log_probs, lens, result = mine._loss(data)
     expected = mine.criterion(log_probs, lens, data["x"], data["x_lens"])

@@ -1,4 +1,4 @@
-"""written: what `values` ask of a training: schedules follow its progress, and rates are held to their target."""
+"""What quantizers ask of a training: schedules follow its progress, and rates are held to their target."""
 
 import math
 from typing import Any
@@ -12,10 +12,10 @@ from asrcompress.compression import quantization
 PULL = 0.1  # how fast the rate's weight in the loss grows while the rate is above its target
 
 
-class Written(Callback):
-    """Before each step, `advance` of every tensor's values; in its backward pass, the bits of those that have a rate.
+class QuantizationTraining(Callback):
+    """Before each step, `advance` of every quantizer; in its loss, the bits of those that have a rate.
 
-    The loss grows by weight x bits per number. The weight is found, not given: it is multiplied by
+    The loss grows by weight x bits per value. The weight is found, not given: it is multiplied by
     exp(PULL (rate / target - 1)) after each step, so that the rate settles at its target (dual ascent).
     """
 
@@ -32,14 +32,20 @@ class Written(Callback):
         for one in quantization.attached(module.model).values():
             one.advance(module.seconds / module.total_seconds)
 
-    def on_before_backward(self, trainer: Trainer, module: Any, loss: Tensor) -> None:
-        rated = [(one, rate) for one in quantization.attached(module.model).values() if (rate := one.rate()) is not None]
+    def penalty(self, module: Any) -> Tensor | None:
+        """What the loss of this step grows by, a scalar; None where no quantizer has a rate.
+
+        It is part of the loss, as ddp reduces each gradient once a step: in one backward pass.
+        """
+        attached = quantization.attached(module.model).values()
+        rated = [(one, rate) for one in attached if (rate := one.rate()) is not None]
         if not rated:
-            return
-        numbers = sum(math.prod(one.shape) for one, _ in rated)
-        bits = torch.stack([rate for _, rate in rated]).sum() / numbers
-        (self.weight * bits).backward()
-        target = sum(one.bits * math.prod(one.shape) for one, _ in rated) / numbers  # type: ignore[operator,misc]
-        self.rate = float(bits.detach())
+            return None
+        values = sum(math.prod(one.shape) for one, _ in rated)
+        bits = torch.stack([rate for _, rate in rated]).sum() / values
+        target = sum(one.bits * math.prod(one.shape) for one, _ in rated) / values  # type: ignore[operator,misc]
+        self.rate = float(module.mean_of_ranks(bits.detach()))  # each drew its own sample, and needs the same weight
+        penalty = self.weight * bits
         self.weight = min(10.0, max(1e-6, self.weight * math.exp(PULL * max(-1.0, min(1.0, self.rate / target - 1)))))
-        module.log_dict({"bits per number": self.rate, "rate weight": self.weight})
+        module.log_dict({"bits per value": self.rate, "rate weight": self.weight})
+        return penalty

@@ -1,46 +1,39 @@
-"""Training criteria by name.
+"""Training criteria: every module of this folder without a leading underscore is one (see `base.Criterion`).
 
-Each is a module called as criterion(log_probs, lengths, targets, target_lengths), with log_probs (N, T, V) a log-
-softmax with the blank at 0, lengths (N,) in frames, targets (N, U) padded, target_lengths (N,). It returns a dict:
-`loss` (the mean per frame over the utterances that count), `frames` (how many those are), `unaligned` (utterances
-with fewer frames than their target needs, which do not count). Its `inputs` name what a batch has to give it after the
-lengths: the targets, or for distillation the features.
+    criterion = build("lfmmi", vocab, targets, ctc_weight=0.1)
+    criterion(log_probs, lengths, targets, target_lens)["loss"].backward()
 """
 
-import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch import nn
+from asrcompress import registry
+from asrcompress.options import make
+from asrcompress.training.criteria.base import Criterion
 
-from asrcompress.errors import UserError
-from asrcompress.training import phone_lm
-from asrcompress.training.criteria.ctc import CTC
-from asrcompress.training.criteria.distillation import Distillation
-from asrcompress.training.criteria.lfmmi import LFMMI
-
-CRITERIA: dict[str, type[nn.Module]] = {"ctc": CTC, "lfmmi": LFMMI, "distillation": Distillation}
+__all__ = ["Criterion", "build", "family", "methods", "names"]
 
 
 def names() -> tuple[str, ...]:
-    return tuple(CRITERIA)
+    """Every criterion there is, sorted."""
+    return registry.names(__name__)
 
 
-def build(name: str, vocab: int, targets: Iterable[Sequence[int]] = (), **options: Any) -> nn.Module:
-    """The criterion `name` for `vocab` tokens; UserError for an unknown name or option.
+def family(name: str) -> type[Criterion]:
+    """The class of a criterion. Errors: UserError for an unknown name."""
+    return registry.member(__name__, name, Criterion, "is no criterion")
 
-    targets: the token sequences of the training transcripts; LF-MMI estimates its phone LM from them, unless the option
-    `lm` gives one (a tensor, or a file of phone_lm.save).
+
+def methods() -> dict[str, type]:
+    """Every criterion by name, with its options dataclass."""
+    return {name: family(name).Options for name in names()}
+
+
+def build(name: str, vocab: int, targets: Iterable[Sequence[int]] = (), **options: Any) -> Criterion:
+    """The criterion `name` for `vocab` tokens.
+
+    targets: the token sequences of the training transcripts, from which LF-MMI estimates its phone LM. Errors:
+    UserError for an unknown name or option, and for what the criterion itself refuses.
     """
-    if name not in CRITERIA:
-        raise UserError(f"there is no criterion '{name}'; choose one of {', '.join(names())}")
-    known = set(inspect.signature(CRITERIA[name]).parameters) - {"vocab"}
-    if unknown := sorted(set(options) - known):
-        raise UserError(f"the criterion '{name}' has no option '{unknown[0]}'; it has {', '.join(sorted(known))}")
-    if name == "distillation":
-        if options.get("teacher") is None:
-            raise UserError("distillation needs a teacher; give criterion.teacher=FILE, a model or packed file")
-        return Distillation(vocab=vocab, **options)
-    if name == "lfmmi" and options.get("lm") is None:
-        options["lm"] = phone_lm.estimate(targets, vocab)
-    return CTC(vocab, **options) if name == "ctc" else LFMMI(**options)
+    cls = family(name)
+    return cls.build(make(cls.Options, options, f"criterion {name}"), vocab, targets)

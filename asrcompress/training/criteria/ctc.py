@@ -1,8 +1,14 @@
 """CTC, with an optional label prior against peaky posteriors."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from asrcompress.options import require
+from asrcompress.training.criteria.base import Criterion
 
 
 def valid_frames(scores: Tensor, lengths: Tensor) -> Tensor:
@@ -21,14 +27,16 @@ def alignable(lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tenso
 def ctc_score(scores: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
     """Log of the summed scores of all CTC alignments of each target; 0 for a target that cannot be aligned.
 
-    scores: (N, T, V) log domain, normalised or not, blank is 0; lengths (N,); targets (N, U); target_lengths (N,).
+    scores: (N, T, V) log domain, normalized or not, blank is 0; lengths (N,); targets (N, U); target_lengths (N,).
     Returns (N,). Graves et al., "Connectionist temporal classification", ICML 2006.
     """
-    # torch's gradient is right only for normalised input: each frame's normaliser is taken out, and added back outside.
-    normaliser = scores.logsumexp(-1)
-    log_probs = (scores - normaliser[..., None]).transpose(0, 1)
+    if not scores.shape[1]:  # torch refuses a batch without a frame
+        return scores.sum((1, 2))
+    # torch's gradient is right only for normalized input: each frame's normalizer is taken out, and added back outside.
+    normalizer = scores.logsumexp(-1)
+    log_probs = (scores - normalizer[..., None]).transpose(0, 1)
     loss = functional.ctc_loss(log_probs, targets, lengths, target_lengths, reduction="none", zero_infinity=True)
-    total = normaliser.masked_fill(~valid_frames(scores, lengths), 0.0).sum(1)
+    total = normalizer.masked_fill(~valid_frames(scores, lengths), 0.0).sum(1)
     return torch.where(alignable(lengths, targets, target_lengths).to(scores.device), total - loss, 0.0)
 
 
@@ -40,23 +48,41 @@ def mean_per_frame(losses: Tensor, lengths: Tensor, counted: Tensor) -> dict[str
     return {"loss": loss, "frames": frames, "unaligned": (~counted).sum()}
 
 
-class CTC(nn.Module):
+@dataclass(frozen=True)
+class CTCOptions:
+    """The label prior; 0 for none."""
+
+    prior_scale: float = 0.0
+    prior_decay: float = 0.99  # share of the running prior that a step keeps
+
+    def __post_init__(self) -> None:
+        require(self.prior_scale >= 0 and 0 <= self.prior_decay <= 1, "criterion ctc: prior_scale is at least 0 and "
+                f"prior_decay from 0 to 1, not {self.prior_scale:g} and {self.prior_decay:g}")
+
+
+class CTC(Criterion):
     """CTC loss, the mean per frame.
 
     With `prior_scale` > 0 each frame's log posteriors lose prior_scale * log prior before the alignments are summed;
     the prior is a running mean of the network's own posteriors (share `prior_decay` kept at a step), so that
-    alignments use the blank less. They are not renormalised after that: the network would learn the prior back, and
+    alignments use the blank less. They are not renormalized after that: the network would learn the prior back, and
     be the peakier for it. The loss then has another zero, and may be negative. Huang et al., "Less peaky and more
     accurate CTC forced alignment by label priors", ICASSP 2024.
     """
 
-    inputs = ("targets", "target_lens")
+    name = "ctc"
+    Options = CTCOptions
     prior: Tensor
 
-    def __init__(self, vocab: int, prior_scale: float = 0.0, prior_decay: float = 0.99) -> None:
+    def __init__(self, vocab: int, options: CTCOptions = CTCOptions()) -> None:
         super().__init__()
-        self.prior_scale, self.prior_decay = prior_scale, prior_decay
+        self.prior_scale, self.prior_decay = options.prior_scale, options.prior_decay
         self.register_buffer("prior", torch.full((vocab,), 1.0 / vocab))
+
+    @classmethod
+    def build(cls, options: CTCOptions, vocab: int, targets: Iterable[Sequence[int]]) -> "CTC":
+        """CTC for `vocab` tokens."""
+        return cls(vocab, options)
 
     def forward(self, log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> dict[str, Tensor]:
         """loss, frames, unaligned; for log_probs (N, T, V), lengths (N,), targets (N, U), target_lengths (N,)."""

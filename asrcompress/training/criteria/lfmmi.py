@@ -7,23 +7,25 @@ b) x (on, blank): on b, or on the blank after b. With x(k) = exp(score of token 
     blank'[a, b] = x(0) (on[a, b] + blank[a, b])
 
 where the sum over a is, for each b, a matrix product (N, a) x (a, c). Index 0 stands for the sentence start (as a, b)
-and its end (as c), as in phone_lm. States are laid out (b, N, a).
+and its end (as c), as in `_phone_lm`. States are laid out (b, N, a).
 
 Probabilities are not logarithms here: a frame is rescaled instead. That is safe because every state can emit every
 label sequence: what follows it differs from the best continuation by three LM probabilities at most, so no state that
 matters is ever lost to underflow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asrcompress.errors import UserError
-from asrcompress.training import phone_lm
+from asrcompress.options import require
+from asrcompress.training.criteria import _phone_lm
+from asrcompress.training.criteria.base import Criterion
 from asrcompress.training.criteria.ctc import alignable, ctc_score, mean_per_frame, valid_frames
 
 
@@ -143,23 +145,39 @@ class LogZ(torch.autograd.Function):
         return occupancy * grad.to(occupancy.dtype)[:, None, None], None, None
 
 
-class LFMMI(nn.Module):
+@dataclass(frozen=True)
+class LFMMIOptions:
+    """How the acoustic scores count, and CTC beside them."""
+
+    acoustic_scale: float = 1.0  # factor of the log posteriors
+    ctc_weight: float = 0.0  # CTC that is added, against overfitting
+
+    def __post_init__(self) -> None:
+        require(self.acoustic_scale > 0 and self.ctc_weight >= 0, f"criterion lfmmi: acoustic_scale "
+                f"{self.acoustic_scale:g} is above 0, ctc_weight {self.ctc_weight:g} at least 0")
+
+
+class LFMMI(Criterion):
     """LF-MMI loss, the mean per frame of log Z - log(P(reference) x its CTC score): never negative.
 
-    lm: a phone_lm trigram (V, V, V), or the file that holds one; acoustic_scale multiplies the log posteriors;
-    ctc_weight adds that much CTC, against overfitting. UserError for more than 128 tokens. Povey et al., "Purely
-    sequence-trained neural networks for ASR based on lattice-free MMI", Interspeech 2016.
+    lm: a trigram phone LM (V, V, V), P[a, b, c] of c after a, b. Errors: UserError for more than 128 tokens. Povey et
+    al., "Purely sequence-trained neural networks for ASR based on lattice-free MMI", Interspeech 2016.
     """
 
-    inputs = ("targets", "target_lens")
+    name = "lfmmi"
+    Options = LFMMIOptions
     lm: Tensor
 
-    def __init__(self, lm: Tensor | Path | str, acoustic_scale: float = 1.0, ctc_weight: float = 0.0) -> None:
+    def __init__(self, lm: Tensor, options: LFMMIOptions = LFMMIOptions()) -> None:
         super().__init__()
-        lm = lm if isinstance(lm, Tensor) else phone_lm.load(lm)
-        phone_lm.check_size(len(lm))
+        _phone_lm.check_size(len(lm))
         self.register_buffer("lm", lm, persistent=False)
-        self.acoustic_scale, self.ctc_weight = acoustic_scale, ctc_weight
+        self.acoustic_scale, self.ctc_weight = options.acoustic_scale, options.ctc_weight
+
+    @classmethod
+    def build(cls, options: LFMMIOptions, vocab: int, targets: Iterable[Sequence[int]]) -> "LFMMI":
+        """LF-MMI whose phone LM is estimated from `targets`, token sequences with ids from 1 to vocab - 1."""
+        return cls(_phone_lm.estimate(targets, vocab), options)
 
     def forward(self, log_probs: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> dict[str, Tensor]:
         """loss, its parts mmi and ctc, frames, unaligned; arguments as in CTC."""
@@ -172,7 +190,7 @@ class LFMMI(nn.Module):
         ctc = -ctc_score(scores, *batch)
         scaled = self.acoustic_scale * scores
         numerator = -ctc if self.acoustic_scale == 1.0 else ctc_score(scaled, *batch)
-        numerator = numerator.double() + phone_lm.score(self.lm, targets, target_lengths).double()
+        numerator = numerator.double() + _phone_lm.score(self.lm, targets, target_lengths).double()
         mmi = (LogZ.apply(scaled, lengths, self.lm) - numerator).to(scores.dtype)
         parts = {name: mean_per_frame(losses.detach(), lengths, counted)["loss"]
                  for name, losses in (("mmi", mmi), ("ctc", ctc))}

@@ -7,17 +7,18 @@ import torch
 from torch import nn
 
 from asrcompress.compression import quantization
-from asrcompress.training.callbacks.quantization import Written
+from asrcompress.training.callbacks.quantization import QuantizationTraining
 
 
 def module_with(model: nn.Module) -> SimpleNamespace:
-    return SimpleNamespace(model=model, seconds=0.0, total_seconds=100.0, log_dict=lambda *_, **__: None)
+    return SimpleNamespace(model=model, seconds=0.0, total_seconds=100.0, log_dict=lambda *_, **__: None,
+                           mean_of_ranks=lambda value: value)
 
 
 def test_schedules_follow_the_progress_of_the_training() -> None:
     torch.manual_seed(0)
     model = quantization.apply(nn.Sequential(nn.Linear(40, 25)), "pruned", density=0.1, schedule="cubic", until=0.5)
-    module, callback = module_with(model), Written()
+    module, callback = module_with(model), QuantizationTraining()
     kept = []
     for seconds in (0.0, 25.0, 50.0):
         module.seconds = seconds
@@ -32,21 +33,19 @@ def test_the_rate_settles_at_its_target() -> None:
     model = quantization.apply(nn.Sequential(task), "epr", bits=3.0)
     one = quantization.attached(model)["0.weight"]
     one.bits = 1.5
-    module, callback = module_with(model), Written()
+    module, callback = module_with(model), QuantizationTraining()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(400):
         optimizer.zero_grad()
         loss = (one.tensor() - task.weight.detach()).square().mean() * 100
-        callback.on_before_backward(None, module, loss)
-        loss.backward()
+        (loss + callback.penalty(module)).backward()
         optimizer.step()
     assert callback.rate == pytest.approx(1.5, rel=0.1)
-    again = Written()
+    again = QuantizationTraining()
     again.load_state_dict(callback.state_dict())
-    assert again.weight == callback.weight != Written().weight
+    assert again.weight == callback.weight != QuantizationTraining().weight
 
 
 def test_a_model_without_rates_is_left_alone() -> None:
     model = nn.Sequential(nn.Linear(4, 4))
-    Written().on_before_backward(None, module_with(model), torch.zeros(()))
-    assert all(parameter.grad is None for parameter in model.parameters())
+    assert QuantizationTraining().penalty(module_with(model)) is None

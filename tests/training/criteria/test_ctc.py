@@ -69,6 +69,14 @@ def test_nothing_alignable_is_a_zero_with_a_zero_gradient():
     assert result["loss"] == 0 and result["unaligned"] == 2 and (log_probs.grad == 0).all()
 
 
+def test_no_frames_at_all_are_a_zero():
+    log_probs = torch.zeros(2, 0, 3, requires_grad=True)
+    none = torch.zeros(2, dtype=torch.long)
+    result = criteria.build("ctc", 3, prior_scale=0.3)(log_probs, none, torch.ones(2, 1, dtype=torch.long), none)
+    result["loss"].backward()
+    assert result["loss"] == 0 and int(result["unaligned"]) == 2
+
+
 def test_empty_targets():
     log_probs = torch.randn(1, 4, 3).log_softmax(-1)
     batch = (torch.tensor([4]), torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]))
@@ -115,6 +123,7 @@ def test_prior_makes_the_blank_rarer():
 
 
 def test_bad_names_are_sentences():
-    for name, options in (("mmi", {}), ("ctc", {"prior": 1})):
+    for name, options in (("mmi", {}), ("ctc", {"prior": 1}), ("ctc", {"prior_scale": -1.0}),
+                          ("lfmmi", {"ctc_weight": -1.0})):
         with pytest.raises(UserError):
             criteria.build(name, 3, **options)

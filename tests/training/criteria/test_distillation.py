@@ -6,9 +6,10 @@ import torch
 from scipy.stats import entropy
 from torch import nn
 
-from asrcompress import models
+from asrcompress import models, precision
 from asrcompress.errors import UserError
 from asrcompress.training import criteria
+from asrcompress.training.criteria.distillation import Distillation
 
 VOCAB = 6
 
@@ -26,8 +27,8 @@ def speech():
 def test_loss_is_the_mean_relative_entropy_of_the_frames_that_count():
     teacher, student, (x, lens) = tdnn(0), tdnn(1).eval(), speech()
     log_probs, lengths = student(x, lens)
-    result = criteria.build("distillation", VOCAB, teacher=teacher)(log_probs, lengths, x, lens)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    result = Distillation(teacher, VOCAB)(log_probs, lengths, x, lens)
+    with torch.no_grad(), precision.autocast("cpu"):
         wanted = teacher(x, lens)[0].double().exp().numpy()
     given = log_probs.detach().double().exp().numpy()
     frames = [entropy(wanted[n, t], given[n, t]) for n in range(3) for t in range(int(lengths[n]))]
@@ -41,7 +42,7 @@ def test_loss_is_the_mean_relative_entropy_of_the_frames_that_count():
 def test_the_teacher_is_frozen_deterministic_and_no_part_of_the_state(tmp_path):
     models.save(tmp_path / "teacher.safetensors", tdnn(0))
     x, lens = speech()
-    criterion = criteria.build("distillation", VOCAB, teacher=tmp_path / "teacher.safetensors").train()
+    criterion = criteria.build("distillation", VOCAB, teacher=str(tmp_path / "teacher.safetensors")).train()
     assert not criterion.state_dict() and not list(criterion.parameters())
     log_probs, lengths = tdnn(1).eval()(x, lens)
     losses = [criterion(log_probs, lengths, x, lens)["loss"].item() for _ in range(2)]
@@ -50,7 +51,7 @@ def test_the_teacher_is_frozen_deterministic_and_no_part_of_the_state(tmp_path):
 
 def test_a_student_that_follows_its_teacher_gets_nearer():
     teacher, student, (x, lens) = tdnn(0), tdnn(1).eval(), speech()
-    criterion = criteria.build("distillation", VOCAB, teacher=teacher)
+    criterion = Distillation(teacher, VOCAB)
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-2)
     losses = []
     for _ in range(30):
@@ -67,4 +68,4 @@ def test_errors():
     with pytest.raises(UserError, match="distillation needs a teacher"):
         criteria.build("distillation", VOCAB)
     with pytest.raises(UserError, match="the teacher has 9 tokens and the lang folder 6"):
-        criteria.build("distillation", VOCAB, teacher=tdnn(0, vocab=9))
+        Distillation(tdnn(0, vocab=9), VOCAB)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from asrcompress.errors import UserError
-from asrcompress.training import criteria, phone_lm
+from asrcompress.training import criteria
+from asrcompress.training.criteria import _phone_lm as phone_lm
 from asrcompress.training.criteria import lfmmi
 
 TOKENS = 4
@@ -59,7 +60,7 @@ def test_loss_and_gradient_equal_brute_force(options):
         expected += brute_force(scale * own) - brute_force(scale * own, target)
         expected -= weight * (brute_force(own, target) - lm_log_prob(target))
     expected = expected / 10
-    result = criteria.build("lfmmi", TOKENS, lm=LM, **options)(log_probs, lengths, targets, counts)
+    result = lfmmi.LFMMI(LM, lfmmi.LFMMIOptions(**options))(log_probs, lengths, targets, counts)
     torch.testing.assert_close(result["loss"], expected)
     torch.testing.assert_close(*(torch.autograd.grad(value, log_probs)[0] for value in (result["loss"], expected)))
     assert (int(result["frames"]), int(result["unaligned"])) == (10, 1)
@@ -68,7 +69,7 @@ def test_loss_and_gradient_equal_brute_force(options):
 
 def test_gradcheck():
     log_probs, *batch = example()
-    criterion = criteria.build("lfmmi", TOKENS, lm=LM, ctc_weight=0.2)
+    criterion = lfmmi.LFMMI(LM, lfmmi.LFMMIOptions(ctc_weight=0.2))
     assert torch.autograd.gradcheck(lambda x: criterion(x, *batch)["loss"], log_probs.requires_grad_())
 
 
@@ -83,7 +84,7 @@ def test_batch_equals_each_alone_and_padding_does_not_matter():
         alone, own = lfmmi.denominator(log_probs[n:n + 1, :length], lengths[n:n + 1], LM)
         torch.testing.assert_close((log_z[n:n + 1], occupancy[n:n + 1, :length]), (alone, own))
         assert (occupancy[n, length:] == 0).all()
-    criterion = criteria.build("lfmmi", TOKENS, lm=LM)
+    criterion = lfmmi.LFMMI(LM)
     result = criterion(padded, lengths, targets, counts)["loss"]
     result.backward()
     torch.testing.assert_close(result, criterion(log_probs, lengths, targets, counts)["loss"])
@@ -108,7 +109,7 @@ def random_batch(peak, frames=120):
 @pytest.mark.parametrize("peak", [0.0, 1.0, 30.0])
 def test_single_precision_stands_extreme_posteriors(peak):
     log_probs, lengths, *_ = batch = random_batch(peak)
-    result = criteria.build("lfmmi", TOKENS, lm=LM)(*batch)["loss"]
+    result = lfmmi.LFMMI(LM)(*batch)["loss"]
     assert result.isfinite() and result >= 0
     exact, rough = (lfmmi.denominator(log_probs.to(dtype), lengths, LM) for dtype in (torch.float64, torch.float32))
     torch.testing.assert_close(rough[0], exact[0], rtol=1e-5, atol=1e-4)
@@ -118,7 +119,7 @@ def test_single_precision_stands_extreme_posteriors(peak):
 def test_loss_is_not_negative_and_small_for_perfect_posteriors():
     path = torch.tensor([0, 1, 1, 0, 2, 2, 0, 2, 3, 0])
     log_probs = (30.0 * torch.nn.functional.one_hot(path, TOKENS).float()).log_softmax(-1)[None]
-    criterion = criteria.build("lfmmi", TOKENS, lm=LM)
+    criterion = lfmmi.LFMMI(LM)
     right, wrong = (criterion(log_probs, torch.tensor([10]), torch.tensor([target]), torch.tensor([4]))["loss"].item()
                     for target in ([1, 2, 2, 3], [1, 2, 3, 3]))
     assert -1e-6 <= right < 1e-4 and wrong > 1
@@ -126,7 +127,7 @@ def test_loss_is_not_negative_and_small_for_perfect_posteriors():
 
 def test_autocast_does_not_touch_it():
     log_probs, *batch = random_batch(1.0)
-    criterion = criteria.build("lfmmi", TOKENS, lm=LM)
+    criterion = lfmmi.LFMMI(LM)
     expected = criterion(log_probs, *batch)["loss"]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(criterion(log_probs, *batch)["loss"], expected)
@@ -152,3 +153,12 @@ def test_other_units_are_refused():
     log_probs, *batch = random_batch(1.0)
     with pytest.raises(UserError, match="one lang"):
         criteria.build("lfmmi", 3, targets=[[1, 2]])(log_probs, *batch)
+
+
+def test_no_frames_at_all_are_a_zero():
+    log_probs = torch.zeros(2, 0, TOKENS, requires_grad=True)
+    none = torch.zeros(2, dtype=torch.long)
+    criterion = lfmmi.LFMMI(LM, lfmmi.LFMMIOptions(ctc_weight=0.1))
+    result = criterion(log_probs, none, torch.ones(2, 1, dtype=torch.long), none)
+    result["loss"].backward()
+    assert result["loss"] == 0 and int(result["unaligned"]) == 2

@@ -11,14 +11,17 @@ from asrcompress.cli import main
 from asrcompress.compression import Plan, modules, structures
 from asrcompress.config import compose
 from asrcompress.errors import UserError
+from asrcompress.options import make
 from asrcompress.training import criteria
 from asrcompress.training.module import AcousticModule
-from asrcompress.training.schedules import During, callbacks, milestones
+from asrcompress.training.options import AverageOptions, TrainingOptions
+from asrcompress.training.schedules import Schedule, build, family
 from tests import prepared
-from tests.training.test_module import CONFIG, batch
+from tests.training.test_module import OPTIONS as MODULE_OPTIONS
+from tests.training.test_module import batch
 from tests.training.test_train import OPTIONS, train, weights
 
-TRAINING = {"epochs": 8, "average": {"how": "last", "count": 3}}
+TRAINING = TrainingOptions(epochs=8, average=AverageOptions("last", 3))
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 STACK = [{"dim": 16, "taps": 5, "stride": 2}, {"dim": 24, "taps": 3, "stride": 2, "repeat": 2}]
 SMALL = ["training.epochs=4", "training.average={how: last, count: 1}", "budget.size=0.4", "structure=svd",
@@ -34,8 +37,9 @@ def plan(structure: str = "svd", size: float | None = 0.3, **more: Any) -> Plan:
     return Plan(structure, size, **({"options": {"rank_multiple": 1}} | more))
 
 
-def during(name: str, of: Plan | None = None, **changed: Any) -> During:
-    return During(of or plan(), compose("train", [f"schedule={name}"])["schedule"] | changed, TRAINING)
+def during(name: str, of: Plan | None = None, training: TrainingOptions = TRAINING, **changed: Any) -> Schedule:
+    cls = family(name)
+    return cls(of or plan(), make(cls.Options, changed, f"schedule {name}"), training)
 
 
 def numbers(net: torch.nn.Module) -> int:
@@ -43,12 +47,12 @@ def numbers(net: torch.nn.Module) -> int:
 
 
 def test_sizes_fall_geometrically_to_the_target() -> None:
-    options = {"name": "truncate", "start": 0.2, "end": 0.8, "steps": 4}
-    whens, sizes = zip(*milestones(options, 0.25), strict=True)
+    of = plan(size=0.25)
+    whens, sizes = zip(*during("truncate", of, start=0.2, end=0.8, steps=4).cuts, strict=True)
     np.testing.assert_allclose(whens, [0.2, 0.4, 0.6, 0.8])
     np.testing.assert_allclose(sizes, [2**-0.5, 0.5, 2**-1.5, 0.25])
-    assert milestones(options | {"steps": 1}, 0.25) == [(0.2, 0.25)]
-    assert milestones({"name": "trace_norm", "end": 0.7, "penalty": 1}, 0.25) == [(0.7, 0.25)]
+    assert during("truncate", of, start=0.2, end=0.8, steps=1).cuts == [(0.2, 0.25)]
+    assert during("trace_norm", of, end=0.7).cuts == [(0.7, 0.25)]
 
 
 @pytest.mark.parametrize("structure", ["svd", "semi_orthogonal"])
@@ -81,7 +85,7 @@ def test_the_penalty_is_adamws_decay_of_the_factors() -> None:
         net = model()
         callback = during("trace_norm", penalty=penalty)
         callback.begin(net)
-        module = AcousticModule(net, criteria.build("ctc", 6), CONFIG, 100.0)
+        module = AcousticModule(net, criteria.build("ctc", 6), MODULE_OPTIONS, 0, 100.0)
         factors = [p for layer in modules.structured(net).values() for p in layer.parameters()]
         optimizer = torch.optim.AdamW(factors, lr=0.01, weight_decay=decay)
         loss = criteria.build("ctc", 6)(*net(batch()["x"], batch()["x_lens"]), batch()["targets"],
@@ -101,7 +105,7 @@ def test_a_cut_keeps_the_nearest_weights_and_reaches_the_size(budget: str) -> No
     callback = during("truncate", plan(budget=budget))
     callback.begin(net)
     assert not modules.structured(net)
-    module = AcousticModule(net, criteria.build("ctc", 6), CONFIG, 100.0)
+    module = AcousticModule(net, criteria.build("ctc", 6), MODULE_OPTIONS, 0, 100.0)
     optimizer = module.configure_optimizers()
     for size in (0.6, 0.3):
         before = {path: layer.dense().detach() for path, layer in modules.structured(net).items()}
@@ -119,16 +123,18 @@ def test_a_cut_keeps_the_nearest_weights_and_reaches_the_size(budget: str) -> No
 def test_a_structure_without_an_order_is_shared_out_uniformly() -> None:
     callback = during("truncate")
     callback.total = 64
-    callback.family = type("Plain", (structures.family("svd"),), {"rate_distortion": structures.Structure.rate_distortion})
-    shares = callback._shares({"a": torch.randn(8, 8)}, 0.9)
+    unordered = {"rate_distortion": structures.Structure.rate_distortion}
+    callback.family = type("Plain", (structures.family("svd"),), unordered)
+    shares = callback.allocate({"a": torch.randn(8, 8)}, 0.9)
     assert set(shares["a"] or {}) == {"size", "rank_multiple"}
 
 
 def test_a_layer_that_pays_better_dense_is_dense_after_the_trace_norm() -> None:
     net = model()
-    callback = during("trace_norm", plan(size=0.9, budget="uniform", options={"rank_multiple": 1, "unfolding": "input"}))
+    of = plan(size=0.9, budget="uniform", options={"rank_multiple": 1, "unfolding": "input"})
+    callback = during("trace_norm", of)
     callback.begin(net)
-    module = AcousticModule(net, criteria.build("ctc", 6), CONFIG, 100.0)
+    module = AcousticModule(net, criteria.build("ctc", 6), MODULE_OPTIONS, 0, 100.0)
     assert numbers(net) > numbers(model())
     callback.cut(module, module.configure_optimizers(), 0.9)
     assert numbers(net) <= 0.9 * numbers(model())
@@ -141,10 +147,10 @@ def test_a_layer_that_pays_better_dense_is_dense_after_the_trace_norm() -> None:
 @pytest.mark.parametrize(("name", "of", "changed", "message"), [
     ("truncate", plan("dense"), {}, "needs a structure"),
     ("trace_norm", plan("semi_orthogonal"), {}, "is for structure=svd, not semi_orthogonal"),
-    ("truncate", plan(size=None), {}, "needs budget.size"),
+    ("truncate", plan(size=None), {}, "needs size="),
     ("truncate", plan(), {"start": 0.95}, "0 <= start <= end <= 1"),
     ("truncate", plan(), {"steps": 0}, "steps is at least 1"),
-    ("trace_norm", plan(), {"penalty": -1}, "penalty at least 0"),
+    ("trace_norm", plan(), {"penalty": -1}, "penalty is at least 0"),
     ("truncate", plan(size=2e-3), {}, "size 0.002 cannot be reached"),
     ("truncate", plan(include=("nothing",)), {}, "selects no layer"),
 ])
@@ -154,17 +160,17 @@ def test_mistakes_are_told_before_the_training(name: str, of: Plan, changed: dic
 
 
 def test_averages_need_one_shape() -> None:
-    for average in ({"how": "best", "count": 1}, {"how": "last", "count": 8}):
+    for average in (AverageOptions("best", 1), AverageOptions("last", 8)):
         with pytest.raises(UserError, match="changes shapes"):
-            During(plan(), {"name": "truncate", "start": 0.2, "end": 0.9, "steps": 4}, TRAINING | {"average": average})
-    During(plan(), {"name": "scratch"}, TRAINING | {"average": {"how": "best", "count": 8}})
+            during("truncate", training=TrainingOptions(epochs=8, average=average))
+    during("scratch", training=TrainingOptions(epochs=8, average=AverageOptions("best", 8)))
 
 
 def test_a_structure_needs_a_schedule_and_a_schedule_a_dense_model() -> None:
-    assert callbacks(compose("train"), TRAINING) == []
+    assert build(compose("train"), TRAINING) == []
     with pytest.raises(UserError, match="structure=svd has no effect"):
-        callbacks(compose("train", ["structure=svd"]), TRAINING)
-    made = callbacks(compose("train", ["structure=svd", "schedule=truncate", "budget.size=0.1", "seed=3"]), TRAINING)
+        build(compose("train", ["structure=svd"]), TRAINING)
+    made = build(compose("train", ["structure=svd", "schedule=truncate", "budget.size=0.1", "seed=3"]), TRAINING)
     assert [(one.plan.structure, one.plan.size, one.plan.seed, len(one.cuts)) for one in made] == [("svd", 0.1, 3, 4)]
     net = model()
     during("scratch").begin(net)

@@ -6,15 +6,11 @@ it is the end.
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, require_file
 
 MAX_TOKENS = 128  # the tensor is the cube of this, and so is the work of a frame
 
@@ -62,21 +58,6 @@ def score(lm: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
 
 
 def check_size(tokens: int) -> None:
+    """Errors: UserError for more tokens than a dense trigram is made for."""
     if tokens > MAX_TOKENS:
         raise UserError(f"LF-MMI needs phone units (at most {MAX_TOKENS} tokens, not {tokens}); use phones, or CTC")
-
-
-def save(path: Path | str, lm: Tensor) -> None:
-    with atomic(path) as temporary:
-        save_file({"trigram": lm.contiguous()}, temporary)
-
-
-def load(path: Path | str) -> Tensor:
-    """The trigram (V, V, V) of `save`; UserError where the file is missing or is something else."""
-    try:
-        lm = load_file(require_file(path, "the phone LM"))["trigram"]
-    except (SafetensorError, KeyError) as error:
-        raise UserError(f"{path} is not a phone LM ({error}); make it again") from None
-    if lm.ndim != 3 or len(set(lm.shape)) != 1:
-        raise UserError(f"{path} is not a trigram phone LM (its shape is {tuple(lm.shape)}); make it again")
-    return lm

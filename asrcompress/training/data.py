@@ -1,0 +1,41 @@
+"""The loaders of a training, as lightning asks for them."""
+
+from dataclasses import asdict
+
+from lhotse import CutSet
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from asrcompress.data import batches
+from asrcompress.lang.lexicon import Encoder
+from asrcompress.training.options import TrainingOptions
+
+
+class SpeechData(LightningDataModule):
+    """The training loader is made anew each epoch and starts where a checkpoint stopped."""
+
+    def __init__(self, train: CutSet, dev: CutSet, encode: Encoder, options: TrainingOptions, seed: int) -> None:
+        super().__init__()
+        self.train, self.dev, self.encode, self.options, self.seed = train, dev, encode, options, seed
+        self.skip = 0
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.trainer is not None
+        skip, self.skip = self.skip, 0
+        augmentation = self.options.augmentation
+        return batches.train_loader(
+            self.train, self.encode, batch_seconds=self.options.batch_seconds,
+            augmentation=asdict(augmentation) if augmentation else None, seed=self.seed,
+            epoch=self.trainer.current_epoch, workers=self.options.workers, share=self.options.epoch_fraction,
+            rank=self.trainer.global_rank, world_size=self.trainer.world_size, skip=skip)
+
+    def val_dataloader(self) -> DataLoader:
+        return batches.eval_loader(self.dev, self.encode)
+
+    def state_dict(self) -> dict[str, int]:
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return {"skip": 0 if progress.is_last_batch else progress.current.ready}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.skip = state["skip"]
