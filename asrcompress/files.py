@@ -87,7 +87,10 @@ def shipped(name: str) -> Path:
 
 
 def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file, [] where there is no file."""
+    """The objects of a JSON-lines file, [] where there is no file.
+
+    Errors: UserError that names the file and the line.
+    """
     path = Path(path)
     if not path.exists():
         return []

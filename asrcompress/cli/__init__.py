@@ -15,6 +15,7 @@ from asrcompress.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command with the arguments `argv`, or those of the process; 1 after a UserError, which is printed."""
     parser = argparse.ArgumentParser(prog="asrcompress", description=asrcompress.__doc__)
     parser.add_argument("--version", action="version", version=asrcompress.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,3 +1,5 @@
+"""`python -m asrcompress.cli COMMAND`."""
+
 import sys
 
 from asrcompress.cli import main

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def score(args: argparse.Namespace) -> None:
+    """Score one hypothesis file, print the rate, and write the details and the row. Errors: UserError from the row."""
     import sys
 
     from asrcompress.decoding import score as scoring
@@ -56,6 +57,7 @@ def score(args: argparse.Namespace) -> None:
 
 
 def choose(args: argparse.Namespace) -> None:
+    """Score every hypothesis file of a sweep, print the rates, and write the best scales to best.json."""
     import json
 
     from rich.console import Console

@@ -24,6 +24,8 @@ def distil(student: Any, teacher: Any, batches: Sequence[tuple[Tensor, Tensor]],
 
     Both are in eval mode: BatchNorms keep their statistics, dropout is off. Quantizer take part (`quantization.advance`), and
     inputs that are rounded (`activations`) too. The learning rate falls as a cosine.
+
+    Errors: UserError where there is no batch, or the divergence is not finite.
     """
     if not batches:
         raise UserError("distillation needs batches to train on, and there is none; calibrate on data, or data-free")

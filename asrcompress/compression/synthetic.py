@@ -122,7 +122,7 @@ class Statistics:
 
 
 def divergence(mean: Tensor, var: Tensor, mean_to: Tensor, var_to: Tensor) -> Tensor:
-    """KL of normal distributions per channel, averaged: log(s'/s) - 1/2 + (s^2 + (m - m')^2) / (2 s'^2)."""
+    """KL of normal distributions, vectors over channels, averaged: log(s'/s) - 1/2 + (s^2 + (m - m')^2) / (2 s'^2)."""
     return (0.5 * (var_to / var).log() - 0.5 + (var + (mean - mean_to).square()) / (2 * var_to)).mean()
 
 
@@ -134,7 +134,10 @@ def _features(model: Any) -> int:
 
 
 def examples(model: Any, how: str, minutes: float, seed: int, size: int = 8) -> list[Batch]:
-    """About so many minutes of features, by the name of the way to make them: gaussian or batchnorm."""
+    """About so many minutes of features, by the name of the way to make them: gaussian or batchnorm.
+
+    Errors: UserError for another name, or too few minutes.
+    """
     ways = {"gaussian": gaussian, "batchnorm": batchnorm}
     if how not in ways:
         raise UserError(f"synthetic features are {' or '.join(ways)}, not '{how}'")

@@ -29,6 +29,8 @@ def add_noise(x: Tensor, lens: Tensor, probability: float, snr: tuple[float, flo
 
     In the power domain log-mel energies add: log(e^x + e^n). The noise has a smooth random spectrum and the
     exponential distribution over time of a periodogram averaged over a mel band (about 4 bins).
+
+    x is (N, T, F) log-mel energies and stays as it is; lens is (N,).
     """
     n, t, f = x.shape
     chosen = (torch.rand(n, generator=generator) < probability).nonzero().flatten()

@@ -18,7 +18,10 @@ logging.getLogger("lhotse").setLevel(logging.ERROR)
 
 
 def hold_out(cuts: CutSet, minutes: float, seed: int = 0) -> tuple[CutSet, CutSet]:
-    """Split off whole speakers, in an order that only their names and the seed decide, until `minutes` are reached."""
+    """Split off whole speakers, in an order that only their names and the seed decide, until `minutes` are reached.
+
+    Errors: UserError where that is no speaker or all of them.
+    """
     spoken: dict[str, float] = defaultdict(float)
     for cut in cuts:
         spoken[cut.supervisions[0].speaker] += cut.duration / 60
@@ -38,7 +41,10 @@ def hold_out(cuts: CutSet, minutes: float, seed: int = 0) -> tuple[CutSet, CutSe
 
 
 def store(cuts: CutSet, name: str, out: Path, speeds: Sequence[float], jobs: int, warn: Callable[[str], None]) -> None:
-    """Compute features at every speed and write the manifest, last, so that it stands only when all is there."""
+    """Compute features at every speed and write the manifest, last, so that it stands only when all is there.
+
+    Errors: UserError where no utterance has audio.
+    """
     copies = speed_copies(cuts, speeds)
     done = features.extract(copies, out / "fbank" / name, jobs, warn, label=f"features of {name}")
     if not done:

@@ -132,6 +132,7 @@ class Archive:
         return self._rows[first:first + rows]
 
     def frames(self, utt: str) -> int:
+        """The number of frames of an utterance."""
         return self._spans[utt][1]
 
     @property
@@ -141,4 +142,5 @@ class Archive:
 
 
 def index_rows(index: list[tuple[str, int, int]]) -> int:
+    """How many frames an index (utterance, first frame, frames) lists in all."""
     return sum(rows for _, _, rows in index)

@@ -38,6 +38,7 @@ class Score:
 
     @property
     def wer(self) -> float:
+        """Errors per hundred words (or tokens) of the references."""
         return 100 * (self.sub + self.ins + self.dels) / self.words
 
     def row(self) -> dict[str, Any]:
@@ -82,6 +83,7 @@ def score(refs: dict[str, str], hyps: dict[str, str], dense: dict[str, str] | No
 
 
 def check_ids(refs: dict[str, str], hyps: dict[str, str]) -> None:
+    """Check that every hypothesis has a reference. Errors: UserError that names the first without."""
     strangers = [key for key in hyps if key not in refs]
     if strangers:
         raise UserError(f"{len(strangers)} of {len(hyps)} hypotheses have no reference (the first is {strangers[0]}); "
@@ -157,7 +159,7 @@ def sweep(refs: dict[str, str], folder: Path | str, unit: str = "word") -> list[
     Returns [{acoustic_scale, lm_scale, blank_penalty, wer, hyp}].
 
     The references are a held-out part of the training set, never a test set. Where rates are equal, the smaller scales
-    come first.
+    come first. Errors: UserError where the folder has no such file.
     """
     import kaldialign
 

@@ -44,6 +44,7 @@ class Result:
     peak_rss_bytes: int = 0
 
     def add(self, other: "Result") -> None:
+        """Add the words, seconds and counts of another part of the set."""
         self.words.update(other.words)
         for name in ("seconds", "cpu_seconds", "empty", "retried"):
             setattr(self, name, getattr(self, name) + getattr(other, name))

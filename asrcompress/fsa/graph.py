@@ -69,7 +69,10 @@ def replace_labels(graph: k2.Fsa, first: int) -> None:
 
 
 def compile_hlg(lang: Lang, grammar: k2.Fsa) -> k2.Fsa:
-    """HLG: token ids (0 is the blank, a label like any other) to words, arc-sorted."""
+    """HLG: token ids (0 is the blank, a label like any other) to words, arc-sorted.
+
+    Errors: UserError where lexicon and grammar share no sentence.
+    """
     lg = compile_lg(lexicon_fst(lang), grammar, lang)
     if lg.num_arcs == 0:
         raise UserError("the lexicon and the language model share no sentence; check that both hold the same words")
@@ -89,5 +92,6 @@ def rescoring_grammar(grammar: k2.Fsa, first_disambig: int) -> k2.Fsa:
 
 
 def arcs_and_states(graph: k2.Fsa) -> str:
+    """The size of a graph in words, for the log."""
     states = int(graph.arcs.values()[:, :2].max()) + 1 if graph.num_arcs else 0
     return f"{graph.num_arcs} arcs, {states} states"

@@ -24,6 +24,7 @@ class Beams:
     max_active: int = 7000
 
     def wider(self) -> "Beams":
+        """The beams of a second try: twice the search beam, four times the active states."""
         return replace(self, search=2 * self.search, max_active=4 * self.max_active)
 
 

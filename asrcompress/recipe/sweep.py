@@ -116,7 +116,7 @@ def _of_size(settings: Settings, when: str, method: Method, size: float) -> Iter
 
 
 def experiment(settings: Settings, text: str) -> Job:
-    """The job of NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]. Errors: UserError for a key without a value."""
+    """The job of `NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]`. Errors: UserError for a key without a value."""
     name, _, rest = text.partition("=")
     chosen, *keys = re.split(r",(?![^\[{]*[\]}])", rest)  # not in a list: quantization.exclude=[a,b]
     source = "dense"

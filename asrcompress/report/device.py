@@ -30,6 +30,7 @@ class Line:
 
 
 def test_sets(rows: list[Row]) -> list[str]:
+    """The test sets that rows of device files have, in order of appearance."""
     return list(dict.fromkeys(row["test_set"] for row in rows if is_device(row)))
 
 

@@ -30,7 +30,7 @@ k2's search: differences to its left are those of the search, differences betwee
 def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Results", search: str | None = None) -> None:
     """Write RESULTS.md, table.csv and wer_vs_bytes.png into the folder `out`, each whole or not at all.
 
-    And device.csv, where there are rows of device files.
+    And device.csv, where there are rows of device files. Errors: UserError where there are no rows.
     """
     if not rows:
         raise UserError("there are no result rows to report; score some hypotheses with --rows first")

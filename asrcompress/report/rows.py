@@ -97,7 +97,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def parse(pairs: Iterable[str]) -> Row:
-    """`key=value` arguments as a row: numbers where the key holds numbers, `null` or nothing after `=` for unknown."""
+    """`key=value` arguments as a row: numbers where the key holds numbers, `null` or nothing after `=` for unknown.
+
+    Errors: UserError for what is no pair or no number.
+    """
     row: Row = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

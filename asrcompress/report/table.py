@@ -25,6 +25,7 @@ class Cell:
     p: float | None
 
     def text(self) -> str:
+        """The cell as text: rate, interval, p; what is unknown is left out."""
         out = f"{self.rate:.1f}"
         if self.ci95:
             out += f" [{self.ci95[0]:.1f}, {self.ci95[1]:.1f}]"
@@ -48,6 +49,7 @@ class Line:
 
 
 def test_sets(rows: list[Row]) -> list[str]:
+    """The test sets that rows of packed files have, in order of appearance."""
     return list(dict.fromkeys(row["test_set"] for row in rows if not is_device(row)))
 
 

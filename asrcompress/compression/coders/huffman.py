@@ -42,6 +42,7 @@ class Options:
 
 
 def encode(symbols: Symbols, options: Options) -> bytes:
+    """The bytes of an array of integers, of any shape, as the module describes them."""
     flat = symbols.ravel()
     data = b"\1" + _stream(flat)
     alphabet, _, counts = distinct(flat)
@@ -54,6 +55,9 @@ def encode(symbols: Symbols, options: Options) -> bytes:
 
 
 def decode(data: bytes, shape: Sequence[int]) -> Symbols:
+    """The int64 array of this shape. Errors: ValueError where the bytes are damaged or hold another number of
+    symbols.
+    """
     count = math.prod(shape)
     try:
         if data[0] == 1:

@@ -78,6 +78,9 @@ def write(symbols: Symbols, model: Model) -> bytes:
 
 
 def decode(data: bytes, shape: Sequence[int]) -> Symbols:
+    """The int64 array of this shape. Errors: ValueError where the bytes are damaged or hold another number of
+    symbols.
+    """
     count = math.prod(shape)
     reader = Reader(data)
     if not count:

@@ -22,6 +22,9 @@ class Options:
 
 
 def encode(symbols: NDArray[np.int64], options: Options) -> bytes:
+    """The bytes of an array of integers, of any shape, as the module describes them. Errors: ValueError where they
+    span more than 63 bits.
+    """
     low, high = (int(symbols.min()), int(symbols.max())) if symbols.size else (0, 0)
     if high - low >= 2**63:
         raise ValueError("symbols span more than 63 bits")
@@ -30,6 +33,9 @@ def encode(symbols: NDArray[np.int64], options: Options) -> bytes:
 
 
 def decode(data: bytes, shape: Sequence[int]) -> NDArray[np.int64]:
+    """The int64 array of this shape. Errors: ValueError where the bytes are damaged or hold another number of
+    symbols.
+    """
     if len(data) < HEADER.size:
         raise ValueError("a raw stream is shorter than its header")
     width, low = HEADER.unpack_from(data)
@@ -40,7 +46,7 @@ def decode(data: bytes, shape: Sequence[int]) -> NDArray[np.int64]:
 
 
 def pack(numbers: NDArray[np.uint64], width: int) -> bytes:
-    """Numbers below 2^width as a bit string, least significant bit first."""
+    """A vector of integers below 2^width as a bit string, least significant bit first."""
     if width in (8, 16, 32):
         return numbers.astype(f"<u{width // 8}").tobytes()
     places = np.arange(width, dtype=np.uint64)
@@ -51,7 +57,7 @@ def pack(numbers: NDArray[np.uint64], width: int) -> bytes:
 
 
 def unpack(data: bytes, width: int, count: int) -> NDArray[np.uint64]:
-    """`count` numbers again; `data` must hold them."""
+    """The vector of `count` integers that `pack` wrote; `data` must hold them."""
     if width in (8, 16, 32):
         return np.frombuffer(data, f"<u{width // 8}", count).astype(np.uint64)
     numbers, places = np.zeros(count, np.uint64), np.arange(width, dtype=np.uint64)

@@ -29,6 +29,7 @@ class Options:
 
 
 def encode(symbols: NDArray[np.int64], options: Options) -> bytes:
+    """The bytes of an array of integers, of any shape, as the module describes them."""
     flat = symbols.ravel()
     places = np.flatnonzero(flat)
     runs = np.diff(places, prepend=-1) - 1
@@ -38,6 +39,9 @@ def encode(symbols: NDArray[np.int64], options: Options) -> bytes:
 
 
 def decode(data: bytes, shape: Sequence[int]) -> NDArray[np.int64]:
+    """The int64 array of this shape. Errors: ValueError where the bytes are damaged or hold another number of
+    symbols.
+    """
     if len(data) < HEADER.size:
         raise ValueError("a relative_index stream is shorter than its header")
     (width, entries), count = HEADER.unpack_from(data), math.prod(shape)
@@ -54,7 +58,10 @@ def decode(data: bytes, shape: Sequence[int]) -> NDArray[np.int64]:
 
 
 def cost(runs: NDArray[np.int64], values: NDArray[np.int64], width: int) -> int:
-    """Bits of all entries when runs are written in `width` bits."""
+    """Bits of all entries when runs are written in `width` bits.
+
+    Both are vectors with an element for each nonzero symbol.
+    """
     fillers = int((runs >> width).sum())
     ends = [*([values.min(), values.max()] if values.size else []), *([0] if fillers else [])]
     return (len(runs) + fillers) * (width + int(max(ends, default=0) - min(ends, default=0)).bit_length())
@@ -62,7 +69,7 @@ def cost(runs: NDArray[np.int64], values: NDArray[np.int64], width: int) -> int:
 
 def with_fillers(runs: NDArray[np.int64], values: NDArray[np.int64],
                  width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The entries: run and symbol, fillers before each run that is too long for `width` bits."""
+    """The entries: run and symbol, fillers before each run that is too long for `width` bits. All are vectors."""
     ends = np.cumsum((runs >> width) + 1) - 1  # where the nonzero symbols land among the entries
     entries = int(ends[-1]) + 1 if ends.size else 0
     every, symbols = np.full(entries, 2**width - 1), np.zeros(entries, np.int64)

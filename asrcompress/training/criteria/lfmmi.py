@@ -38,6 +38,7 @@ class Transitions(NamedTuple):
 
 
 def transitions(lm: Tensor) -> Transitions:
+    """The transitions of the denominator graph of a phone LM, (V, V, V) probabilities of the next of three tokens."""
     step = lm.transpose(0, 1).clone()
     final = step[:, :, 0].clone()
     repeat = step.diagonal(dim1=0, dim2=2).T.clone()

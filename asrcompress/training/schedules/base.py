@@ -125,7 +125,10 @@ def without(plan: Plan, globs: tuple[str, ...]) -> Plan:
 
 
 def selected(model: nn.Module, plan: Plan) -> dict[str, Tensor]:
-    """The weight at every path that the plan selects; of a structure the dense one that it stands for."""
+    """The weight at every path that the plan selects; of a structure the dense one that it stands for.
+
+    Errors: UserError where the plan selects no layer.
+    """
     found = {path: weight for path, weight, why in modules.weights(model) if not why}
     with torch.no_grad():
         found |= {path: structure.dense() for path, structure in modules.structured(model).items()}
@@ -137,7 +140,7 @@ def selected(model: nn.Module, plan: Plan) -> dict[str, Tensor]:
 
 
 def place_if_smaller(model: nn.Module, path: str, old: Tensor | Structure, new: Structure) -> None:
-    """Let `new` stand at a path, if it has fewer parameters than what stands there."""
+    """Let `new` stand at a path, if it has fewer parameters than what stands there. A tensor is a dense weight."""
     if new.num_parameters() < (old.num_parameters() if isinstance(old, Structure) else old.numel()):
         surgery.place(model, path, new)
 
