@@ -110,12 +110,12 @@ def _nested(options: type) -> type:
 
 
 def _plain(hint: Any) -> Any:
-    """A field's type as OmegaConf knows it; it leaves lists of dataclasses to `options.make`."""
+    """A field's type as OmegaConf knows it; it leaves lists of dataclasses or lists to `options.make`."""
     if get_origin(hint) is Literal:
         return str
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
-        return list[Any] if is_dataclass(inner) else list[inner]  # type: ignore[valid-type]
+        return list[Any] if is_dataclass(inner) or get_args(inner) else list[inner]  # type: ignore[valid-type]
     if is_dataclass(hint) and isinstance(hint, type):
         return _nested(hint)
     kinds = get_args(hint)

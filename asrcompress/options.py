@@ -2,13 +2,13 @@
 
 Python keywords, Hydra overrides and the specification in a model file all become the same dataclass through `make`, so
 an unknown key or a value of a wrong type is one sentence at every level. A field's type is one of int, float, bool, str,
-Literal[...], tuple[int, ...], tuple[str, ...], another such dataclass, a tuple of those, or one of these with None;
-ranges are checked by `__post_init__`.
+Literal[...], another such dataclass, a tuple or Sequence of one of these, or one of these with None; ranges are checked
+by `__post_init__`.
 """
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -25,16 +25,35 @@ def make(kind: type[T], given: Mapping[str, Any], what: str) -> T:
     known one, for one that is missing, and for a value of a wrong type.
     """
     hints = typing.get_type_hints(kind)
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    for key in given:
-        if key not in known:
-            near = get_close_matches(str(key), known, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(known) or 'none'}"
-            raise UserError(f"{what} has no option '{key}'; {hint}")
+    known = {field.name: hints[field.name] for field in fields(kind)}  # type: ignore[arg-type]
+    checked = _checked(given, known, what)
     for field in fields(kind):  # type: ignore[arg-type]
         require(field.name in given or field.default is not MISSING or field.default_factory is not MISSING,
                 f"{what} lacks the option '{field.name}'")
-    return kind(**{key: _converted(value, hints[key], f"{what}: {key}") for key, value in given.items()})
+    return kind(**checked)
+
+
+def build(kind: type[T], given: Mapping[str, Any], what: str) -> T:
+    """`kind(**given)` of any class, checked by the annotations of its `__init__`: for what a model file describes.
+
+    Errors: those of `make`, and UserError where an argument is missing or the class refuses a value.
+    """
+    hints = typing.get_type_hints(kind.__init__)
+    checked = _checked(given, {key: hint for key, hint in hints.items() if key != "return"}, what)
+    try:
+        return kind(**checked)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what} cannot be made from {dict(given)}: {error}") from None
+
+
+def _checked(given: Mapping[str, Any], hints: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The given values, each as the type of its hint. Errors: UserError for an unknown key or a wrong type."""
+    for key in given:
+        if key not in hints:
+            near = get_close_matches(str(key), hints, 1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has {', '.join(hints) or 'none'}"
+            raise UserError(f"{what} has no option '{key}'; {hint}")
+    return {key: _converted(value, hints[key], f"{what}: {key}") for key, value in given.items()}
 
 
 def require(good: bool, sentence: str) -> None:
@@ -51,7 +70,7 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
             return None
         if origin is Literal and value in get_args(kind):
             return value
-        if origin is tuple and isinstance(value, list | tuple):
+        if origin in (tuple, Sequence) and isinstance(value, list | tuple):
             inner = get_args(kind)[0]
             return tuple(_converted(one, inner, f"{where}[{i}]" if is_dataclass(inner) else where)
                          for i, one in enumerate(value))
@@ -76,7 +95,7 @@ def _said(kind: Any) -> str:
     """A type in words."""
     if get_origin(kind) is Literal:
         return ", ".join(map(str, get_args(kind)))
-    if get_origin(kind) is tuple:
+    if get_origin(kind) in (tuple, Sequence):
         return f"a list, each {_said(get_args(kind)[0])}"
     if is_dataclass(kind):
         return f"a mapping of {', '.join(field.name for field in fields(kind))}"

@@ -1,6 +1,6 @@
 """Members of a package by name: every module of it, or of its sub-packages, is one, so a new file is a new member.
 
-Helpers are not: modules with a leading underscore, `base`, `fitting` and `file`. A package that is a registry offers
+Helpers are not: modules with a leading underscore, and those of `HELPERS`. A package that is a registry offers
 `names(__name__)` and looks one up with `module` or `member`.
 """
 
@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from asrcompress.errors import UserError
 
-HELPERS = ("base", "fitting", "file")
+HELPERS = ("base", "file", "fitting", "pool", "scaled", "tables")
 T = TypeVar("T")
 
 

@@ -106,7 +106,7 @@ def main() -> None:
     print("\n| model | calibrated on | range | KL, nats a frame | token error % |\n|---|---|---|---|---|")
     print("| float | | | {:.4f} | {:.2f} |".format(*judge(model)), flush=True)
     for bits, name in WRITTEN.items():
-        small, _ = compress(model, Plan("dense", None, "fixed", values=name))
+        small, _ = compress(model, Plan("dense", None, quantization=name))
         print("| {} with float activations | | | {:.4f} | {:.2f} |".format(bits[:2], *judge(small)), flush=True)
         for source, batches in found.items():
             for how in args.ranges:

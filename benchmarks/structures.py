@@ -89,7 +89,7 @@ def step_bytes(layer: Layer, x: Tensor) -> int:
 
 def candidates(name: str, shape: tuple[int, int]) -> Iterator[tuple[str, Any, int, int]]:
     """(label, layer, numbers, multiply-adds of one row) at each size that the family reaches, and its smallest."""
-    least = structures.family(name).min_parameters(shape) / math.prod(shape)
+    least = structures.family(name).min_parameters(shape, structures.make_options(name, {})) / math.prod(shape)
     for size in (*SIZES, least):
         try:
             layer = structures.init(name, shape, size)

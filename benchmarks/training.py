@@ -2,7 +2,7 @@
 
 Run: python benchmarks/training.py --data data --lang data/lang_phone [--seconds 60] [model=tdnn criterion=lfmmi ...]
      python benchmarks/training.py --synthetic      (random features and words, for a machine without a corpus)
-     python benchmarks/training.py ... structure=svd budget.size=0.25 schedule=scratch  (how much faster a small one is)
+     python benchmarks/training.py ... structure=svd size=0.25 schedule=scratch  (how much faster a small one is)
 The program is all of it: lightning, loader, augmentation, criterion, as `asrcompress train` runs them. The bare loop is
 forward, criterion, backward, clipping and AdamW on one random batch of the same size; it runs before and after. Beside
 a model that is compressed from its start stands the bare loop of the dense one, in turns with its own.

@@ -1,13 +1,13 @@
 """Compress a model: choose a structure and a budget, write a model file to fine-tune or pack.
 
-Example: asrcompress compress --model dense.safetensors --out exp/init.safetensors structure=svd budget.size=0.25
+Example: asrcompress compress --model dense.safetensors --out exp/init.safetensors structure=svd size=0.25
 What can be set is in conf/compress.yaml, conf/structure and conf/budget. With --calibrate, the model is run over some
 held-out training speech: the report then shows the error of every layer's outputs, and a structure can make that small:
-    asrcompress compress --calibrate data --model ... structure=svd +structure.options.data_aware=true
+    asrcompress compress --calibrate data --model ... structure=svd structure.data_aware=true
 It is also what the inputs of layers need to be int8, as on a device that multiplies integers. Where there is no speech,
 --data-free makes features from the model itself. On either, --distil trains the result towards the model:
     asrcompress compress --model ... --data-free batchnorm --activations int8 --distil 200 \\
-        structure=dense budget=fixed quantization=int4
+        structure=dense quantization=int4
 """
 
 import argparse
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--activations", choices=("int8",), help="also round the inputs of layers; needs calibration")
     parser.add_argument("--distil", type=int, default=0, metavar="STEPS",
                         help="steps of training towards the given model's posteriors on the calibration data")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. budget.size=0.25")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. size=0.25")
 
 
 def run(args: argparse.Namespace) -> None:

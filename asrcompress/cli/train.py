@@ -3,7 +3,7 @@
 Options of the model and of the training are Hydra overrides of conf/train.yaml:
     asrcompress train --data data --lang data/lang_phone --out exp/dense model=tdnn criterion=lfmmi training.epochs=20
 Compression during training is one more choice, of conf/schedule; structure and budget say what it works towards:
-    asrcompress train --data data --lang data/lang_phone --out exp/small structure=svd budget.size=0.25 schedule=truncate
+    asrcompress train --data data --lang data/lang_phone --out exp/small structure=svd size=0.25 schedule=truncate
 Run again, it goes on from its last checkpoint.
 """
 

@@ -51,11 +51,11 @@ def compress(model: nn.Module, plan: Plan, calibration: Mapping[str, Tensor] | N
         with structures.error_context(path):
             structures.check_finite(weight)
     total = sum(parameter.numel() for parameter in small.parameters())
-    family = structures.family(plan.structure)
-    request = budget.Request(family, chosen, plan.options, plan.size, total, calibration or {})
-    shares = budget.allocate(plan.budget, request, plan.budget_options)
-    paying = {path: share for path, share in shares.items() if share is not None}
-    fitted = structures.fit_all(plan.structure, {path: chosen[path] for path in paying}, paying, plan.seed)
+    family, options = structures.family(plan.structure), structures.make_options(plan.structure, plan.options)
+    request = budget.Request(family, chosen, options, plan.size, total, calibration or {})
+    allocation = budget.allocate(plan.budget, request, plan.budget_options)
+    paying = {path: allotment for path, allotment in allocation.items() if allotment is not None}
+    fitted = structures.fit_all(plan.structure, {path: chosen[path] for path in paying}, paying, plan.seed, calibration)
     records = []
     for path, (weight, why) in found.items():
         layer, note = None, why or ("" if plan.selects(path) else "not selected")

@@ -171,15 +171,16 @@ def structured(model: nn.Module) -> dict[str, Structure]:
 def describe(model: nn.Module, **changes: Any) -> None:
     """Write how each structured layer is made into `model.config`, if any: {path: {"structure": name, **spec}}.
 
-    Every further layer that has the same `shared()` numbers as one before it also says `shares`: that layer's path.
+    Every further layer that has the same pool as one before it also says `shares`: that layer's path.
     """
     if isinstance(getattr(model, "config", None), Mapping):
         specs: dict[str, dict[str, Any]] = {}
         firsts: dict[int, str] = {}
         for path, layer in structured(model).items():
             specs[path] = {"structure": layer.name, **layer.spec()}
-            if (shared := layer.shared()) is not None and firsts.setdefault(id(shared), path) != path:
-                specs[path]["shares"] = firsts[id(shared)]
+            one = structures.pooled(layer)
+            if one is not None and firsts.setdefault(id(one.tied_pool()), path) != path:
+                specs[path]["shares"] = firsts[id(one.tied_pool())]
         model.config = {**model.config, **changes, "layers": specs}  # type: ignore[assignment,dict-item]
 
 
@@ -190,10 +191,10 @@ def build(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Structure]:
         spec = {key: value for key, value in entry.items() if key not in ("structure", "shares")}
         layer = structures.build(entry["structure"], spec)
         if "shares" in entry:
-            shared = made[entry["shares"]].shared() if entry["shares"] in made else None
-            if shared is None:
-                raise UserError(f"layer '{path}' is to share numbers of '{entry['shares']}', which has none before it")
-            layer.share(shared)
+            ours, first = (structures.pooled(one) if one is not None else None for one in (layer, made.get(entry["shares"])))
+            if ours is None or first is None:
+                raise UserError(f"layer '{path}' is to share the pool of '{entry['shares']}', which has none before it")
+            ours.tie_pool(first.tied_pool())
         made[path] = layer
     return made
 

@@ -1,7 +1,7 @@
 """The hashed weight as a graph: its pool is stored, and ONNX's integer operators make the table again at load.
 
 Nothing in it depends on the input, so onnxruntime folds it to one weight when it creates a session. The functions
-mirror those of `compression.structures._hashing`. ONNX multiplies and adds int64, which wraps around as uint64 does,
+mirror those of `compression.structures.tables`. ONNX multiplies and adds int64, which wraps around as uint64 does,
 and shifts uint64.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from onnx import TensorProto
 from torch import Tensor
 
-from asrcompress.compression.structures.hashing import _hashing
+from asrcompress.compression.structures import tables as hashes
 from asrcompress.compression.structures.hashing.hashed import PIECE, Hashed
 from asrcompress.runtimes.graph import Graph
 
@@ -32,7 +32,7 @@ def indices(g: Graph, layer: Hashed) -> str:
     """The place in the pool of each entry, int64."""
     count, buckets = math.prod(layer.shape), layer.buckets
     if not layer.balanced:
-        upper = g.op("Cast", _shift(g, stream(g, layer.seed, _hashing.INDICES, count), 32), to=TensorProto.INT64)
+        upper = g.op("Cast", _shift(g, stream(g, layer.seed, hashes.INDICES, count), 32), to=TensorProto.INT64)
         product = g.op("Cast", g.op("Mul", upper, g.integer(buckets)), to=TensorProto.UINT64)
         return g.op("Cast", _shift(g, product, 32), to=TensorProto.INT64)
     least, more = divmod(count, buckets)
@@ -47,14 +47,14 @@ def indices(g: Graph, layer: Hashed) -> str:
 
 def signs(g: Graph, seed: int, count: int) -> str:
     """+1 or -1 of each entry, float32."""
-    upper = g.op("Cast", _shift(g, stream(g, seed, _hashing.SIGNS, count), 63), to=TensorProto.FLOAT)
+    upper = g.op("Cast", _shift(g, stream(g, seed, hashes.SIGNS, count), 63), to=TensorProto.FLOAT)
     return g.op("Sub", g.constant(1.0), g.op("Mul", upper, g.constant(2.0)))
 
 
 def stream(g: Graph, seed: int, number: int, count: int) -> str:
     """`count` outputs of splitmix64, uint64; the seed of the stream is worked out here."""
-    start = int(_hashing.splitmix64(seed, number + 1)[number])
-    z = g.op("Mul", _range(g, 1, count + 1), g.integer(_hashing.GAMMA))
+    start = int(hashes.splitmix64(seed, number + 1)[number])
+    z = g.op("Mul", _range(g, 1, count + 1), g.integer(hashes.GAMMA))
     z = g.op("Cast", g.op("Add", z, g.integer(start)), to=TensorProto.UINT64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         z = g.op("Cast", g.op("BitwiseXor", z, _shift(g, z, shift)), to=TensorProto.INT64)
@@ -66,7 +66,7 @@ def permutation(g: Graph, seed: int, count: int) -> str:
     """Where each of `count` entries goes, int64: the Feistel network, again for what is not back yet."""
     rows = max(1, math.isqrt(count))
     columns = -(-count // rows)
-    steps = stream(g, seed, _hashing.INDICES, 2 * (rows + columns))
+    steps = stream(g, seed, hashes.INDICES, 2 * (rows + columns))
     steps = g.op("Cast", _shift(g, steps, 1), to=TensorProto.INT64)
     moves, start = [], 0
     for length, modulus in ((columns, rows), (rows, columns)) * 2:
@@ -90,12 +90,12 @@ def _feistel(g: Graph, places: str, moves: list[str], rows: int, columns: int) -
 
 def _rounds(seed: int, count: int, rows: int, columns: int) -> int:
     """How often the network has to be applied again until no entry is outside."""
-    steps = (_hashing._stream(seed, _hashing.INDICES, 2 * (rows + columns)) >> np.uint64(1)).astype(np.int64)
+    steps = (hashes.stream(seed, hashes.INDICES, 2 * (rows + columns)) >> np.uint64(1)).astype(np.int64)
     moves = np.split(steps, np.cumsum([columns, rows, columns]))
     moves = [move % (columns if turn % 2 else rows) for turn, move in enumerate(moves)]
-    places, rounds = _hashing._feistel(np.arange(count, dtype=np.int64), moves), 0
+    places, rounds = hashes.feistel_round(np.arange(count, dtype=np.int64), moves), 0
     while len(places := places[places >= count]):
-        places, rounds = _hashing._feistel(places, moves), rounds + 1
+        places, rounds = hashes.feistel_round(places, moves), rounds + 1
     return rounds
 
 

@@ -59,7 +59,7 @@ def test_the_range_is_what_the_layer_saw_or_the_one_of_least_error() -> None:
 @pytest.mark.parametrize("structure", ["dense", "svd", "hashed"])
 @pytest.mark.parametrize("values", ["float32", "int8", "int4"])
 def test_a_packed_file_gives_the_same_model(structure: str, values: str, tmp_path: Path) -> None:
-    options = {"budget": "fixed", "size": None} if structure == "dense" else {"size": 0.7}
+    options = {"size": None} if structure == "dense" else {"size": 0.7}
     small, _ = compress(net(48), Plan(structure=structure, quantization=values, exclude=("convs.2*",), **options))
     rounded = activations.apply(small, activations.observe(small, batches()))
     (x,) = batches(1)[0]

@@ -56,7 +56,7 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_a_layer_called_by_keyword_is_seen_and_one_that_is_not_called_is_left_out() -> None:
     assert calibration.collect(Odd(), [(torch.randn(3, 4),)]).keys() == {"used"}
     with pytest.raises(UserError, match="unused: calibration saw no input"):
-        compress(Odd(), Plan(size=0.9, budget="uniform", options={"data_aware": True}), {"used": torch.eye(4)})
+        compress(Odd(), Plan("svd", 0.9, "uniform", options={"data_aware": True}), {"used": torch.eye(4)})
     with pytest.raises(UserError, match="used: it sees values that are not finite"):
         calibration.collect(Odd(), [(torch.full((3, 4), float("nan")),)])
 
@@ -65,7 +65,7 @@ def test_a_layer_called_by_keyword_is_seen_and_one_that_is_not_called_is_left_ou
 def test_compressed_for_the_data_the_outputs_are_nearer(budget: str) -> None:
     model, data = net(64), batches(4)
     moments = calibration.collect(model, data)
-    plan = Plan(size=0.4, budget=budget, include=("convs.0", "convs.1"))
+    plan = Plan("svd", 0.4, budget, include=("convs.0", "convs.1"))
     aware, report = compress(model, Plan(**{**vars(plan), "options": {"data_aware": True}}), moments)
     plain, plain_report = compress(model, plan, moments)
     wanted = model(*data[0])
@@ -77,7 +77,7 @@ def test_compressed_for_the_data_the_outputs_are_nearer(budget: str) -> None:
 
 def test_reported_output_error_is_the_layers_own() -> None:
     model, data = net().double(), batches(2, dtype=torch.float64)
-    small, report = compress(model, Plan(size=None, budget="fixed", include=("convs.0",), options={"rank": 8}),
+    small, report = compress(model, Plan("svd", None, include=("convs.0",), options={"rank": 8}),
                              calibration.collect(model, data))
     wanted, outputs = (torch.cat([one.convs[0](x).transpose(1, 2).flatten(0, 1) for x, in data]).detach()
                        for one in (model, small))
@@ -85,11 +85,11 @@ def test_reported_output_error_is_the_layers_own() -> None:
     assert next(row.output_error for row in report if row.path == "convs.0") == pytest.approx(float(error.sqrt()))
 
 
-@pytest.mark.parametrize("budget", ["fixed", "uniform", "global_greedy", "alds"])
-def test_data_aware_without_data_is_a_user_error(budget: str) -> None:
-    options = {"data_aware": True, **({"rank": 4} if budget == "fixed" else {})}
+@pytest.mark.parametrize("budget", [None, "uniform", "global_greedy", "alds"])
+def test_data_aware_without_data_is_a_user_error(budget: str | None) -> None:
+    options = {"data_aware": True, **({} if budget else {"rank": 4})}
     with pytest.raises(UserError, match=r"convs.0: data_aware needs calibration data: give .* --calibrate DATA"):
-        compress(net(), Plan(size=0.9, budget=budget, options=options))
+        compress(net(), Plan("svd", 0.9 if budget else None, budget or "uniform", options=options))
 
 
 def test_from_the_command_line(tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,8 +98,8 @@ def test_from_the_command_line(tiny_corpus: Path, tmp_path: Path, capsys: pytest
     torch.manual_seed(0)
     stack = [{"dim": 32, "taps": 3, "stride": 2, "repeat": 2}]
     models.save(tmp_path / "dense", models.build({"model": "tdnn", "features": 80, "vocab": 24, "stack": stack}))
-    call = ["compress", "--model", str(tmp_path / "dense"), "--out", str(tmp_path / "small"), "budget.size=0.6",
-            "+structure.options.data_aware=true"]
+    call = ["compress", "--model", str(tmp_path / "dense"), "--out", str(tmp_path / "small"), "structure=svd", "size=0.6",
+            "structure.data_aware=true"]
     data = ["--calibrate", str(prepared.data(tiny_corpus))]
     assert cli.main([*call, *data]) == 0
     assert "of outputs" in capsys.readouterr().out
@@ -115,7 +115,7 @@ def test_without_data_from_the_command_line(tmp_path: Path, capsys: pytest.Captu
     torch.manual_seed(0)
     stack = [{"dim": 16, "taps": 3, "stride": 2, "repeat": 2}]
     models.save(tmp_path / "dense", models.build({"model": "tdnn", "features": 80, "vocab": 24, "stack": stack}))
-    call = ["compress", "--model", str(tmp_path / "dense"), "structure=dense", "budget=fixed", "--out",
+    call = ["compress", "--model", str(tmp_path / "dense"), "structure=dense", "--out",
             str(tmp_path / "small"), "quantization=int8", "--activations", "int8"]
     free = ["--data-free", "gaussian", "--calibrate-minutes", "0.1"]
     assert cli.main([*call, *free, "--distil", "2"]) == 0

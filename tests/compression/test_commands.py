@@ -20,7 +20,7 @@ def dense(tmp_path: Path) -> Path:
 
 def test_compress_then_pack_then_list(dense: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small, file = dense.with_name("small.safetensors"), dense.with_name("small.packed")
-    assert cli.main(["compress", "--model", str(dense), "--out", str(small), "budget.size=0.5"]) == 0
+    assert cli.main(["compress", "--model", str(dense), "--out", str(small), "structure=svd", "size=0.5"]) == 0
     assert cli.main(["packed", "save", "--model", str(small), "--out", str(file)]) == 0
     assert cli.main(["packed", "info", str(file)]) == 0
     text = capsys.readouterr().out
@@ -33,7 +33,7 @@ def test_compress_then_pack_then_list(dense: Path, capsys: pytest.CaptureFixture
 def test_a_file_that_is_not_the_written_model_is_not_kept(
         dense: Path, vectors: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     small, file = dense.with_name("small.safetensors"), dense.with_name("small.packed")
-    overrides = ["structure=dense", "budget=fixed", "quantization=int8", f"coder.vectors={vectors}"]
+    overrides = ["structure=dense", "quantization=int8", f"coder.vectors={vectors}"]
     assert cli.main(["compress", "--model", str(dense), "--out", str(small), *overrides]) == 0
     save = ["packed", "save", "--model", str(small), "--out", str(file)]
     assert cli.main(save) == 0 and file.exists()
@@ -60,9 +60,9 @@ def test_bad_input_is_one_sentence_exit_1_and_no_file(dense: Path, capsys: pytes
     damaged.write_bytes(content)
     compress = ["compress", "--out", str(out), "--model"]
     for command, said in (
-        ([*compress, str(dense), "budget.size=0.001"], "cannot be reached with structure svd; the smallest is"),
+        ([*compress, str(dense), "structure=svd", "size=0.001"], "cannot be reached with structure svd; the smallest is"),
         ([*compress, str(dense), "structure=magic"], "magic"),
-        ([*compress, str(dense), "structure.options.rank_multiple=0"], "at least 1"),
+        ([*compress, str(dense), "structure=svd", "structure.rank_multiple=0"], "at least 1"),
         ([*compress, str(damaged)], "checksum"),
         ([*compress, str(dense.with_name("none"))], "does not exist"),
         (["packed", "info", str(damaged)], "checksum"),

@@ -19,7 +19,7 @@ def parameters(model: nn.Module) -> int:
 def test_the_model_gets_as_small_as_promised_and_the_report_says_how(budget: str, size: float) -> None:
     model = net(96)
     before = copy.deepcopy(model.state_dict())
-    small, report = compress(model, Plan(size=size, budget=budget))
+    small, report = compress(model, Plan("svd", size, budget))
     assert 0.9 * size <= parameters(small) / parameters(model) <= size
     assert sum(row.before - row.after for row in report) == parameters(model) - parameters(small)
     assert [row.path for row in report] == ["convs.0", "convs.1", "convs.2.weight", "output"]
@@ -36,7 +36,7 @@ def test_the_model_gets_as_small_as_promised_and_the_report_says_how(budget: str
 
 def test_outputs_are_those_of_the_low_rank_weights_and_train() -> None:
     model, x = net(), torch.randn(2, 16, 20)
-    small, report = compress(model, Plan(budget="fixed", size=None, options={"rank": 9}))
+    small, report = compress(model, Plan("svd", None, options={"rank": 9}))
     for row in report:
         if row.structure == "svd" and not row.path.endswith(".weight"):
             model.get_submodule(row.path).weight.data.copy_(small.get_submodule(row.path).weight)
@@ -54,7 +54,7 @@ def test_include_and_exclude_are_globs() -> None:
 
 
 def test_what_does_not_pay_stays_dense_and_is_said() -> None:
-    small, report = compress(net(), Plan(budget="fixed", options={"rank": 10}))
+    small, report = compress(net(), Plan("svd", None, options={"rank": 10}))
     notes = {row.path: row.note for row in report}
     assert notes["convs.0"] == notes["convs.1"] == "" and notes["output"] == "420 numbers are not fewer"
     assert notes["convs.2.weight"].endswith("numbers are not fewer")
@@ -62,8 +62,8 @@ def test_what_does_not_pay_stays_dense_and_is_said() -> None:
 
 
 def test_compressing_twice_keeps_what_is_compressed() -> None:
-    once, _ = compress(net(), Plan(budget="fixed", include=("convs.0",), options={"rank": 4}))
-    twice, report = compress(once, Plan(budget="fixed", include=("convs.1",), options={"rank": 4}))
+    once, _ = compress(net(), Plan("svd", None, include=("convs.0",), options={"rank": 4}))
+    twice, report = compress(once, Plan("svd", None, include=("convs.1",), options={"rank": 4}))
     assert set(twice.config["layers"]) == {"convs.0", "convs.1"}
     assert "convs.0" not in {row.path for row in report}
 
@@ -74,7 +74,7 @@ def test_an_impossible_size_or_a_broken_weight_is_a_user_error() -> None:
     model = net()
     model.convs[1].weight.data[0, 0, 0] = float("nan")
     with pytest.raises(UserError, match="convs.1: .*not finite"):
-        compress(model, Plan(budget="uniform", size=0.6))
+        compress(model, Plan("svd", 0.6, "uniform"))
     with pytest.raises(UserError, match="not finite"):
         compress(model, Plan(size=0.6))
 
@@ -85,10 +85,10 @@ def test_a_plan_from_the_shipped_configs() -> None:
     plan = Plan.from_config(compose("compress"))
     raw = {"coder": "raw", "options": {}, "vectors": "float32"}
     assert plan == Plan(options={"unfolding": "best", "rank_multiple": 8}, budget_options={"relative": True}, coder=raw)
-    uniform = compose("compress", ["structure=dense", "budget=uniform", "budget.size=1", "exclude=[output]"])
+    uniform = compose("compress", ["structure=dense", "budget=uniform", "size=1", "exclude=[output]"])
     assert Plan.from_config(uniform) == Plan("dense", 1, "uniform", budget_options={"keep": 0.005}, exclude=("output",),
                                              coder=raw)
-    energy = compose("compress", ["budget=fixed", "+structure.options.energy=0.9"])
+    energy = compose("compress", ["structure=svd", "structure.energy=0.9"])
     assert Plan.from_config(energy).options["energy"] == 0.9 and Plan.from_config(energy).size is None
 
 
@@ -98,7 +98,7 @@ def test_the_energy_of_a_layer_does_not_depend_on_the_layers_before_it() -> None
     flat, steep = nn.Linear(40, 60, bias=False), nn.Linear(50, 30, bias=False)
     with torch.no_grad():
         steep.weight.mul_(torch.logspace(0, -4, 50))
-    plan = Plan(budget="fixed", options={"energy": 0.8})
+    plan = Plan("svd", None, options={"energy": 0.8})
     alone = [compress(nn.Sequential(layer), plan)[1][0].after for layer in (flat, steep)]
     for order in ([flat, steep], [steep, flat]):
         report = compress(nn.ModuleList(order), plan)[1]
@@ -186,10 +186,10 @@ def _learns(model: nn.Module, *inputs: torch.Tensor) -> None:
 
 def test_a_copy_that_is_compressed_further_leaves_the_first_as_it_was() -> None:
     attention = nn.MultiheadAttention(16, 2, kdim=24, vdim=24, batch_first=True).eval()
-    once, _ = compress(attention, Plan(budget="fixed", include=("q_proj_weight",), options={"rank": 4}))
+    once, _ = compress(attention, Plan("svd", None, include=("q_proj_weight",), options={"rank": 4}))
     q, k = torch.randn(1, 3, 16), torch.randn(1, 5, 24)
     wanted = once(q, k, k)[0].detach()
-    twice, report = compress(once, Plan(budget="fixed", include=("k_proj_weight",), options={"rank": 4}))
+    twice, report = compress(once, Plan("svd", None, include=("k_proj_weight",), options={"rank": 4}))
     assert torch.equal(once(q, k, k)[0], wanted)
     assert set(modules.structured(twice)) == {"q_proj_weight", "k_proj_weight"}
     assert "q_proj_weight" not in {row.path for row in report}

@@ -25,7 +25,7 @@ def test_int4_with_int8_activations_gets_nearer_to_the_teacher(structure: str, t
     with torch.no_grad():
         teacher.output.weight *= 20  # so that it has something to say
     batches = synthetic.gaussian(teacher, batches=2, size=2)
-    size = {"budget": "fixed", "size": None} if structure == "dense" else {"size": 0.7}
+    size = {"size": None} if structure == "dense" else {"size": 0.7}
     student, _ = compress(teacher, Plan(structure=structure, quantization="int4", **size))
     student = activations.apply(student, activations.observe(student, batches))
     before = {name: value.clone() for name, value in student.state_dict().items()}

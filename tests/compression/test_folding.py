@@ -25,7 +25,7 @@ def test_dense_layers_fold_exactly() -> None:
 
 
 def test_structured_layers_fold_exactly_and_parametrized_ones() -> None:
-    small, report = compress(net(), Plan(budget="fixed", options={"rank": 3}))
+    small, report = compress(net(), Plan("svd", None, options={"rank": 3}))
     assert {row.path for row in report if row.structure == "svd"} >= {"convs.0", "convs.1", "convs.2.weight"}
     folded = folded_equals(small)
     assert folded.config["layers"] == small.config["layers"]
@@ -33,7 +33,7 @@ def test_structured_layers_fold_exactly_and_parametrized_ones() -> None:
 
 def test_a_family_that_cannot_scale_its_rows_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Svd, "scale_rows", lambda self, scale: False)
-    small, _ = compress(net(), Plan(budget="fixed", options={"rank": 3}))
+    small, _ = compress(net(), Plan("svd", None, options={"rank": 3}))
     folded = folded_equals(small)
     assert all(spec["row_scale"] for path, spec in folded.config["layers"].items() if path != "output")
 

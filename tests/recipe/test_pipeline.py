@@ -58,7 +58,7 @@ def test_no_epochs_is_after_training_only(tiny_corpus: Path, dense: Path, tmp_pa
 def test_the_size_of_a_pipeline_from_a_compressed_model_is_that_of_the_dense_one(tiny_corpus: Path, dense: Path,
                                                                                   tmp_path: Path) -> None:
     small = tmp_path / "svd.safetensors"
-    assert main(["compress", "--model", str(dense), "--out", str(small), "structure=svd", "budget.size=0.5"]) == 0
+    assert main(["compress", "--model", str(dense), "--out", str(small), "structure=svd", "size=0.5"]) == 0
     overrides = ["experiment=quantized", "experiment.quantization=int8", "experiment.coder=raw", "experiment.epochs=0"]
     assert experiment(tiny_corpus, small, tmp_path / "out", "--dense", str(dense), *overrides) == 0
     said = json.loads((tmp_path / "out" / "train.json").read_text())

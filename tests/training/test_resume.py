@@ -28,8 +28,8 @@ OPTIONS = [
 ]
 SMALLER = [  # gets smaller while it is trained: cuts in the epochs 0, 1 and 2
     "structure=semi_orthogonal",
-    "structure.options.rank_multiple=1",
-    "budget.size=0.5",
+    "structure.rank_multiple=1",
+    "size=0.5",
     "schedule=truncate",
     "training.epochs=4",
     "training.average={how: last, count: 1}",

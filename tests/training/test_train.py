@@ -103,7 +103,7 @@ def test_a_model_learns(tiny_corpus: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("smaller", [[], ["structure=svd", "structure.options.rank_multiple=1", "budget.size=0.5",
+@pytest.mark.parametrize("smaller", [[], ["structure=svd", "structure.rank_multiple=1", "size=0.5",
                                           "schedule=truncate", "training.average.count=1"]], ids=["as is", "smaller"])
 def test_two_processes_train_one_model(tiny_corpus: Path, tmp_path: Path, smaller: list[str]) -> None:
     """Lightning's ddp over gloo: both ranks have one learning rate, so one set of weights, and average alike.

@@ -1,7 +1,7 @@
-"""budget: how much each layer gets.
+"""Budgets of parameters: how much each layer gets, apart from the structures, as *how much* is another question.
 
-Every budget is a function of a `Request` that returns, per path, the options of `structures.fit`, or None for a layer
-that had better stay dense. Apart from the structure's own files, as *how much* is another question than *how*.
+Every budget is a function of a `Request` and its options that returns, per path, an `Allotment`, or None for a layer
+that had better stay dense.
 """
 
 import heapq
@@ -12,109 +12,141 @@ from typing import Any
 
 from torch import Tensor
 
-from asrcompress.compression.structures import Candidate, CannotShrink, Structure, checked_size, error_context, known
+from asrcompress import options as checks
+from asrcompress.compression.structures import (
+    Allotment,
+    Candidate,
+    CannotShrink,
+    RateDistortion,
+    Structure,
+    checked_size,
+    error_context,
+    moments_for,
+)
 from asrcompress.errors import UserError
+from asrcompress.options import require
 
-Allocation = dict[str, dict[str, Any] | None]
+Allocation = dict[str, Allotment | None]
+
+
+@dataclass(frozen=True)
+class UniformOptions:
+    """What stays dense."""
+
+    keep: float = 0.005  # layers with less than this fraction of the parameters stay dense, such as the output layer
+
+    def __post_init__(self) -> None:
+        require(0 <= self.keep <= 1, f"budget uniform: keep is {self.keep}; it is from 0 to 1")
+
+
+@dataclass(frozen=True)
+class GlobalGreedyOptions:
+    """How layers compare."""
+
+    relative: bool = True  # a layer's squared error counts relative to its squared norm; False: as it is
+
+
+@dataclass(frozen=True)
+class AldsOptions:
+    """There are none."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a budget decides on: the selected weights, and how many numbers the whole dense model has.
+    """What a budget decides on.
 
-    `moments` of the layers' inputs are for data-aware structures (see `calibration`).
+    `options` are the family's, for every layer. `size` is the fraction of the whole dense model's parameters, `total` of
+    them, that may be stored. `moments` of the layers' inputs are for data-aware options (see `calibration`).
     """
 
     family: type[Structure]
     weights: Mapping[str, Tensor]
-    options: Mapping[str, Any]
+    options: Any
     size: float | None
     total: int
     moments: Mapping[str, Tensor] = field(default_factory=dict)
 
-    def options_of(self, path: str) -> dict[str, Any]:
-        """The structure's options for one layer, with the moments of its inputs where it asks for data."""
-        if self.options.get("data_aware") and self.moments:
-            if path not in self.moments:
-                raise UserError(f"{path}: calibration saw no input of it (attention multiplies such weights itself); "
-                                "exclude the layer, or leave data_aware away")
-            return {**self.options, "moments": self.moments[path]}
-        return dict(self.options)
+    def moments_of(self, path: str) -> dict[str, Tensor | None]:
+        """The further argument of `rate_distortion` and `error_bounds` for one layer (see `structures.moments_for`).
+
+        Errors: UserError where the options are data-aware and calibration did not see the layer.
+        """
+        found = moments_for(self.options, self.moments.get(path))
+        if found and self.moments and path not in self.moments:
+            raise UserError(f"{path}: calibration saw no input of it (attention multiplies such weights itself); "
+                            "exclude the layer, or leave data_aware away")
+        return found
 
     @property
     def others(self) -> int:
-        """Numbers of the model outside the selected weights; they stay."""
+        """Parameters of the model outside the selected weights; they stay."""
         return self.total - sum(weight.numel() for weight in self.weights.values())
 
     def left(self, smallest: int) -> float:
-        """Numbers that the selected weights may store; a UserError where not even `smallest` fits."""
+        """Parameters that the selected weights may store. Errors: CannotShrink where not even `smallest` fit."""
         if checked_size(self.size) is None:
-            raise UserError("this budget needs a size: give budget.size, the fraction of the dense model to keep")
+            raise UserError("a budget needs a size, the fraction of the dense model to keep: give size=0.25, say")
         left = (self.size or 0) * self.total - self.others
         if left < smallest:
             reach = (smallest + self.others) / self.total + 5e-5
             raise CannotShrink(f"size {self.size:g} cannot be reached with structure {self.family.name}; the smallest "
                                f"is {reach:.4f} of the model; ask for that, include more layers, or lower the "
-                               "structure's option 'multiple' if it has one")
+                               "structure's option 'rank_multiple' if it has one")
         return left
 
 
-def fixed(request: Request) -> Allocation:
-    """Every layer gets what the structure's options say (rank, energy)."""
-    return {path: request.options_of(path) for path in request.weights}
+def uniform(request: Request, options: UniformOptions = UniformOptions()) -> Allocation:
+    """Every layer keeps the same fraction of its parameters; one that cannot get so small keeps its fewest.
 
-
-def uniform(request: Request, *, keep: float = 0.005) -> Allocation:
-    """Every layer keeps the same fraction of its numbers; one that cannot get so small keeps its fewest.
-
-    Layers with less than the share `keep` of the numbers stay dense where the others still fit: they cost nearly
-    nothing, and the output layer, which is one of them, forgives little.
+    Layers with less than the fraction `keep` of the parameters stay dense where the others still fit: they cost nearly
+    nothing, and the output layer, which is one of them, forgives little. Errors: CannotShrink.
     """
-    weights, options = request.weights, request.options
-    fewest = {path: request.family.min_parameters(weight.shape, **options) for path, weight in weights.items()}
-    pinned = {path: min(n, weights[path].numel()) for path, n in fewest.items()}
+    weights = request.weights
+    counts = {path: weight.numel() for path, weight in weights.items()}
+    fewest = {path: request.family.min_parameters(weight.shape, request.options) for path, weight in weights.items()}
+    pinned = {path: min(n, counts[path]) for path, n in fewest.items()}
     left = request.left(sum(pinned.values()))
-    all_numbers = sum(weight.numel() for weight in weights.values())
-    tiny = {path: weight.numel() for path, weight in weights.items() if weight.numel() < keep * all_numbers}
+    tiny = {path: n for path, n in counts.items() if n < options.keep * sum(counts.values())}
     if sum({**pinned, **tiny}.values()) <= left:
         fewest, pinned = {**fewest, **tiny}, {**pinned, **tiny}
-    share, free = 1.0, {path for path, n in pinned.items() if n < weights[path].numel()}
+    fraction, free = 1.0, {path for path, n in pinned.items() if n < counts[path]}
     while free:
         rest = left - sum(n for path, n in pinned.items() if path not in free)
-        share = min(1.0, rest / sum(weights[path].numel() for path in free))
-        low = {path for path in free if fewest[path] > share * weights[path].numel()}
+        fraction = min(1.0, rest / sum(counts[path] for path in free))
+        low = {path for path in free if fewest[path] > fraction * counts[path]}
         if not low:
             break
         free -= low
-    return {path: None if fewest[path] >= weight.numel() or share == 1.0 else
-            {**request.options_of(path), "size": max(share, fewest[path] / weight.numel())}
-            for path, weight in weights.items()}
+    return {path: None if fewest[path] >= n or fraction == 1.0 else
+            Allotment(max(fraction, fewest[path] / n), request.options) for path, n in counts.items()}
 
 
-def global_greedy(request: Request, *, relative: bool = True) -> Allocation:
-    """Merge the steps of all layers (`Structure.rate_distortion`) and take those that remove most squared error per number.
+def global_greedy(request: Request, options: GlobalGreedyOptions = GlobalGreedyOptions()) -> Allocation:
+    """Merge the steps of all layers (`Structure.rate_distortion`); take those that remove most error per parameter.
 
-    For svd this keeps the largest singular values of the whole model, by value^2 per number. With `relative` a layer's
-    values count relative to its Frobenius norm, since BatchNorm makes the scale of a layer arbitrary. Every layer gets
-    its first step; one that takes all its steps goes on to dense where the numbers suffice.
+    For svd this keeps the largest singular values of the whole model, by value^2 per parameter. With `relative` a
+    layer's values count relative to its Frobenius norm, since BatchNorm makes the scale of a layer arbitrary. Every
+    layer gets its first step; one that takes all its steps goes on to dense where the parameters suffice.
+    Errors: CannotShrink; UserError where the family has no order among its parameters.
     """
-    curves = {}
+    curves: dict[str, RateDistortion] = {}
     for path, weight in request.weights.items():
+        seen = request.moments_of(path)
         with error_context(path):
-            curves[path] = request.family.rate_distortion(weight, request.size or 1.0, **request.options_of(path))
-    numbers = {path: weight.numel() for path, weight in request.weights.items()}
+            curves[path] = request.family.rate_distortion(weight, request.options, request.size or 1.0, **seen)
+    counts = {path: weight.numel() for path, weight in request.weights.items()}
     taken = {path: min(1, len(curve.gains)) for path, curve in curves.items()}
-    spent = sum(curves[path].cost if n else numbers[path] for path, n in taken.items())
+    spent = sum(curves[path].cost if n else counts[path] for path, n in taken.items())
     left = request.left(spent) - spent
     queue: list[tuple[float, str, int]] = []
 
     def offer(path: str) -> None:
-        """Queue the next step of a layer: (error removed per number, negated for the heap; path; numbers)."""
+        """Queue the next step of a layer: (error removed per parameter, negated for the heap; path; parameters)."""
         curve, n = curves[path], taken[path]
-        scale = curve.energy if relative and curve.energy else 1.0
+        scale = curve.energy if options.relative and curve.energy else 1.0
         if 0 < n < len(curve.gains):
             heapq.heappush(queue, (-float(curve.gains[n]) / curve.cost / scale, path, curve.cost))
-        elif n and n == len(curve.gains) and (cost := numbers[path] - n * curve.cost):
+        elif n and n == len(curve.gains) and (cost := counts[path] - n * curve.cost):
             heapq.heappush(queue, (-(curve.energy - float(curve.gains.sum())) / cost / scale, path, cost))
 
     for path in curves:
@@ -125,46 +157,73 @@ def global_greedy(request: Request, *, relative: bool = True) -> Allocation:
             left -= cost
             taken[path] += 1
             offer(path)
-    return {path: {**request.options_of(path), **curve.choose(taken[path])}
-            if 0 < taken[path] <= len(curve.gains) else None for path, curve in curves.items()}
+    return {path: Allotment(None, curve.choose(taken[path])) if 0 < taken[path] <= len(curve.gains) else None
+            for path, curve in curves.items()}
 
 
-def alds(request: Request) -> Allocation:
-    """Make the largest relative error bound of all layers (`Structure.bounds`) as small as the size allows.
+def alds(request: Request, options: AldsOptions = AldsOptions()) -> Allocation:
+    """Make the largest relative error bound of all layers (`Structure.error_bounds`) as small as the size allows.
 
-    At a bound every layer takes its cheapest choice that keeps it, so the numbers fall as the bound rises and bisection
-    over the bounds of all choices finds the best one. The paper alternates between ranks and groups from random starts;
-    this minimises over both at once, exactly. Liebenwein et al., NeurIPS 2021.
+    At a bound every layer takes its cheapest candidate that keeps it, so the parameters fall as the bound rises and
+    bisection over the bounds of all candidates finds the best one. The paper alternates between ranks and groups from
+    random starts; this minimises over both at once, exactly. Liebenwein et al., NeurIPS 2021.
+    Errors: CannotShrink; UserError where the family has no error bounds.
     """
-    choices: dict[str, list[Candidate]] = {}
+    candidates: dict[str, list[Candidate]] = {}
     for path, weight in request.weights.items():
+        seen = request.moments_of(path)
         with error_context(path):
-            found = request.family.error_bounds(weight, **request.options_of(path))
-        choices[path] = [c for c in found if c.num_parameters < weight.numel()] + [Candidate(weight.numel(), 0.0, {})]
-    left = request.left(sum(min(choice.num_parameters for choice in ways) for ways in choices.values()))
+            found = request.family.error_bounds(weight, request.options, **seen)
+        dense = Candidate(weight.numel(), 0.0, None)
+        candidates[path] = [c for c in found if c.num_parameters < weight.numel()] + [dense]
+    left = request.left(sum(min(c.num_parameters for c in ways) for ways in candidates.values()))
 
     def cheapest(bound: float) -> dict[str, Candidate]:
-        return {path: min((c for c in ways if c.error <= bound), key=lambda choice: (choice.num_parameters, choice.error))
-                for path, ways in choices.items()}
+        return {path: min((c for c in ways if c.error <= bound), key=lambda c: (c.num_parameters, c.error))
+                for path, ways in candidates.items()}
 
-    bounds = sorted({choice.error for ways in choices.values() for choice in ways})
+    bounds = sorted({c.error for ways in candidates.values() for c in ways})
     best = bisect_left(bounds, True, key=lambda bound: sum(c.num_parameters for c in cheapest(bound).values()) <= left)
-    return {path: {**request.options_of(path), **choice.options} if choice.options else None
-            for path, choice in cheapest(bounds[best]).items()}
+    return {path: Allotment(None, chosen.options) if chosen.options is not None else None
+            for path, chosen in cheapest(bounds[best]).items()}
 
 
-BUDGETS: dict[str, Callable[..., Allocation]] = {"fixed": fixed, "uniform": uniform, "global_greedy": global_greedy,
-                                           "alds": alds}
+BUDGETS: dict[str, tuple[Callable[..., Allocation], type]] = {
+    "uniform": (uniform, UniformOptions), "global_greedy": (global_greedy, GlobalGreedyOptions),
+    "alds": (alds, AldsOptions)}
 
 
-def allocate(name: str, request: Request, options: Mapping[str, Any]) -> Allocation:
-    """What each layer gets, per path: options of `structures.fit`, or None to stay dense.
+def methods() -> dict[str, type]:
+    """Every budget with its options dataclass."""
+    return {name: options for name, (_, options) in BUDGETS.items()}
 
-    For a family without an order among its numbers (no `curve`), global_greedy is uniform at its defaults.
-    """
+
+def make_options(name: str, given: Mapping[str, Any]) -> Any:
+    """The options dataclass of a budget. Errors: UserError for an unknown name or key, or a wrong value."""
     if name not in BUDGETS:
         raise UserError(f"there is no budget '{name}'; there are {', '.join(BUDGETS)}")
-    if name == "global_greedy" and request.family.rate_distortion.__func__ is Structure.rate_distortion.__func__:  # type: ignore[attr-defined]
-        name, options = "uniform", {}
-    known(request.family.fit, f"structure {request.family.name}", dict(request.options))
-    return BUDGETS[name](request, **known(BUDGETS[name], f"budget {name}", dict(options)))
+    return checks.make(BUDGETS[name][1], given, f"budget {name}")
+
+
+def allocate(name: str, request: Request, given: Mapping[str, Any] | None = None) -> Allocation:
+    """What each layer gets, per path; None to stay dense. Without a size the structure's options say it, for all alike.
+
+    For a family without an order among its parameters (no `rate_distortion`), global_greedy is uniform at its defaults.
+    Structure dense gets nothing, so every layer stays. Errors: UserError for an unknown budget or option; CannotShrink,
+    which says the smallest size that can be reached.
+    """
+    options = make_options(name, given or {})
+    for path in request.weights:
+        request.moments_of(path)
+    if request.family.name == "dense":
+        return dict.fromkeys(request.weights)
+    if request.size is None:
+        return dict.fromkeys(request.weights, Allotment(None, request.options))
+    if name == "global_greedy" and not ordered(request.family):
+        return uniform(request)
+    return BUDGETS[name][0](request, options)
+
+
+def ordered(family: type[Structure]) -> bool:
+    """Whether a family has an order among its parameters: a `rate_distortion` of its own."""
+    return family.rate_distortion.__func__ is not Structure.rate_distortion.__func__  # type: ignore[attr-defined]

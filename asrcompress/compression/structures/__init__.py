@@ -1,37 +1,41 @@
-"""Structures: which few numbers produce a weight. Every module of this folder without a leading underscore is one.
+"""Structures: which few parameters produce a weight. Every module here, or in a family's folder, is one; helpers aside.
 
     layer = fit("svd", weight, size=0.25)              # from a trained weight: (out, in) or (out, in, taps)
     layer = init("svd", (512, 1536), size=0.05)        # from scratch
-    layer = build("svd", spec)                         # from `layer.spec()`, numbers still to be loaded
+    layer = build("svd", spec)                         # from `layer.spec()`, its parameters still to be loaded
 
-`size` is the stored numbers as a fraction of the dense weight's. A new structure is one new file that holds a subclass
-of `Structure` whose `name` is the file's name, one `conf/structure/<name>.yaml`, and one test.
+`size` is the stored parameters as a fraction of the dense weight's. A new structure is one new file that holds a
+subclass of `Structure` whose `name` is the file's name, with its `Options`, one `conf/structure/<name>.yaml`, and one
+test.
 """
 
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from asrcompress import options as checks
 from asrcompress import registry
 from asrcompress.compression.structures.base import (
+    Allotment,
     Candidate,
     CannotShrink,
     RateDistortion,
-    Scaled,
     Structure,
     dense_std,
     error_context,
-    scaled,
 )
-from asrcompress.compression.structures.low_rank._data_aware import output_energy
+from asrcompress.compression.structures.fitting import output_energy
+from asrcompress.compression.structures.pool import PooledStructure, pooled
+from asrcompress.compression.structures.scaled import Scaled, scaled
 from asrcompress.errors import UserError
 
-__all__ = ["CannotShrink", "Candidate", "RateDistortion", "Scaled", "Structure", "error_context", "build", "dense_std", "family", "fit",
-           "fit_all", "init", "init_all", "names", "output_energy", "scaled"]
+__all__ = ["Allotment", "Candidate", "CannotShrink", "PooledStructure", "RateDistortion", "Scaled", "Structure",
+           "build", "check_finite", "check_shape", "checked_size", "dense_std", "error_context", "family", "fit",
+           "fit_all", "init", "init_all", "make_options", "methods", "moments_for", "names", "output_energy", "pooled",
+           "scaled"]
 
 
 def names() -> tuple[str, ...]:
@@ -39,93 +43,119 @@ def names() -> tuple[str, ...]:
     return registry.names(__name__)
 
 
+def methods() -> dict[str, type]:
+    """Every structure with its options dataclass."""
+    return {name: family(name).Options for name in names()}
+
+
 def family(name: str) -> type[Structure]:
-    """The class of a structure."""
+    """The class of a structure. Errors: UserError for an unknown name."""
     return registry.member(__name__, name, Structure, "is no structure")
 
 
-def fit(name: str, weight: Tensor, size: float | None = None, seed: int = 0, **options: Any) -> Structure:
+def make_options(name: str, given: Mapping[str, Any]) -> Any:
+    """The options dataclass of a structure. Errors: UserError for an unknown name or key, or a wrong value."""
+    return checks.make(family(name).Options, given, f"structure {name}")
+
+
+def fit(name: str, weight: Tensor, size: float | None = None, seed: int = 0, moments: Tensor | None = None,
+        **options: Any) -> Structure:
     """The member of a family nearest to a trained weight, (out, in) or (out, in, taps), in its dtype and on its device.
 
+    `moments` (in x taps)^2 of the inputs are for options with `data_aware` (see `compression.calibration`).
     Errors: UserError for an unknown name, option or shape, or a weight that is not finite; `CannotShrink`, which says
     the smallest size, where `size` cannot be reached.
     """
-    check_shape(weight.shape)
+    made = make_options(name, options)
+    _check(weight.shape, size)
     check_finite(weight)
-    cls = family(name)
-    return cls.fit(weight.detach(), checked_size(size), seed, **known(cls.fit, f"structure {name}", options))
+    return family(name).fit(weight.detach(), made, size, seed, **moments_for(made, moments))
 
 
-def fit_all(name: str, weights: Mapping[str, Tensor], shares: Mapping[str, Mapping[str, Any]],
-            seed: int = 0) -> dict[str, Structure]:
-    """The members of a family for the layers of one model, by path; `shares` are the size and options of each.
+def fit_all(name: str, weights: Mapping[str, Tensor], allotments: Mapping[str, Allotment], seed: int = 0,
+            moments: Mapping[str, Tensor] | None = None) -> dict[str, Structure]:
+    """The members of a family for the layers of one model, by path, each with its allotment.
 
-    A family may let them share numbers; what it leaves out had better stay dense. Errors: those of `fit`, and where.
+    Families with a pool let all of them share it; what they leave out had better stay dense. Of the others layer n has
+    seed + n, as layers whose parameters collide alike would lose alike. Errors: those of `fit`, and where.
     """
-    cls = family(name)
+    cls, made, seen = family(name), dict[str, Structure](), moments or {}
     for path, weight in weights.items():
         with error_context(path):
+            _check(weight.shape, allotments[path].size)
             check_finite(weight)
-            _check_share(name, cls.fit, weight.shape, **shares[path])
-    return cls.fit_all({path: weight.detach() for path, weight in weights.items()}, shares, seed)
+    if issubclass(cls, PooledStructure):
+        return cls.fit_all({path: weight.detach() for path, weight in weights.items()}, allotments, seed)
+    for index, (path, weight) in enumerate(weights.items()):
+        size, options = allotments[path]
+        with error_context(path):
+            made[path] = cls.fit(weight.detach(), options, size, seed + index, **moments_for(options, seen.get(path)))
+    return made
 
 
 def init(name: str, shape: Sequence[int], size: float | None = None, seed: int = 0, **options: Any) -> Structure:
-    """A random member of a family; the same seed gives the same numbers."""
-    check_shape(shape)
-    cls = family(name)
-    return cls.init(shape, checked_size(size), seed, **known(cls.init, f"structure {name}", options))
+    """A random member of a family; the same seed gives the same parameters. Errors: those of `fit`."""
+    made = make_options(name, options)
+    _check(shape, size)
+    return family(name).init(shape, made, size, seed)
 
 
-def init_all(name: str, shapes: Mapping[str, Sequence[int]], shares: Mapping[str, Mapping[str, Any]],
+def init_all(name: str, shapes: Mapping[str, Sequence[int]], allotments: Mapping[str, Allotment],
              seed: int = 0) -> dict[str, Structure]:
     """`fit_all` from scratch."""
-    cls = family(name)
+    cls, made = family(name), dict[str, Structure]()
     for path, shape in shapes.items():
         with error_context(path):
-            _check_share(name, cls.init, shape, **shares[path])
-    return cls.init_all(shapes, shares, seed)
+            _check(shape, allotments[path].size)
+    if issubclass(cls, PooledStructure):
+        return cls.init_all(shapes, allotments, seed)
+    for index, (path, shape) in enumerate(shapes.items()):
+        size, options = allotments[path]
+        with error_context(path):
+            made[path] = cls.init(shape, options, size, seed + index)
+    return made
 
 
 def build(name: str, spec: Mapping[str, Any]) -> Structure:
-    """The structure of a `spec()`, its numbers still to be loaded."""
-    spec = dict(spec)
-    row_scale = spec.pop("row_scale", False)
-    try:
-        check_shape(spec["shape"])
-        layer = family(name).build(spec)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"structure {name} cannot be built from {spec}: {error}") from None
+    """The structure of a `spec()`, its parameters still to be loaded.
+
+    Errors: UserError for an unknown or missing key, a value of a wrong type, or one that does not suit the shape.
+    """
+    given = dict(spec)
+    row_scale = given.pop("row_scale", False)
+    what = f"structure {name}"
+    if not isinstance(given.get("shape"), list | tuple):
+        raise UserError(f"{what} cannot be made from {dict(spec)}: it has no shape")
+    cls = family(name)
+    check_shape(given["shape"])
+    layer = checks.build(cls, given, what)
     return Scaled(layer, torch.ones(layer.shape[0])) if row_scale else layer
 
 
+def moments_for(options: Any, moments: Tensor | None) -> dict[str, Tensor | None]:
+    """The further argument of `fit`, `rate_distortion` and `error_bounds` where the options are data-aware."""
+    return {"moments": moments} if getattr(options, "data_aware", False) else {}
+
+
 def check_shape(shape: Sequence[int]) -> None:
-    if len(shape) not in (2, 3) or min(shape) < 1:
+    """UserError unless the shape is (out, in) or (out, in, taps)."""
+    if len(shape) not in (2, 3) or not all(isinstance(n, int) and n > 0 for n in shape):
         raise UserError(f"a structure's shape is (out, in) or (out, in, taps), not {tuple(shape)}")
 
 
-def _check_share(name: str, function: Callable[..., Any], shape: Sequence[int], size: float | None = None,
-                 **options: Any) -> None:
-    check_shape(shape)
-    checked_size(size)
-    known(function, f"structure {name}", options)
-
-
 def check_finite(weight: Tensor) -> None:
+    """UserError where a value of the weight is infinite or not a number."""
     if not torch.isfinite(weight).all():
         raise UserError("a weight holds values that are not finite; take an earlier checkpoint of the model")
 
 
 def checked_size(size: float | None) -> float | None:
+    """The size, which is above 0, or None. Errors: UserError."""
     if size is not None and not (math.isfinite(size) and size > 0):
         raise UserError(f"size is {size}; it is the fraction of the dense original that may be stored, above 0")
     return size
 
 
-def known(function: Callable[..., Any], what: str, options: dict[str, Any]) -> dict[str, Any]:
-    """`options`, or a UserError that names the first one that is no keyword of `function`."""
-    offered = [key for key, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY]
-    for key in options:
-        if key not in offered:
-            raise UserError(f"{what} has no option '{key}'; it has {', '.join(offered) or 'none'}")
-    return options
+def _check(shape: Sequence[int], size: float | None) -> None:
+    check_shape(shape)
+    checked_size(size)

@@ -1,7 +1,4 @@
-"""Fitting for the structures that have no closed form: by descent, and by conjugate gradients where it is linear.
-
-And where the factors of a product start without a weight to fit.
-"""
+"""How members of a family are found: truncated SVD, least squares by conjugate gradients, descent, random factors."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,6 +7,24 @@ import torch
 from torch import Tensor
 
 from asrcompress.compression.structures.base import Structure, exact
+
+
+def truncated_svd(matrix: Tensor, rank: int, split: float = 0.5) -> tuple[Tensor, Tensor]:
+    """The nearest matrix of this rank, in two factors: (m, n) -> left (m, rank), right (rank, n), in its dtype.
+
+    left = U_r S_r^split and right = S_r^(1 - split) V_r^T; at the default both have the same Frobenius norm. The error
+    is s_(r+1) in the spectral norm and the root of the sum of the dropped s^2 in the Frobenius norm.
+    Eckart and Young, "The approximation of one matrix by another of lower rank", Psychometrika 1936.
+    """
+    u, s, vh = torch.linalg.svd(exact(matrix), full_matrices=False)
+    left, right = u[:, :rank] * s[:rank] ** split, s[:rank, None] ** (1 - split) * vh[:rank]
+    return left.to(matrix.dtype), right.to(matrix.dtype)
+
+
+def output_energy(weight: Tensor, moments: Tensor) -> float:
+    """E|W x|^2 = tr(W C W^T), of a weight (out, in) or (out, in, taps) and the moments C = E[x x^T] of its inputs."""
+    rows = weight.flatten(1).double()
+    return float((rows @ moments.to(rows) * rows).sum())
 
 
 def normalized(weight: Tensor) -> tuple[Tensor, float]:
@@ -21,9 +36,9 @@ def normalized(weight: Tensor) -> tuple[Tensor, float]:
 
 @torch.no_grad()
 def draw(factors: Sequence[Tensor], variance: float, seed: int) -> None:
-    """Fill factors with normal numbers, in turn, so that all have about the same Frobenius norm.
+    """Fill factors with normal values, in turn, so that all have about the same Frobenius norm.
 
-    `variance` is that of one term of their product: of one number of each, multiplied.
+    `variance` is that of one term of their product: of one entry of each, multiplied.
     """
     norm = (variance * math.prod(factor.numel() for factor in factors)) ** (0.5 / len(factors))
     generator = torch.Generator().manual_seed(seed)
@@ -33,11 +48,12 @@ def draw(factors: Sequence[Tensor], variance: float, seed: int) -> None:
 
 @torch.enable_grad()
 def descend(layer: Structure, target: Tensor, steps: int) -> None:
-    """Lower |layer.dense() - target|^2 by `steps` of L-BFGS on all its numbers, in place; they never end up worse.
+    """Lower |layer.dense() - target|^2 by `steps` of L-BFGS on all its parameters, in place; they never end up worse.
 
-    All numbers should be of about the same size, hence the target `normalized`.
+    All parameters should be of about the same size, hence the target `normalized`.
+    Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", Mathematical Programming 1989.
     """
-    numbers = list(layer.parameters())
+    parameters = list(layer.parameters())
 
     def error() -> Tensor:
         return (layer.dense() - target).square().sum()
@@ -49,21 +65,21 @@ def descend(layer: Structure, target: Tensor, steps: int) -> None:
         return loss.detach()
 
     with torch.no_grad():
-        start, first = [n.clone() for n in numbers], float(error())
+        start, first = [p.clone() for p in parameters], float(error())
     if steps < 1 or first == 0:
         return
-    optimizer = torch.optim.LBFGS(numbers, max_iter=steps, max_eval=steps * 5 // 4 + 1, history_size=10,
+    optimizer = torch.optim.LBFGS(parameters, max_iter=steps, max_eval=steps * 5 // 4 + 1, history_size=10,
                                   tolerance_grad=0, tolerance_change=0, line_search_fn="strong_wolfe")
     optimizer.step(closure)
     optimizer.zero_grad()
     with torch.no_grad():
         if not float(error()) <= first:  # nor where it is not a number
-            for number, old in zip(numbers, start, strict=True):
-                number.copy_(old)
+            for parameter, old in zip(parameters, start, strict=True):
+                parameter.copy_(old)
 
 
 def least_squares(linear: Callable[[Tensor], Tensor], target: Tensor, count: int, steps: int = 50) -> Tensor:
-    """The numbers x (count,) for which linear(x) is nearest to `target`, by conjugate gradients from zero.
+    """The vector x (count,) for which linear(x) is nearest to `target`, by conjugate gradients from zero.
 
     It stops at a relative gradient of the rounding error, or after `steps`: then the error is not the least, but lower
     with every step. Hestenes and Stiefel, "Methods of conjugate gradients for solving linear systems", 1952.

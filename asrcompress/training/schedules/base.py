@@ -38,6 +38,7 @@ class Schedule(Callback):
                 f"schedule={self.name} needs a structure to compress with: add structure=svd, or another one")
         self.plan, self.options, self.training, self.total = plan, options, training, 0
         self.family = structures.family(plan.structure)
+        self.structure_options = structures.make_options(plan.structure, plan.options)
 
     def begin(self, model: Any) -> None:
         """Make a dense model what it is before its first step; to be called before the optimizer is made.
@@ -61,7 +62,8 @@ class Schedule(Callback):
     def _allocate(self, name: str, options: Mapping[str, Any], weights: Weights,
                   size: float | None) -> budget.Allocation:
         weights = {path: weight.detach() for path, weight in weights.items()}
-        return budget.allocate(name, budget.Request(self.family, weights, self.plan.options, size, self.total), options)
+        request = budget.Request(self.family, weights, self.structure_options, size, self.total)
+        return budget.allocate(name, request, options)
 
 
 class CuttingSchedule(Schedule):

@@ -4,7 +4,6 @@ With structure svd this is a bottleneck (Sainath et al., ICASSP 2013), with semi
 Interspeech 2018).
 """
 
-import inspect
 from dataclasses import dataclass
 
 from torch import nn
@@ -36,10 +35,7 @@ class Scratch(Schedule):
                               weights, size)
 
     def start(self, model: nn.Module, weights: Weights, allocation: budget.Allocation) -> None:
-        """Options that are only for fitting a trained weight are left out."""
-        known = inspect.signature(self.family.init).parameters
-        paying = {path: {key: value for key, value in given.items() if key in known}
-                  for path, given in allocation.items() if given is not None}
+        paying = {path: given for path, given in allocation.items() if given is not None}
         shapes = {path: weights[path].shape for path in paying}
         for path, new in structures.init_all(self.plan.structure, shapes, paying, self.plan.seed).items():
             place_if_smaller(model, path, weights[path], new)

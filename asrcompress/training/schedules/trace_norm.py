@@ -12,7 +12,7 @@ from lightning import Trainer
 from torch import nn
 
 from asrcompress.compression import Plan, budget, modules
-from asrcompress.compression.structures.low_rank.svd import Svd
+from asrcompress.compression.structures.low_rank.svd import Svd, SvdOptions
 from asrcompress.options import require
 from asrcompress.training import surgery
 from asrcompress.training.options import TrainingOptions
@@ -46,10 +46,10 @@ class TraceNorm(CuttingSchedule):
         return [(self.options.end, size)]
 
     def start(self, model: nn.Module, weights: Weights, allocation: budget.Allocation) -> None:
-        way = self.plan.options.get("unfolding", "best")
+        way = self.structure_options.unfolding
         way = "input" if way == "best" else way  # at full rank both are exact
         for path, weight in weights.items():
-            surgery.place(model, path, Svd.fit(weight, rank=weight.numel(), unfolding=way))
+            surgery.place(model, path, Svd.fit(weight, SvdOptions(rank=weight.numel(), unfolding=way)))
 
     @torch.no_grad()
     def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: torch.optim.Optimizer) -> None:

@@ -93,10 +93,10 @@ def test_a_rebuilt_weight_is_kept_at_inference_only_and_follows_its_numbers(laye
         assert layer.cached() is kept
         next(layer.parameters()).mul_(2)
         torch.testing.assert_close(layer.cached(), layer.dense())
-    assert layer.cached().requires_grad and layer._kept is None
+    assert layer.cached().requires_grad and not layer._kept
     with torch.inference_mode():
         torch.testing.assert_close(layer.cached(), layer.dense())
-    assert layer.train()._kept is None
+    assert not layer.train()._kept
 
 
 def test_it_has_a_config_that_opens_with_its_command(name: str) -> None:
@@ -118,7 +118,7 @@ def test_wrong_calls_are_user_errors(name: str) -> None:
 
 def test_layers_that_are_made_together(name: str) -> None:
     weights = {"a": torch.randn(24, 16), "b": torch.randn(24, 16), "c": torch.randn(16, 12, 3)}
-    shares = dict.fromkeys(weights, {"size": SIZES.get(name, 0.5)})
+    shares = dict.fromkeys(weights, structures.Allotment(SIZES.get(name, 0.5), structures.make_options(name, {})))
     shapes = {path: weight.shape for path, weight in weights.items()}
     for made in (structures.fit_all(name, weights, shares), structures.init_all(name, shapes, shares)):
         assert {path: layer.shape for path, layer in made.items()} == shapes
@@ -128,9 +128,9 @@ def test_layers_that_are_made_together(name: str) -> None:
         if "seed" in (spec := made["a"].spec()):
             assert spec["seed"] != made["b"].spec()["seed"], "layers of one shape do not collide alike"
     with pytest.raises(UserError, match="^b: "):
-        structures.fit_all(name, weights, {**shares, "b": {"colour": 1}})
+        structures.fit_all(name, {**weights, "b": weights["b"] * float("nan")}, shares)
     with pytest.raises(UserError, match="^c: "):
-        structures.init_all(name, shapes, {**shares, "c": {"size": -1}})
+        structures.init_all(name, shapes, {**shares, "c": shares["c"]._replace(size=-1)})
 
 
 @pytest.mark.parametrize(("family", "options", "numbers"), [

@@ -24,8 +24,8 @@ from tests.training.test_train import OPTIONS, train, weights
 TRAINING = TrainingOptions(epochs=8, average=AverageOptions("last", 3))
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 STACK = [{"dim": 16, "taps": 5, "stride": 2}, {"dim": 24, "taps": 3, "stride": 2, "repeat": 2}]
-SMALL = ["training.epochs=4", "training.average={how: last, count: 1}", "budget.size=0.4", "structure=svd",
-         "structure.options.rank_multiple=1"]
+SMALL = ["training.epochs=4", "training.average={how: last, count: 1}", "size=0.4", "structure=svd",
+         "structure.rank_multiple=1"]
 
 
 def model(**more: Any) -> models.AcousticModel:
@@ -125,8 +125,8 @@ def test_a_structure_without_an_order_is_shared_out_uniformly() -> None:
     callback.total = 64
     unordered = {"rate_distortion": structures.Structure.rate_distortion}
     callback.family = type("Plain", (structures.family("svd"),), unordered)
-    shares = callback.allocate({"a": torch.randn(8, 8)}, 0.9)
-    assert set(shares["a"] or {}) == {"size", "rank_multiple"}
+    allotment = callback.allocate({"a": torch.randn(8, 8)}, 0.9)["a"]
+    assert allotment is not None and allotment.size is not None and allotment.options.rank is None
 
 
 def test_a_layer_that_pays_better_dense_is_dense_after_the_trace_norm() -> None:
@@ -170,7 +170,7 @@ def test_a_structure_needs_a_schedule_and_a_schedule_a_dense_model() -> None:
     assert build(compose("train"), TRAINING) == []
     with pytest.raises(UserError, match="structure=svd has no effect"):
         build(compose("train", ["structure=svd"]), TRAINING)
-    made = build(compose("train", ["structure=svd", "schedule=truncate", "budget.size=0.1", "seed=3"]), TRAINING)
+    made = build(compose("train", ["structure=svd", "schedule=truncate", "size=0.1", "seed=3"]), TRAINING)
     assert [(one.plan.structure, one.plan.size, one.plan.seed, len(one.cuts)) for one in made] == [("svd", 0.1, 3, 4)]
     net = model()
     during("scratch").begin(net)

@@ -19,16 +19,17 @@ from torch.nn import functional
 from asrcompress.compression.structures.base import CannotShrink, dense_std, exact
 from asrcompress.compression.structures.displacement._tiles import Tiled, float32_inside, rfft_macs, tile, untile
 from asrcompress.errors import UserError
+from asrcompress.options import require
 
 POINTS = 32  # the longest convolution by matrix products; measured on one thread of a CPU, as are the costs below
 TRANSFORM, MIXTURE, FFT = 3.0, 1.5, 8.0  # time of a multiply-add in each, relative to one in a large matrix product
 COLUMNS, PER_FREQUENCY, IN_CACHE = 8, 3072, 2**19  # how the FFT's products are made, see `mix`
 
 
-def cyclic_tiles(numbers: Tensor, height: int, width: int) -> Tensor:
-    """(..., n) -> (..., height, width), entry (i, j) being number (i - j) mod n."""
-    n = numbers.shape[-1]
-    windows = torch.cat((numbers, numbers), -1).flip(-1).unfold(-1, width, 1)
+def cyclic_tiles(diagonals: Tensor, height: int, width: int) -> Tensor:
+    """(..., n) -> (..., height, width), entry (i, j) being value (i - j) mod n of the diagonals."""
+    n = diagonals.shape[-1]
+    windows = torch.cat((diagonals, diagonals), -1).flip(-1).unfold(-1, width, 1)
     return windows[..., n - height : n, :].flip(-2)
 
 
@@ -43,7 +44,7 @@ def diagonal_sums(tiles: Tensor, n: int) -> Tensor:
 def transforms(n: int, height: int, width: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """Matrices to the real points and back: analysis (points, width), kernel (points, n), synthesis (points, height).
 
-    With * per point, synthesis^T ((kernel c) * (analysis x)) are the first `height` numbers of the cyclic convolution
+    With * per point, synthesis^T ((kernel c) * (analysis x)) are the first `height` values of the cyclic convolution
     of c (n,) and x (width,). A pair of conjugate frequencies takes three points, a real frequency one.
     """
     with torch.inference_mode(False), torch.no_grad():
@@ -60,20 +61,20 @@ def transforms(n: int, height: int, width: int, dtype: torch.dtype, device: torc
 
 def block_for(name: str, shape: Sequence[int], size: float | None, block: int | None,
               count: Callable[[Sequence[int], int], int]) -> int:
-    """The block size that is given, or the one that stores most numbers, `count` of them, within `size`.
+    """The block size that is given, or the one that stores most parameters, count(shape, block), within `size`.
 
-    Longer blocks than `POINTS` have lengths that suit the FFT.
+    Longer blocks than `POINTS` have lengths that suit the FFT. Errors: CannotShrink; UserError unless exactly one of
+    size and block is given, and for a block longer than the weight.
     """
     if (size is None) == (block is None):
         raise UserError(f"structure {name} needs exactly one of size and block "
                         "(with a budget that shares out a size, leave block away)")
     longest, total = max(shape[:2]), math.prod(shape)
     if block is not None:
-        if not 1 <= block <= longest:
-            raise UserError(f"{name}: a weight {tuple(shape)} has blocks of 1 to {longest}, not {block}")
+        require(1 <= block <= longest, f"{name}: a weight {tuple(shape)} has blocks of 1 to {longest}, not {block}")
         return block
     counts = {b: count(shape, b) for b in range(1, longest + 1) if b in (next_fast_len(b, real=True), longest)}
-    fitting = [b for b, numbers in counts.items() if numbers <= (size or 0) * total + 1e-9]
+    fitting = [b for b, stored in counts.items() if stored <= (size or 0) * total + 1e-9]
     if not fitting:
         fewest = min(counts, key=lambda b: counts[b])
         raise CannotShrink(f"structure {name} of a weight {tuple(shape)} cannot reach size {size:g}; the smallest is "
@@ -82,7 +83,7 @@ def block_for(name: str, shape: Sequence[int], size: float | None, block: int | 
 
 
 def points(n: int) -> int:
-    """Real products of a cyclic convolution of n numbers: 3 n / 2 - 1 for an even n."""
+    """Real products of a cyclic convolution of length n: 3 n / 2 - 1 for an even n."""
     return 1 + (n % 2 == 0) + 3 * ((n - 1) // 2)
 
 
@@ -95,7 +96,7 @@ class Cyclic(Tiled):
         super().__init__(shape, height, width)
         self.n, self.length = n, n  # `length` is that of the transforms
         if n > POINTS and n > max(height, width):
-            self.length = next_fast_len(n, real=True)  # zeros between the last row's and the last column's numbers
+            self.length = next_fast_len(n, real=True)  # zeros between the last row's and the last column's
         self.diagonals = nn.Parameter(torch.zeros(self.rows, self.taps * self.columns, n))
         self.register_buffer("signs", None, persistent=False)
 
@@ -153,31 +154,31 @@ class Cyclic(Tiled):
         analysis, _, synthesis = transforms(self.length, self.height, self.width, x.dtype, x.device)
         at = (analysis @ x.flatten(0, 2).T).view(-1, *x.shape[:3])  # (points, N, T, columns)
         at = self.under_taps(at, 2, stride, dilation)
-        mixed = torch.bmm(at.flatten(1, 2), self.kept(self._kernel).to(x.dtype).transpose(1, 2))
+        mixed = torch.bmm(at.flatten(1, 2), self.kept(self._kernel, (self.diagonals,)).to(x.dtype).transpose(1, 2))
         return (mixed.flatten(1).T @ synthesis).view(*at.shape[1:3], -1)
 
     def _kernel(self) -> Tensor:
         """(points, rows, taps x columns), in float32 at least."""
-        numbers = exact(self.diagonals)
-        kernel = transforms(self.n, self.height, self.width, numbers.dtype, numbers.device)[1]
-        with float32_inside(numbers):
-            return (kernel @ numbers.flatten(0, 1).T).view(-1, *numbers.shape[:2])
+        diagonals = exact(self.diagonals)
+        kernel = transforms(self.n, self.height, self.width, diagonals.dtype, diagonals.device)[1]
+        with float32_inside(diagonals):
+            return (kernel @ diagonals.flatten(0, 1).T).view(-1, *diagonals.shape[:2])
 
     def _by_fft(self, x: Tensor, stride: int, dilation: int) -> Tensor:
         with float32_inside(x):
             spectrum = torch.fft.rfft(exact(x), self.length)  # (N, T, columns, frequencies)
             spectrum = self.under_taps(spectrum, 1, stride, dilation)
-            y = torch.fft.irfft(mix(spectrum.flatten(0, 1), self.kept(self._spectrum)), self.length)
+            y = torch.fft.irfft(mix(spectrum.flatten(0, 1), self.kept(self._spectrum, (self.diagonals,))), self.length)
         y = y if self.length == self.height else y[..., : self.height]
         return y.reshape(*spectrum.shape[:2], -1).to(x.dtype)
 
     def _spectrum(self) -> Tensor:
         """(rows, taps x columns, frequencies), complex."""
-        numbers = exact(self.diagonals)
+        diagonals = exact(self.diagonals)
         if self.length > self.n:
-            below, above = numbers.split((self.height, self.n - self.height), -1)
-            numbers = torch.cat((functional.pad(below, (0, self.length - self.n)), above), -1)
-        spectrum = torch.fft.rfft(numbers)
+            below, above = diagonals.split((self.height, self.n - self.height), -1)
+            diagonals = torch.cat((functional.pad(below, (0, self.length - self.n)), above), -1)
+        spectrum = torch.fft.rfft(diagonals)
         if spectrum.shape[1] <= COLUMNS:
             return spectrum
         return spectrum.permute(2, 1, 0).contiguous().permute(2, 1, 0)  # as `mix` multiplies it

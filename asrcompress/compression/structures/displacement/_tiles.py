@@ -6,15 +6,14 @@ once for all taps.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asrcompress.compression.structures.base import Structure, needs_grad, state_of
+from asrcompress.compression.structures.base import Structure
 
 
 def tile(weight: Tensor, height: int, width: int) -> Tensor:
@@ -51,7 +50,6 @@ class Tiled(Structure):
         out, inputs, self.taps = (*self.shape, 1)[:3]
         self.height, self.width = height, width
         self.rows, self.columns = -(-out // height), -(-inputs // width)
-        self._spectra: tuple[list[Any], Any] | None = None
 
     def fast(self, frames: int) -> bool:
         """Whether `product` takes less time than the dense weight for so many frames of output."""
@@ -89,19 +87,3 @@ class Tiled(Structure):
         span = x.shape[time] - (self.taps - 1) * dilation
         shifted = (x.narrow(time, tap * dilation, span) for tap in range(self.taps))
         return torch.cat([s[(slice(None),) * time + (slice(None, None, stride),)] for s in shifted], time + 1)
-
-    def kept(self, make: Callable[[], Any]) -> Any:
-        """What `make` derives from the numbers; like `cached()`, at inference it is made once until they change."""
-        numbers = [n for n in self._parameters.values() if n is not None]
-        if needs_grad(numbers):
-            self._spectra = None
-            return make()
-        state = state_of(numbers)
-        if self._spectra is None or self._spectra[0] != state:
-            self._spectra = state, make()
-        return self._spectra[1]
-
-    def train(self, mode: bool = True) -> "Tiled":
-        self._spectra = None
-        super().train(mode)
-        return self

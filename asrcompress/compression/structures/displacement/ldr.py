@@ -2,8 +2,8 @@
 
 Convention (Stein): a tile M (m, n) has M - A M B = G H^T with G (m, r) and H (n, r); hence M is a sum of powers, the
 Krylov decomposition M = sum_t A^t G H^T B^t = sum_k K(A, g_k) K(B^T, h_k)^T, K(A, v) = [v, A v, A^2 v, ...]. A and B^T
-are `subdiagonal` (LDR-SD: one diagonal, below the main one, m - 1 numbers, so that A^m = 0 and both equations are
-exact) or `tridiagonal` (LDR-TD, 3 m - 2 numbers), without corners, as in the authors' program. All ones below the
+are `subdiagonal` (LDR-SD: one diagonal, below the main one, m - 1 parameters, so that A^m = 0 and both equations are
+exact) or `tridiagonal` (LDR-TD, 3 m - 2 parameters), without corners, as in the authors' program. All ones below the
 diagonal give the Toeplitz-like matrices, all zeros those of rank r.
 
 Ours: tiles need not be square, so a rectangular weight is a few tiles of nearly the shape of a square; and rows of an
@@ -18,7 +18,8 @@ Thomas, Gu, Dao, Rudra and Re, "Learning compressed transforms with low displace
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,25 @@ from asrcompress.compression.structures.base import CannotShrink, Structure, den
 from asrcompress.compression.structures.displacement._tiles import tile, untile
 from asrcompress.compression.structures.fitting import descend, normalized
 from asrcompress.errors import UserError
+from asrcompress.options import require
 
 OPERATORS = ("subdiagonal", "tridiagonal")
 DECAY = 0.9  # what random operators start with below the diagonal: near a shift, and away from the bound at 1
+
+
+@dataclass(frozen=True)
+class LdrOptions:
+    """Where no budget shares out a size, `rank` says how much is kept."""
+
+    rank: int | None = None  # the displacement rank of every tile
+    operator: Literal["subdiagonal", "tridiagonal"] = "subdiagonal"
+    block: int | None = None  # the longest side of a tile; None: few tiles, as square as they can be
+    steps: int = 60  # of the descent that fits it to a trained weight
+
+    def __post_init__(self) -> None:
+        require(self.rank is None or self.rank >= 1, f"ldr: rank is {self.rank}; it is at least 1")
+        require(self.block is None or self.block >= 1, f"ldr: block is {self.block}; it is at least 1")
+        require(self.steps >= 0, f"ldr: steps is {self.steps}; it is at least 0")
 
 
 def stein_by_shifts(p: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -79,10 +96,10 @@ def contracted(operator: Tensor) -> Tensor:
     return operator / operator.abs().sum(-1, keepdim=True).clamp_min(1)
 
 
-def tridiagonal(numbers: Tensor) -> Tensor:
+def tridiagonal(diagonals: Tensor) -> Tensor:
     """(..., 3 m - 2), the diagonals below, on and above the main one, -> (..., m, m)."""
-    m = (numbers.shape[-1] + 2) // 3
-    below, on, above = numbers.split((m - 1, m, m - 1), -1)
+    m = (diagonals.shape[-1] + 2) // 3
+    below, on, above = diagonals.split((m - 1, m, m - 1), -1)
     return torch.diag_embed(below, -1) + torch.diag_embed(on) + torch.diag_embed(above, 1)
 
 
@@ -90,6 +107,7 @@ class Ldr(Structure):
     """A grid of tiles (height, width), each of its own operators and of displacement rank `rank`."""
 
     name = "ldr"
+    Options = LdrOptions
 
     def __init__(self, shape: Sequence[int], rank: int, operator: str = "subdiagonal",
                  block: int | None = None) -> None:
@@ -102,21 +120,21 @@ class Ldr(Structure):
         rows = -(-self.shape[0] // height)
         self.left = nn.Parameter(torch.zeros(rows, tiles // rows, height, rank))
         self.right = nn.Parameter(torch.zeros(rows, tiles // rows, width, rank))
-        self.down = nn.Parameter(torch.zeros(rows, tiles // rows, operator_numbers(operator, height)))
-        self.across = nn.Parameter(torch.zeros(rows, tiles // rows, operator_numbers(operator, width)))
+        self.down = nn.Parameter(torch.zeros(rows, tiles // rows, operator_parameters(operator, height)))
+        self.across = nn.Parameter(torch.zeros(rows, tiles // rows, operator_parameters(operator, width)))
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, rank: int | None = None,
-            operator: str = "subdiagonal", block: int | None = None, steps: int = 60) -> "Ldr":
-        """Exactly one of `size` and `rank`. The best matrix of that rank, then `steps` of descent on all numbers.
+    def fit(cls, weight: Tensor, options: LdrOptions, size: float | None = None, seed: int = 0) -> "Ldr":
+        """The best matrix of the rank, then `steps` of descent on all parameters.
 
         A tridiagonal fit goes on from a subdiagonal one for a tenth of the steps, each of which takes far longer.
+        Errors: those of `size_rank`.
         """
         target, scale = normalized(weight)
-        layer = cls(weight.shape, size_rank(weight.shape, size, rank, operator, block), operator, block).to(target)
-        if operator == "tridiagonal":
-            layer._take(cls.fit(target, seed=seed, rank=layer.rank, block=block, steps=steps))
+        layer, steps = cls._sized(weight.shape, options, size).to(target), options.steps
+        if options.operator == "tridiagonal":
+            layer._take(cls.fit(target, replace(options, rank=layer.rank, operator="subdiagonal"), seed=seed))
             steps //= 10
         else:
             layer._truncate(target, seed)
@@ -144,10 +162,9 @@ class Ldr(Structure):
 
     @classmethod
     @torch.no_grad()
-    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, rank: int | None = None,
-             operator: str = "subdiagonal", block: int | None = None) -> "Ldr":
-        """Normal G and H; decaying shifts as operators, to which `tridiagonal` adds zeros."""
-        layer = cls(shape, size_rank(shape, size, rank, operator, block), operator, block)
+    def init(cls, shape: Sequence[int], options: LdrOptions, size: float | None = None, seed: int = 0) -> "Ldr":
+        """Normal G and H; decaying shifts as operators, to which `tridiagonal` adds zeros. Errors: as `fit`."""
+        layer = cls._sized(shape, options, size)
         layer.down[..., : layer.height - 1] = layer.across[..., : layer.width - 1] = DECAY
         squares = [torch.full((side - 1,), DECAY**2) for side in (layer.height, layer.width)]
         terms = float(stein_by_shifts(torch.ones(layer.height, layer.width), *squares).mean())
@@ -158,9 +175,13 @@ class Ldr(Structure):
         return layer
 
     @classmethod
-    def min_parameters(cls, shape: Sequence[int], *, operator: str = "subdiagonal", block: int | None = None,
-                 **_: Any) -> int:
-        return count(shape, 1, operator, block)
+    def _sized(cls, shape: Sequence[int], options: LdrOptions, size: float | None) -> "Ldr":
+        rank = size_rank(shape, size, options.rank, options.operator, options.block)
+        return cls(shape, rank, options.operator, options.block)
+
+    @classmethod
+    def min_parameters(cls, shape: Sequence[int], options: LdrOptions) -> int:
+        return count(shape, 1, options.operator, options.block)
 
     def spec(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "rank": self.rank, "operator": self.operator, "block": self.block}
@@ -190,18 +211,22 @@ def grid(shape: Sequence[int], operator: str, block: int | None) -> tuple[int, i
     return height, width, math.ceil(out / height) * math.ceil(inputs / width) * taps
 
 
-def operator_numbers(operator: str, side: int) -> int:
+def operator_parameters(operator: str, side: int) -> int:
+    """The parameters of an operator of side x side."""
     return side - 1 if operator == "subdiagonal" else 3 * side - 2
 
 
 def count(shape: Sequence[int], rank: int, operator: str, block: int | None) -> int:
-    """The numbers of a member."""
+    """The parameters of a member."""
     height, width, tiles = grid(shape, operator, block)
-    return tiles * (rank * (height + width) + operator_numbers(operator, height) + operator_numbers(operator, width))
+    return tiles * (rank * (height + width) + operator_parameters(operator, height) + operator_parameters(operator, width))
 
 
 def size_rank(shape: Sequence[int], size: float | None, rank: int | None, operator: str, block: int | None) -> int:
-    """The rank that was given, or the largest with at most `size` of the dense numbers."""
+    """The rank that was given, or the largest with at most `size` of the dense parameters.
+
+    Errors: CannotShrink; UserError unless exactly one of size and rank is given.
+    """
     if (size is None) == (rank is None):
         raise UserError("structure ldr needs exactly one of size and rank "
                         "(with a budget that shares out a size, leave rank away)")

@@ -1,7 +1,7 @@
 """toeplitz_like: tiles of low displacement rank r, which contain Toeplitz matrices and their inverses (r <= 2).
 
 A tile of b x b is M = sum_(i<=r) Z_1(g_i) Z_-1(h_i), where Z_f(v) is the f-circulant matrix with first column v, and
-stores 2 b r numbers. With Z_f the down-shift with f in its upper right corner, and J the reversal,
+stores 2 b r parameters. With Z_f the down-shift with f in its upper right corner, and J the reversal,
     Z_1 M - M Z_-1 = 2 G (J H)^T         (Sylvester's displacement; hence M = 1/2 sum Z_1(g_i) Z_-1(J h_i) of G H^T)
 so `dense` is one product of thin matrices and one running sum along diagonals. The fast product is two FFTs of b / 2
 complex points per term; it pays for low ranks and few frames, and otherwise the rebuilt weight is multiplied.
@@ -17,6 +17,7 @@ matrices and polynomials", 2001.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,10 +27,26 @@ from torch.nn import functional
 from asrcompress.compression.structures.base import CannotShrink, dense_std, exact
 from asrcompress.compression.structures.displacement._tiles import Tiled, float32_inside, rfft_macs, tile, untile
 from asrcompress.errors import UserError
+from asrcompress.options import require
 
 # Time on one CPU thread in multiply-adds of a large matrix product: of one in an FFT, of one of its products, of one
 # call, and how many frames it takes to read a dense weight, and to rebuild one in training.
 FFT, MIXTURE, CALL, READ, REBUILD = 8.0, 4.0, 1.2e7, 14, 150
+
+
+@dataclass(frozen=True)
+class ToeplitzLikeOptions:
+    """Where no budget shares out a size, `rank` says how much is kept."""
+
+    rank: int | None = None  # the displacement rank of every tile
+    block: int | None = None  # side of the tiles, an even number; None: that of the shorter side where it can be
+    sweeps: int = 4  # of alternating least squares after the displacement's truncated SVD
+
+    def __post_init__(self) -> None:
+        require(self.rank is None or self.rank >= 1, f"toeplitz_like: rank is {self.rank}; it is at least 1")
+        require(self.block is None or (self.block >= 2 and self.block % 2 == 0),
+                f"toeplitz_like: block is {self.block}; it is an even number of at least 2")
+        require(self.sweeps >= 0, f"toeplitz_like: sweeps is {self.sweeps}; it is at least 0")
 
 
 def displacement(matrix: Tensor) -> Tensor:
@@ -54,7 +71,7 @@ def _diagonals(matrix: Tensor) -> Tensor:
 def odd_fft(x: Tensor) -> Tensor:
     """(..., b) real -> (..., b / 2): sum_j x_j exp(-pi i j (2 l + 1) / b) for even l; odd l are their conjugates.
 
-    It turns a product with Z_-1(v) into one of numbers, as the FFT does with Z_1(v).
+    It turns a product with Z_-1(v) into one of scalars, as the FFT does with Z_1(v).
     """
     half = x.shape[-1] // 2
     return torch.fft.fft(torch.complex(x[..., :half], -x[..., half:]) * _twist(half, x))
@@ -129,13 +146,16 @@ def default_block(shape: Sequence[int], size: float | None) -> int:
 
 
 def _cost(shape: Sequence[int], block: int) -> int:
-    """The numbers of one rank."""
+    """The parameters of one rank."""
     out, inputs, taps = (*shape, 1)[:3]
     return -(-out // block) * -(-inputs // block) * taps * 2 * block
 
 
 def rank_and_block(shape: Sequence[int], size: float | None, rank: int | None, block: int | None) -> tuple[int, int]:
-    """The rank that is given, or the largest within `size`, and the block."""
+    """The rank that is given, or the largest within `size`, and the block.
+
+    Errors: CannotShrink; UserError unless exactly one of size and rank is given, and where they do not suit the shape.
+    """
     if (size is None) == (rank is None):
         raise UserError("structure toeplitz_like needs exactly one of size and rank "
                         "(with a budget that shares out a size, leave rank away)")
@@ -155,6 +175,7 @@ class ToeplitzLike(Tiled):
     """W = tiles of sum_i Z_1(g_i) Z_-1(h_i); `g` and `h` are (rows, taps x columns of tiles, rank, block)."""
 
     name = "toeplitz_like"
+    Options = ToeplitzLikeOptions
 
     def __init__(self, shape: Sequence[int], rank: int, block: int) -> None:
         rank_and_block(shape, None, rank, block)
@@ -164,16 +185,16 @@ class ToeplitzLike(Tiled):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, rank: int | None = None,
-            block: int | None = None, sweeps: int = 4) -> "ToeplitzLike":
+    def fit(cls, weight: Tensor, options: ToeplitzLikeOptions, size: float | None = None,
+            seed: int = 0) -> "ToeplitzLike":
         """Alternating least squares from the truncated displacement, or that alone (`sweeps` 0, or where it is exact).
 
-        One of `size` and `rank` says how much is kept.
+        Errors: those of `rank_and_block`.
         """
-        layer = cls(weight.shape, *rank_and_block(weight.shape, size, rank, block)).to(weight)
+        layer = cls(weight.shape, *rank_and_block(weight.shape, size, options.rank, options.block)).to(weight)
         tiles = tile(exact(weight), layer.block, layer.block).flatten(0, 1)
         start = displacement_svd(tiles, layer.rank)
-        found = [start, least_squares(tiles, *start, sweeps)] if sweeps > 0 else [start]
+        found = [start, least_squares(tiles, *start, options.sweeps)] if options.sweeps else [start]
         g, h = min(found, key=lambda pair: float((generated(*pair) - tiles).norm()))
         layer.g.copy_(g.view(layer.g.shape))
         layer.h.copy_(h.view(layer.h.shape))
@@ -181,20 +202,19 @@ class ToeplitzLike(Tiled):
 
     @classmethod
     @torch.no_grad()
-    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, rank: int | None = None,
-             block: int | None = None, sweeps: int = 4) -> "ToeplitzLike":
-        """Normal generators; an entry of the weight is a sum of block x rank of their products."""
-        layer = cls(shape, *rank_and_block(shape, size, rank, block))
+    def init(cls, shape: Sequence[int], options: ToeplitzLikeOptions, size: float | None = None,
+             seed: int = 0) -> "ToeplitzLike":
+        """Normal generators; an entry of the weight is a sum of block x rank of their products. Errors: as `fit`."""
+        layer = cls(shape, *rank_and_block(shape, size, options.rank, options.block))
         generator = torch.Generator().manual_seed(seed)
-        for numbers in (layer.g, layer.h):
-            numbers.normal_(0, (dense_std(shape) ** 2 / (layer.block * layer.rank)) ** 0.25, generator=generator)
+        for vectors in (layer.g, layer.h):
+            vectors.normal_(0, (dense_std(shape) ** 2 / (layer.block * layer.rank)) ** 0.25, generator=generator)
         return layer
 
     @classmethod
-    def min_parameters(cls, shape: Sequence[int], *, rank: int | None = None, block: int | None = None,
-                 sweeps: int = 4) -> int:
-        blocks = [block] if block else [side + side % 2 for side in shape[:2]]
-        return min(_cost(shape, b) for b in blocks) * (rank or 1)
+    def min_parameters(cls, shape: Sequence[int], options: ToeplitzLikeOptions) -> int:
+        blocks = [options.block] if options.block else [side + side % 2 for side in shape[:2]]
+        return min(_cost(shape, block) for block in blocks) * (options.rank or 1)
 
     def spec(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "rank": self.rank, "block": self.block}
@@ -225,7 +245,7 @@ class ToeplitzLike(Tiled):
         with float32_inside(x):
             spectrum = odd_fft(self.columns_of(exact(x)))
             spectrum = self.under_taps(spectrum, 1, stride, dilation)
-            g, h = self.kept(self._spectra_of_generators)
+            g, h = self.kept(self._spectra_of_generators, (self.g, self.h))
             inner = torch.fft.rfft(odd_ifft(spectrum[:, :, None, :, None] * h))  # (N, T, rows, columns, rank, ...)
             y = torch.fft.irfft((inner * g).sum((3, 4)), self.block)
         return y.flatten(2)[..., : self.shape[0]].to(x.dtype)

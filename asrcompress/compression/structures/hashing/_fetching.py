@@ -1,4 +1,4 @@
-"""Weights that are made from numbers which they fetch from pools, chunk by chunk, and the gradients of those numbers.
+"""Weights that are made from values which they fetch from pools, chunk by chunk, and the gradients of those values.
 
 A training step never holds what all weights fetch, only what those of a chunk do.
 """
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 2**15  # weights whose fetched numbers a core's cache holds
+CHUNK = 2**15  # weights whose fetched values a core's cache holds
 
 
 class Table(NamedTuple):

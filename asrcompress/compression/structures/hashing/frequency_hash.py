@@ -1,8 +1,8 @@
-"""frequency_hash: FreshNets. The weight's cosine transform is hashed, with more numbers for its low frequencies.
+"""frequency_hash: FreshNets. The weight's cosine transform is hashed, with more values for its low frequencies.
 
 Each output's weights, inputs x taps, are cut into blocks of `block` inputs and all taps (the last one may be narrower).
 A block is the orthonormal 2-D DCT-II of its coefficients. Those of about the same frequency form a band, which has its
-own pool: of N coefficients, min(N, t N beta(x)) numbers at the band's normalised frequency x, where t meets the size.
+own pool: of N coefficients, min(N, t N beta(x)) values at the band's normalised frequency x, where t meets the size.
 
 What a block should be depends on where neighbours are alike. The paper transforms the square filters of images: that
 is `block` 1 and `window` [3, 3], which says how the taps of a kernel are laid out. A first layer over stacked frames
@@ -16,23 +16,37 @@ Chen, Wilson, Tyree, Weinberger and Chen, "Compressing convolutional neural netw
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression.structures.base import exact
-from asrcompress.compression.structures.hashing._hashing import (
-    HASH,
-    FromTables,
-    bucket_means,
-    hash_indices,
-    hash_signs,
-    hashed_values,
-)
+from asrcompress.compression.structures.base import Structure, exact
+from asrcompress.compression.structures.hashing._buckets import bucket_means, hashed_values
 from asrcompress.compression.structures.hashing.hashed import pool_size, uniform_start
+from asrcompress.compression.structures.tables import HASH, check_hash, hash_indices, hash_signs
 from asrcompress.errors import UserError
+from asrcompress.options import require
+
+
+@dataclass(frozen=True)
+class FrequencyHashOptions:
+    """How blocks are cut and what their bands get; the size is always a budget's, or that of the call."""
+
+    block: int = 16  # inputs per block of the cosine transform: 80 for a first layer over mel bins, 1 for time alone
+    window: tuple[int, ...] = ()  # how the taps are laid out where they are more than a line of frames: (3, 3)
+    alpha: float = 1.0  # with beta, the density by which bands share the pool: 1 and 1 are all alike
+    beta: float = 2.0  # larger: more for low frequencies
+    balanced: bool = True  # as of structure hashed
+    sign: bool = True
+
+    def __post_init__(self) -> None:
+        require(min((self.block, *self.window)) >= 1,
+                f"frequency_hash: block is {self.block} and window {list(self.window)}; all are at least 1")
+        require(0 < self.alpha < math.inf and 0 < self.beta < math.inf,
+                f"frequency_hash: alpha and beta are above 0, not {self.alpha:g} and {self.beta:g}")
 
 
 def dct_matrix(n: int) -> Tensor:
@@ -61,8 +75,8 @@ def weight_bands(shape: Sequence[int], block: int, window: Sequence[int]) -> Ten
     return torch.cat([block_bands([block, *window], longest).repeat(inputs // block), *last])
 
 
-def band_pools(counts: Sequence[int], numbers: int, alpha: float, beta: float) -> list[int]:
-    """How many of `numbers` each band gets: by the density of the beta distribution, 1 at least, its count at most.
+def band_pools(counts: Sequence[int], total: int, alpha: float, beta: float) -> list[int]:
+    """How many of `total` values each band gets: by the density of the beta distribution, 1 at least, its count at most.
 
     alpha = beta = 1 gives each band the same fraction of its count; a larger beta favours low frequencies.
     """
@@ -70,15 +84,15 @@ def band_pools(counts: Sequence[int], numbers: int, alpha: float, beta: float) -
     x = (np.arange(len(most)) + 0.5) / len(most)
     density = (alpha - 1) * np.log(x) + (beta - 1) * np.log1p(-x)
 
-    def shares(log_t: float) -> Any:
+    def parts(log_t: float) -> Any:
         return np.clip(most * np.exp(np.minimum(log_t + density, 0)), 1, most)
 
     low, high = float(-(density + np.log(most)).max()), float(-density.min())  # all at the least, all at the most
     for _ in range(100):
         middle = (low + high) / 2
-        low, high = (middle, high) if shares(middle).sum() < numbers else (low, middle)
-    pools = np.floor(shares(high)).astype(int)
-    for band in np.argsort(pools - shares(high), kind="stable")[: numbers - pools.sum()]:
+        low, high = (middle, high) if parts(middle).sum() < total else (low, middle)
+    pools = np.floor(parts(high)).astype(int)
+    for band in np.argsort(pools - parts(high), kind="stable")[: total - pools.sum()]:
         pools[band] += 1
     return [int(pool) for pool in pools]
 
@@ -95,18 +109,20 @@ def change_basis(weight: Tensor, matrices: Sequence[Tensor]) -> Tensor:
                       for part, m in zip(parts, matrices, strict=False)], 1)
 
 
-class FrequencyHash(FromTables):
-    """A weight from a pool per band of frequencies; `pools` says how many numbers each has, lowest band first."""
+class FrequencyHash(Structure):
+    """A weight from a pool per band of frequencies; `pools` says how many values each has, lowest band first."""
 
     name = "frequency_hash"
+    Options = FrequencyHashOptions
     indices: Tensor
     signs: Tensor | None
     dct: Tensor
     last_dct: Tensor
 
     def __init__(self, shape: Sequence[int], pools: Sequence[int], block: int, window: Sequence[int], seed: int = 0,
-                 balanced: bool = True, sign: bool = True) -> None:
+                 balanced: bool = True, sign: bool = True, hash: str = HASH) -> None:
         super().__init__(shape)
+        check_hash(hash)
         self.block, self.window = layout(self.shape, block, window)
         self.pools, self.seed, self.balanced, self.sign = list(pools), seed, balanced, sign
         self.pool = nn.Parameter(torch.zeros(sum(pools)))
@@ -116,12 +132,12 @@ class FrequencyHash(FromTables):
             self.register_buffer(name, matrix.to(self.pool.device), persistent=False)
 
     def _table(self) -> Tensor:
-        """Which number of the pool each coefficient is, (out x in x taps,)."""
+        """Which value of the pool each coefficient is, (out x in x taps,)."""
         with torch.device("cpu"):
             bands = weight_bands(self.shape, self.block, self.window)
             counts = (self.shape[0] * bands.bincount()).tolist()
             if len(counts) != len(self.pools) or not all(1 <= k <= n for k, n in zip(self.pools, counts, strict=True)):
-                raise UserError(f"frequency_hash of {self.shape} has no pools of {self.pools} numbers; "
+                raise UserError(f"frequency_hash of {self.shape} has no pools of {self.pools} values; "
                                 f"there is one per band, with at most {counts}")
             table, start = torch.empty(self.shape[0], len(bands), dtype=torch.int64), 0
             for band, (pool, count) in enumerate(zip(self.pools, counts, strict=True)):
@@ -138,11 +154,13 @@ class FrequencyHash(FromTables):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, block: int = 16,
-            window: Sequence[int] = (), alpha: float = 1.0, beta: float = 2.0, balanced: bool = True,
-            sign: bool = True) -> "FrequencyHash":
-        """Least squares: the mean of the signed coefficients of each bucket, as the transform is orthonormal."""
-        layer = cls._sized(weight.shape, size, seed, block, window, alpha, beta, balanced, sign).to(weight.device)
+    def fit(cls, weight: Tensor, options: FrequencyHashOptions, size: float | None = None,
+            seed: int = 0) -> "FrequencyHash":
+        """Least squares: the mean of the signed coefficients of each bucket, as the transform is orthonormal.
+
+        Errors: those of `pool_size`; every band needs a value.
+        """
+        layer = cls._sized(weight.shape, options, size, seed).to(weight.device)
         target = exact(weight)
         transposes = [matrix.T.to(target) for matrix in (layer.dct, layer.last_dct)]
         coefficients = change_basis(target.flatten(1), transposes).flatten()
@@ -151,28 +169,27 @@ class FrequencyHash(FromTables):
         return layer
 
     @classmethod
-    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, block: int = 16,
-             window: Sequence[int] = (), alpha: float = 1.0, beta: float = 2.0, balanced: bool = True,
-             sign: bool = True) -> "FrequencyHash":
-        """Pools from a uniform distribution; the transform keeps their variance, which is that of a dense start."""
-        layer = cls._sized(shape, size, seed, block, window, alpha, beta, balanced, sign)
+    def init(cls, shape: Sequence[int], options: FrequencyHashOptions, size: float | None = None,
+             seed: int = 0) -> "FrequencyHash":
+        """Pools from a uniform distribution; the transform keeps their variance, which is that of a dense start.
+
+        Errors: as `fit`.
+        """
+        layer = cls._sized(shape, options, size, seed)
         uniform_start(layer.pool, shape, seed)
         return layer
 
     @classmethod
-    def _sized(cls, shape: Sequence[int], size: float | None, seed: int, block: int, window: Sequence[int],
-               alpha: float, beta: float, *kind: bool) -> "FrequencyHash":
-        if not (alpha > 0 and beta > 0):
-            raise UserError(f"frequency_hash: alpha and beta are above 0, not {alpha:g} and {beta:g}")
-        block, window = layout(shape, block, window)
+    def _sized(cls, shape: Sequence[int], options: FrequencyHashOptions, size: float | None,
+               seed: int) -> "FrequencyHash":
+        block, window = layout(shape, options.block, options.window)
         counts = shape[0] * weight_bands(shape, block, window).bincount()
-        numbers = pool_size(cls.name, shape, size, len(counts))
-        return cls(shape, band_pools(counts.tolist(), numbers, alpha, beta), block, window, seed, *kind)
+        pools = band_pools(counts.tolist(), pool_size(cls.name, shape, size, len(counts)), options.alpha, options.beta)
+        return cls(shape, pools, block, window, seed, options.balanced, options.sign)
 
     @classmethod
-    def min_parameters(cls, shape: Sequence[int], *, block: int = 16, window: Sequence[int] = (), alpha: float = 1.0,
-                 beta: float = 2.0, balanced: bool = True, sign: bool = True) -> int:
-        return int(weight_bands(shape, *layout(shape, block, window)).max()) + 1
+    def min_parameters(cls, shape: Sequence[int], options: FrequencyHashOptions) -> int:
+        return int(weight_bands(shape, *layout(shape, options.block, options.window)).max()) + 1
 
     def spec(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "pools": self.pools, "block": self.block, "window": list(self.window),
@@ -186,8 +203,11 @@ class FrequencyHash(FromTables):
 
 
 def layout(shape: Sequence[int], block: int, window: Sequence[int]) -> tuple[int, tuple[int, ...]]:
-    """The block and window of a weight: no wider than its inputs, and a line of taps where the window has others."""
+    """The block and window of a weight: no wider than its inputs, and a line of taps where the window has others.
+
+    Errors: UserError for one below 1.
+    """
     taps = math.prod(shape[2:])
-    if block < 1 or not all(n >= 1 for n in window):
-        raise UserError(f"frequency_hash: block is {block} and window {list(window)}; all are at least 1")
+    require(min((block, *window)) >= 1,
+            f"frequency_hash: block is {block} and window {list(window)}; all are at least 1")
     return min(block, shape[1]), tuple(window) if window and math.prod(window) == taps else (taps,)

@@ -1,43 +1,67 @@
-"""functional_hash: every weight is a function of several numbers of one pool, which hashes of its position pick.
+"""functional_hash: every weight is a function of several values of one pool, which hashes of its position pick.
 
     W_ij = g(a_1, ..., a_U),   a_u = sign_u(i, j) x pool[hash_u(i, j)]
 
 g is `linear`, sum_u c_u a_u, or an `mlp` with one hidden layer of tanh; the layer shares it, trains it with the pool,
-and stores nothing else. With U = 1 a linear g is the identity, and this is `hashed`, number by number.
+and stores nothing else. With U = 1 a linear g is the identity, and this is `hashed`, value by value.
 
 The paper's own definitions of its two extensions could not be read; these are ours, and off by default:
-`dual_space`: a_u is multiplied by a number of a second pool, which hashes of its own pick. It has an eighth of the
-numbers, and they start at 1.
+`dual_space`: a_u is multiplied by a value of a second pool, which hashes of its own pick. It has an eighth of the
+parameters, and they start at 1.
 `multi_hop`: the hashes are chained: hash_(u+1)(i, j) is a permutation of the pool at hash_u(i, j) + shift_(u+1)(i).
 
 As for `hashed`, a trained weight keeps little more than the fraction `size` of its energy. The weight is rebuilt chunk
-by chunk, and again so in the backward pass: a training step never holds the U fetched numbers of all weights.
+by chunk, and again so in the backward pass: a training step never holds the U fetched values of all weights.
 
 Shi, Feng and Zhu, "Functional hashing for compressing neural networks", arXiv 1605.06560, 2016.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression.structures.base import dense_std
+from asrcompress.compression.structures.base import Structure, dense_std, exact
 from asrcompress.compression.structures.fitting import descend, least_squares, normalized
 from asrcompress.compression.structures.hashing._fetching import Table, rebuild, summed
-from asrcompress.compression.structures.hashing._hashing import HASH, FromTables, hash_indices, hash_signs
 from asrcompress.compression.structures.hashing.hashed import balanced_indices, pool_size, uniform_start
+from asrcompress.compression.structures.tables import HASH, check_hash, hash_indices, hash_signs
 from asrcompress.errors import UserError
+from asrcompress.options import require
 
 NEXT, SECOND = 1 << 48, 1 << 62  # how far apart are the seeds of two hashes, and of the two pools
+
+
+@dataclass(frozen=True)
+class FunctionalHashOptions:
+    """What g is and what it fetches; the size is always a budget's, or that of the call."""
+
+    hashes: int = 4  # U, values that each weight is made from
+    reconstruction: Literal["linear", "mlp"] = "linear"  # mlp: more expressive, several times as long to train
+    hidden: int = 4  # hidden units of the mlp
+    dual_space: bool = False  # multiply them by values of a second pool
+    multi_hop: bool = False  # chain the hashes
+    balanced: bool = True  # all values of the pool serve equally many weights
+    steps: int = 40  # of the descent that fits what is not linear to a trained weight
+
+    def __post_init__(self) -> None:
+        require(min(self.hashes, self.hidden) >= 1, "functional_hash: hashes and hidden are at least 1, not "
+                f"{self.hashes} and {self.hidden}")
+        require(self.steps >= 0, f"functional_hash: steps is {self.steps}; it is at least 0")
+
+    def kind(self) -> "Kind":
+        """What these options say of every weight."""
+        return Kind(self.hashes, self.reconstruction, self.hidden, self.multi_hop, self.balanced)
 
 
 def mlp(values: Tensor, hidden: Tensor, output: Tensor, scale: float) -> Tensor:
     """(U, n) -> (n,), scale x (v tanh(M a / scale + b) + d) for hidden (H, U + 1) = [M, b], output (H + 1,) = [v, d].
 
-    `scale` is the size of a typical weight, with which the numbers of g are of order 1.
+    `scale` is the size of a typical weight, with which the parameters of g are of order 1.
     """
     units = torch.addmm(hidden[:, -1:], hidden[:, :-1] / scale, values).tanh()
     return (output[:-1] * scale) @ units + output[-1] * scale
@@ -63,10 +87,7 @@ class Kind(NamedTuple):
     balanced: bool = True
 
     def num_parameters(self) -> int:
-        """How many numbers g has."""
-        if self.reconstruction not in ("linear", "mlp") or min(self.hashes, self.hidden) < 1:
-            raise UserError(f"functional_hash: reconstruction is linear or mlp, not '{self.reconstruction}'; "
-                            "hashes and hidden are at least 1")
+        """How many parameters g has."""
         if self.reconstruction == "mlp":
             return (self.hashes + 2) * self.hidden + 1
         return self.hashes if self.hashes > 1 else 0
@@ -85,23 +106,27 @@ def hash_rows(shape: Sequence[int], buckets: int, seed: int, kind: Kind) -> Tens
     return torch.stack([row.int() for row in rows])
 
 
-class FunctionalHash(FromTables):
-    """A pool of `buckets` numbers, a second one of `mixing` (0: there is none), and g."""
+class FunctionalHash(Structure):
+    """A pool of `buckets` values, a second one of `mixing` (0: there is none), and g."""
 
     name = "functional_hash"
+    Options = FunctionalHashOptions
     indices: Tensor
     signs: Tensor
     mixing_indices: Tensor | None
 
     def __init__(self, shape: Sequence[int], buckets: int, mixing: int = 0, seed: int = 0, scale: float = 1.0,
-                 **kind: Any) -> None:
+                 hashes: int = 4, reconstruction: Literal["linear", "mlp"] = "linear", hidden: int = 4,
+                 multi_hop: bool = False, balanced: bool = True, hash: str = HASH) -> None:
         super().__init__(shape)
-        self.kind, self.seed, self.scale = Kind(**kind), seed, scale
-        if buckets < 1 or mixing < 0:
-            raise UserError(f"functional_hash of {self.shape} has no pools of {buckets} and {mixing} numbers")
+        check_hash(hash)
+        self.kind, self.seed, self.scale = Kind(hashes, reconstruction, hidden, multi_hop, balanced), seed, scale
+        if buckets < 1 or mixing < 0 or min(hashes, hidden) < 1:
+            raise UserError(f"functional_hash of {self.shape} has no pools of {buckets} and {mixing} values, "
+                            f"{hashes} hashes and {hidden} hidden units")
         self.pool = nn.Parameter(torch.zeros(buckets))
         self.mixing = nn.Parameter(torch.ones(mixing)) if mixing else None
-        g = []  # the numbers of g
+        g = []  # the parameters of g
         if self.kind.reconstruction == "mlp":
             g = [torch.zeros(self.kind.hidden, self.kind.hashes + 1), torch.zeros(self.kind.hidden + 1)]
         elif self.kind.num_parameters():
@@ -115,46 +140,44 @@ class FunctionalHash(FromTables):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, hashes: int = 4,
-            reconstruction: str = "linear", hidden: int = 4, dual_space: bool = False, multi_hop: bool = False,
-            balanced: bool = True, steps: int = 40) -> "FunctionalHash":
-        """Least squares for a sum of fetched numbers: the pool and the coefficients in turn.
+    def fit(cls, weight: Tensor, options: FunctionalHashOptions, size: float | None = None,
+            seed: int = 0) -> "FunctionalHash":
+        """Least squares for a sum of fetched values: the pool and the coefficients in turn.
 
-        From there `steps` of descent, unless g is linear and there is no second pool. `hashes` is U, `hidden` is H.
+        From there `steps` of descent, unless g is linear and there is no second pool. Errors: those of `pool_size`.
         """
-        kind = Kind(hashes, reconstruction, hidden, multi_hop, balanced)
         target, scale = normalized(weight)
-        layer = cls._sized(weight.shape, size, seed, kind, dual_space, 1.0).to(target)
-        coefficients = target.new_full((hashes,), hashes**-0.5)
+        layer = cls._sized(weight.shape, options, size, seed, 1.0).to(target)
+        coefficients = target.new_full((options.hashes,), options.hashes**-0.5)
         layer.pool.copy_(layer._best_pool(coefficients, target))
-        if reconstruction == "linear" and hashes > 1:
+        if options.reconstruction == "linear" and options.hashes > 1:
             layer.net[0].copy_(layer._best_coefficients(target))
             layer.pool.copy_(layer._best_pool(layer.net[0].detach(), target))
-        if reconstruction == "mlp" or dual_space:
-            descend(layer, target, steps)
+        if options.reconstruction == "mlp" or options.dual_space:
+            descend(layer, target, options.steps)
         layer.pool.mul_(scale)  # the weight is now multiplied by `scale`, whatever g
         layer.scale = scale
         return layer.to(weight)
 
     @classmethod
     @torch.no_grad()
-    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, hashes: int = 4,
-             reconstruction: str = "linear", hidden: int = 4, dual_space: bool = False, multi_hop: bool = False,
-             balanced: bool = True) -> "FunctionalHash":
-        """A uniform pool, and a g that is about the sum of the fetched numbers over sqrt(U)."""
-        kind, std = Kind(hashes, reconstruction, hidden, multi_hop, balanced), dense_std(shape)
-        layer = cls._sized(shape, size, seed, kind, dual_space, std)
+    def init(cls, shape: Sequence[int], options: FunctionalHashOptions, size: float | None = None,
+             seed: int = 0) -> "FunctionalHash":
+        """A uniform pool, and a g that is about the sum of the fetched values over sqrt(U). Errors: as `fit`."""
+        std = dense_std(shape)
+        layer = cls._sized(shape, options, size, seed, std)
         uniform_start(layer.pool, shape, seed)
-        if reconstruction == "mlp":
+        if options.reconstruction == "mlp":
             layer.net[1].mul_(std / layer.dense().std())
         return layer
 
     @classmethod
-    def _sized(cls, shape: Sequence[int], size: float | None, seed: int, kind: Kind, dual_space: bool,
+    def _sized(cls, shape: Sequence[int], options: FunctionalHashOptions, size: float | None, seed: int,
                scale: float) -> "FunctionalHash":
-        """With as many numbers as the size allows, and the g from which both `fit` and `init` start."""
-        total = pool_size(cls.name, shape, size, _fewest(kind, dual_space)) - kind.num_parameters()
-        mixing = max(1, total // 8) if dual_space else 0
+        """With as many parameters as the size allows, and the g from which both `fit` and `init` start."""
+        kind = options.kind()
+        total = pool_size(cls.name, shape, size, cls.min_parameters(shape, options)) - kind.num_parameters()
+        mixing = max(1, total // 8) if options.dual_space else 0
         layer = cls(shape, total - mixing, mixing, seed, scale, **kind._asdict())
         if kind.reconstruction == "mlp":
             hidden, output = layer.net
@@ -176,9 +199,8 @@ class FunctionalHash(FromTables):
         return Table(self.indices, self.signs)
 
     @classmethod
-    def min_parameters(cls, shape: Sequence[int], *, hashes: int = 4, reconstruction: str = "linear", hidden: int = 4,
-                 dual_space: bool = False, **_: Any) -> int:
-        return _fewest(Kind(hashes, reconstruction, hidden), dual_space)
+    def min_parameters(cls, shape: Sequence[int], options: FunctionalHashOptions) -> int:
+        return options.kind().num_parameters() + (2 if options.dual_space else 1)
 
     def spec(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "buckets": self.pool.numel(),
@@ -186,20 +208,15 @@ class FunctionalHash(FromTables):
                 **self.kind._asdict(), "hash": HASH}
 
     def dense(self) -> Tensor:
-        pool, mixing, *net = (p if p is None or p.dtype == torch.float64 else p.float()
-                              for p in (self.pool, self.mixing, *self.net))
+        pool, net = exact(self.pool), [exact(p) for p in self.net]
         g = dot if self.kind.reconstruction == "linear" else partial(mlp, scale=self.scale)
         table = self._table()
         with torch.autocast(pool.device.type, enabled=False):
-            if self.mixing_indices is not None:
+            if self.mixing is not None and self.mixing_indices is not None:
                 second = Table(self.mixing_indices, None)
-                weight = rebuild(partial(mixed, g=g), [table, second], [pool, mixing], *net)
+                weight = rebuild(partial(mixed, g=g), [table, second], [pool, exact(self.mixing)], *net)
             elif self.kind.reconstruction == "linear":
                 weight = summed(table, pool, *net or [pool.new_ones(1)])
             else:
                 weight = rebuild(g, [table], [pool], *net)
         return weight.view(self.shape).to(self.pool.dtype)
-
-
-def _fewest(kind: Kind, dual_space: bool) -> int:
-    return kind.num_parameters() + (2 if dual_space else 1)

@@ -20,12 +20,6 @@ def ridged(moments: Tensor, ridge: float) -> Tensor:
     return moments + ridge * moments.diagonal().mean() * torch.eye(len(moments), dtype=torch.float64).to(moments)
 
 
-def output_energy(weight: Tensor, moments: Tensor) -> float:
-    """E|W x|^2 = tr(W C W^T), of a weight (out, in) or (out, in, taps)."""
-    rows = weight.flatten(1).double()
-    return float((rows @ moments.to(rows) * rows).sum())
-
-
 def frame_moments(moments: Tensor, taps: int) -> Tensor:
     """(in x taps)^2 -> (in)^2: those of one frame, the mean over the taps."""
     inputs = len(moments) // taps
@@ -57,14 +51,17 @@ def balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def checked_moments(data_aware: bool, moments: Tensor | None, ridge: float, shape: Sequence[int]) -> Tensor | None:
-    """The ridged moments to truncate for, None where the inputs do not matter; a UserError where they are missing."""
+    """The ridged moments (in x taps)^2 to truncate for, None where the inputs do not matter.
+
+    Errors: UserError where they are missing, or of another shape.
+    """
     if not data_aware:
         return None
     if not isinstance(moments, Tensor):
         raise UserError("data_aware needs calibration data: give asrcompress compress --calibrate DATA, or "
                         "compress(..., calibration=calibration.collect(model, batches))")
     inputs = torch.Size(shape[1:]).numel()
-    if moments.shape != (inputs, inputs) or ridge < 0:
+    if moments.shape != (inputs, inputs):
         raise UserError(f"data_aware: the moments of {inputs} inputs are a square of that side, not "
-                        f"{tuple(moments.shape)}, and ridge is not below 0")
+                        f"{tuple(moments.shape)}")
     return ridged(moments, ridge)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from asrcompress.compression.structures.low_rank.svd import unfold
+from asrcompress.compression.structures.low_rank._unfolding import unfold
 
 
 @contextmanager

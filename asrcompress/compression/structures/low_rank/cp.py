@@ -18,6 +18,7 @@ network", ECCV 2020.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,13 +26,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asrcompress.compression.structures.base import CannotShrink, RateDistortion, Structure, dense_std
-from asrcompress.compression.structures.fitting import draw
+from asrcompress.compression.structures.fitting import draw, truncated_svd
 from asrcompress.compression.structures.low_rank._context_frames import from_kernel, kernel_shape, to_kernel
-from asrcompress.compression.structures.low_rank.svd import truncated_svd
 from asrcompress.convolution import conv1d
 from asrcompress.errors import UserError
+from asrcompress.options import require
 
 Factors = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class CpOptions:
+    """Where no budget shares out a size, `rank` says how much is kept."""
+
+    rank: int | None = None  # terms; cut to what an exact sum of terms needs at most
+    rank_multiple: int = 1  # a rank that comes from a size is a multiple of this
+    sweeps: int = 100  # of ALS: a fixed number, not a time, so that every machine gives the same layer
+    ridge: float = 0.01  # relative to the terms; 0 gives the least error and the most sensitive terms
+    context_frames: int = 1  # frames that stand side by side in the inputs of a matrix: the taps of a kernel
+
+    def __post_init__(self) -> None:
+        require(self.rank is None or self.rank >= 1, f"cp: rank is {self.rank}; it is at least 1")
+        require(self.rank_multiple >= 1, f"cp: rank_multiple is {self.rank_multiple}; it is at least 1")
+        require(self.sweeps >= 0, f"cp: sweeps is {self.sweeps}; it is at least 0")
+        require(0 <= self.ridge < math.inf, f"cp: ridge is {self.ridge}; it is at least 0")
+        require(self.context_frames >= 1, f"cp: context_frames is {self.context_frames}; it is at least 1")
 
 
 def orthogonal_terms(kernel: Tensor) -> tuple[Tensor, Factors]:
@@ -98,6 +117,7 @@ class Cp(Structure):
     """
 
     name = "cp"
+    Options = CpOptions
 
     def __init__(self, shape: Sequence[int], rank: int, context_frames: int = 1) -> None:
         super().__init__(shape)
@@ -111,16 +131,14 @@ class Cp(Structure):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, rank: int | None = None,
-            rank_multiple: int = 1, sweeps: int = 100, ridge: float = 0.01, context_frames: int = 1) -> "Cp":
-        """Either `size` or `rank` says how many terms; a rank from size is a `rank_multiple`.
+    def fit(cls, weight: Tensor, options: CpOptions, size: float | None = None, seed: int = 0) -> "Cp":
+        """`sweeps` of ALS from the largest orthogonal terms; for a matrix, or a kernel of one tap, the truncated SVD.
 
-        `ridge` is relative to the terms: 0 gives the least error and the most sensitive terms. `sweeps` of ALS are a
-        fixed number, not a time, so that the same weight gives the same layer on every machine.
+        Errors: CannotShrink; UserError unless exactly one of `size` and `rank` is given, and where the context frames
+        do not divide the inputs.
         """
-        _check(sweeps, ridge, rank_multiple)
-        rank = _rank(weight.shape, context_frames, size, rank, rank_multiple)
-        kernel = to_kernel(weight, context_frames)
+        rank = _rank(weight.shape, options, size)
+        kernel = to_kernel(weight, options.context_frames)
         if kernel.shape[2] == 1:
             left, right = truncated_svd(kernel.flatten(1), rank)
             parts = [left, right.T]
@@ -129,8 +147,8 @@ class Cp(Structure):
             roots = values[:rank].pow(1 / 3)
             scale = float(values[:rank].mean() ** (4 / 3))  # of the grams: each is a product of two squared factors
             first = balanced([factor[:, :rank] * roots for factor in factors])
-            parts = [*als(kernel, first, sweeps, ridge * scale)]
-        layer = cls(weight.shape, parts[0].shape[1], context_frames).to(weight)
+            parts = [*als(kernel, first, options.sweeps, options.ridge * scale)]
+        layer = cls(weight.shape, parts[0].shape[1], options.context_frames).to(weight)
         for parameter, part in zip(layer._factors(), parts, strict=True):
             parameter.copy_(part)
         return layer
@@ -140,33 +158,30 @@ class Cp(Structure):
         return [self.left, self.right.T, *([] if self.taps is None else [self.taps.T])]
 
     @classmethod
-    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, rank: int | None = None,
-             rank_multiple: int = 1, context_frames: int = 1) -> "Cp":
-        """Normal factors of equal Frobenius norm whose sum of terms has the variance of a dense start."""
-        _check(0, 0, rank_multiple)
-        layer = cls(shape, _rank(shape, context_frames, size, rank, rank_multiple), context_frames)
+    def init(cls, shape: Sequence[int], options: CpOptions, size: float | None = None, seed: int = 0) -> "Cp":
+        """Normal factors of equal Frobenius norm whose sum of terms has the variance of a dense start. Errors: as `fit`."""
+        layer = cls(shape, _rank(shape, options, size), options.context_frames)
         draw(layer._factors(), dense_std(shape) ** 2 / layer.rank, seed)
         return layer
 
     @classmethod
-    def min_parameters(cls, shape: Sequence[int], *, rank: int | None = None, rank_multiple: int = 1, sweeps: int = 100,
-                 ridge: float = 0.01, context_frames: int = 1) -> int:
-        return cost(shape, context_frames)
+    def min_parameters(cls, shape: Sequence[int], options: CpOptions) -> int:
+        return cost(shape, options.context_frames)
 
     @classmethod
     @torch.no_grad()
-    def rate_distortion(cls, weight: Tensor, size: float, *, rank: int | None = None, rank_multiple: int = 1, sweeps: int = 100,
-              ridge: float = 0.01, context_frames: int = 1) -> RateDistortion:
+    def rate_distortion(cls, weight: Tensor, options: CpOptions, size: float) -> RateDistortion:
         """One step is `rank_multiple` of the orthogonal terms and removes their squares; ALS then removes more."""
-        _check(sweeps, ridge, rank_multiple)
-        each = cost(weight.shape, context_frames)
-        squares = start(to_kernel(weight, context_frames), max(1, int(size * weight.numel() / each)))[0].double().square()
-        steps = min((weight.numel() - 1) // (each * rank_multiple), len(squares) // rank_multiple)
-        gains = squares[: steps * rank_multiple].view(steps, rank_multiple).sum(1)
-        return RateDistortion(gains, each * rank_multiple, float(squares.sum()), lambda n: {"rank": n * rank_multiple})
+        each, multiple = cost(weight.shape, options.context_frames), options.rank_multiple
+        kernel = to_kernel(weight, options.context_frames)
+        squares = start(kernel, max(1, int(size * weight.numel() / each)))[0].double().square()
+        steps = min((weight.numel() - 1) // (each * multiple), len(squares) // multiple)
+        gains = squares[: steps * multiple].view(steps, multiple).sum(1)
+        return RateDistortion(gains, each * multiple, float(squares.sum()), lambda n: replace(options, rank=n * multiple))
 
     def spec(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "rank": self.rank, **({"context_frames": self.context_frames} if self.context_frames > 1 else {})}
+        frames = {"context_frames": self.context_frames} if self.context_frames > 1 else {}
+        return {"shape": list(self.shape), "rank": self.rank, **frames}
 
     def dense(self) -> Tensor:
         if self.taps is None:
@@ -200,28 +215,22 @@ class Cp(Structure):
 
 
 def cost(shape: Sequence[int], context_frames: int = 1) -> int:
-    """Numbers of one term; a single tap is none."""
+    """The parameters of one term; a single tap is none."""
     out, inputs, taps = kernel_shape(shape, context_frames)
     return out + inputs + (taps if taps > 1 else 0)
 
 
-def _rank(shape: Sequence[int], context_frames: int, size: float | None, rank: int | None, rank_multiple: int) -> int:
+def _rank(shape: Sequence[int], options: CpOptions, size: float | None) -> int:
     """The rank that is asked for, cut to what an exact sum of terms of this shape needs at most."""
+    rank, multiple = options.rank, options.rank_multiple
     if (size is None) == (rank is None):
         raise UserError("structure cp needs exactly one of size and rank "
                         "(with a budget that shares out a size, leave rank away)")
-    if rank is not None and rank < 1:
-        raise UserError(f"cp: rank is {rank}; it is at least 1")
-    each = cost(shape, context_frames)
+    each = cost(shape, options.context_frames)
     most = rank or int((size or 0) * math.prod(shape) / each + 1e-9)
     if most < 1:
         raise CannotShrink(f"structure cp of a weight {tuple(shape)} cannot reach size {size:g}; the smallest is "
                            f"{each / math.prod(shape):.2g}, at rank 1")
-    most -= most % rank_multiple if rank is None and most >= rank_multiple else 0
-    out, inputs, taps = kernel_shape(shape, context_frames)
+    most -= most % multiple if rank is None and most >= multiple else 0
+    out, inputs, taps = kernel_shape(shape, options.context_frames)
     return min(most, out * inputs, out * taps, inputs * taps)
-
-
-def _check(sweeps: int, ridge: float, rank_multiple: int) -> None:
-    if sweeps < 0 or not 0 <= ridge < math.inf or rank_multiple < 1:
-        raise UserError("cp: sweeps and ridge are at least 0, rank_multiple is at least 1")

@@ -1,7 +1,7 @@
 """grouped: the inputs in k equal groups, each with its own singular value decomposition; svd is its k = 1.
 
 The matrix (out, in x taps) is cut along the input channels, W = [W_1 ... W_k], and every block is truncated to the same
-rank j. The layer is a grouped kernel of `taps` to k x j channels, then a product with (out, k x j). At equal numbers
+rank j. The layer is a grouped kernel of `taps` to k x j channels, then a product with (out, k x j). At equal storage
 the total rank k x j grows with k while what may be combined in one direction shrinks: the singular values decide.
 
 Liebenwein, Maalouf, Gal, Feldman and Rus, "Compressing neural networks: towards determining the optimal layer-wise
@@ -10,20 +10,37 @@ decomposition" (ALDS), NeurIPS 2021. This is its local step; the global one is c
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from asrcompress.compression.structures.base import Candidate, CannotShrink, RateDistortion, Structure, dense_std, exact
-from asrcompress.compression.structures.fitting import draw
-from asrcompress.compression.structures.low_rank.svd import truncated_svd
+from asrcompress.compression.structures.fitting import draw, truncated_svd
 from asrcompress.convolution import conv1d
 from asrcompress.errors import UserError
+from asrcompress.options import require
 
 GROUPS = (1, 2, 4, 8, 16)  # a batched product of more and smaller blocks gains nothing on a CPU
-MEASURES = ("bound", "released", "frobenius")
+
+
+@dataclass(frozen=True)
+class GroupedOptions:
+    """Where no budget shares out a size, one of `rank` and `error` says how much is kept."""
+
+    groups: int | None = None  # groups of input channels; None: whichever has the smallest error
+    rank: int | None = None  # of every group
+    error: float | None = None  # the most that `measure` may be
+    rank_multiple: int = 1  # a rank that comes from a size or an error is a multiple of this
+    measure: Literal["bound", "released", "frobenius"] = "bound"  # see `relative_errors`
+
+    def __post_init__(self) -> None:
+        require(self.groups is None or self.groups >= 1, f"grouped: groups is {self.groups}; it is at least 1")
+        require(self.rank is None or self.rank >= 1, f"grouped: rank is {self.rank}; it is at least 1")
+        require(self.error is None or self.error >= 0, f"grouped: error is {self.error}; it is not below 0")
+        require(self.rank_multiple >= 1, f"grouped: rank_multiple is {self.rank_multiple}; it is at least 1")
 
 
 def blocks(weight: Tensor, groups: int) -> Tensor:
@@ -51,6 +68,7 @@ class Grouped(Structure):
     """W = left x blockdiagonal(right) with `groups` blocks of rank `rank`; pays below rank m n / (m groups + n)."""
 
     name = "grouped"
+    Options = GroupedOptions
 
     def __init__(self, shape: Sequence[int], groups: int, rank: int) -> None:
         super().__init__(shape)
@@ -65,24 +83,24 @@ class Grouped(Structure):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, groups: int | None = None,
-            rank: int | None = None, error: float | None = None, rank_multiple: int = 1, measure: str = "bound",
-            ) -> "Grouped":
+    def fit(cls, weight: Tensor, options: GroupedOptions, size: float | None = None, seed: int = 0) -> "Grouped":
         """The groups (all are tried unless given) and rank with the smallest error at `size`.
 
-        Or, with `error`, the fewest numbers that keep `measure` (see `relative_errors`) at most there; or this `rank`.
+        Or, with `error`, the fewest parameters that keep `measure` at most there; or this `rank`. Errors: CannotShrink;
+        UserError where none or several say how much, or the groups do not divide the inputs.
         """
+        rank, error = options.rank, options.error
         if sum(given is not None for given in (size, rank, error)) != 1:
             raise UserError("structure grouped needs exactly one of size, rank and error "
                             "(with a budget that shares out a size, leave rank and error away)")
         if rank is not None:
-            return cls._truncate(weight, groups or 1, rank)
-        choices = cls.error_bounds(weight, groups=groups, error=error, rank_multiple=rank_multiple, measure=measure)
+            return cls._truncate(weight, options.groups or 1, rank)
+        choices = cls.error_bounds(weight, options)
         if error is not None:
             best = min((c for c in choices if c.error <= error), key=lambda choice: choice.num_parameters)
         else:
             best = _best_at(choices, weight.shape, size or 0)
-        return cls._truncate(weight, best.options["groups"], best.options["rank"])
+        return cls._truncate(weight, best.options.groups, best.options.rank)
 
     @classmethod
     def _truncate(cls, weight: Tensor, groups: int, rank: int) -> "Grouped":
@@ -93,17 +111,18 @@ class Grouped(Structure):
         return layer
 
     @classmethod
-    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, groups: int | None = None,
-             rank: int | None = None, rank_multiple: int = 1) -> "Grouped":
+    def init(cls, shape: Sequence[int], options: GroupedOptions, size: float | None = None,
+             seed: int = 0) -> "Grouped":
         """Normal factors of equal Frobenius norm whose product has the variance of a dense start.
 
         Without a weight to compare, `groups` are the 1, 2 or 4 that give `size` the largest total rank.
+        Errors: as `fit`; `error` needs a trained weight.
         """
-        if (size is None) == (rank is None):
-            raise UserError("structure grouped from scratch needs exactly one of size and rank")
-        _check(rank_multiple, "bound")
+        groups, rank = options.groups, options.rank
+        if (size is None) == (rank is None) or options.error is not None:
+            raise UserError("structure grouped from scratch needs exactly one of size and rank, and no error")
         ways = [groups or 1] if rank else [k for k in _ways(shape, groups) if groups or k <= 4]
-        ranks = {k: rank or _largest(shape, k, size or 1, rank_multiple) for k in ways}
+        ranks = {k: rank or _largest(shape, k, size or 1, options.rank_multiple) for k in ways}
         groups = max(ranks, key=lambda k: k * ranks[k])
         if not ranks[groups]:
             raise _cannot(shape, size, _cost(shape, groups))
@@ -112,37 +131,33 @@ class Grouped(Structure):
         return layer
 
     @classmethod
-    def min_parameters(cls, shape: Sequence[int], *, groups: int | None = None, **unused: Any) -> int:
-        return _cost(shape, groups or 1)
+    def min_parameters(cls, shape: Sequence[int], options: GroupedOptions) -> int:
+        return _cost(shape, options.groups or 1)
 
     @classmethod
-    def error_bounds(cls, weight: Tensor, *, groups: int | None = None, rank: int | None = None, error: float | None = None,
-               rank_multiple: int = 1, measure: str = "bound") -> list[Candidate]:
+    def error_bounds(cls, weight: Tensor, options: GroupedOptions) -> list[Candidate]:
         """Every (groups, rank), fewest groups first; ranks are multiples, those below one only in the fewest groups."""
-        _check(rank_multiple, measure, error)
-        found = []
-        for i, k in enumerate(_ways(weight.shape, groups)):
-            errors, cost = relative_errors(weight, k, measure).tolist(), _cost(weight.shape, k)
-            found += [Candidate(r * cost, errors[r], {"groups": k, "rank": r})
-                      for r in _ranks(weight.shape, k, rank_multiple) if not i or r % rank_multiple == 0]
+        found, multiple = [], options.rank_multiple
+        for i, k in enumerate(_ways(weight.shape, options.groups)):
+            errors, cost = relative_errors(weight, k, options.measure).tolist(), _cost(weight.shape, k)
+            found += [Candidate(r * cost, errors[r], replace(options, groups=k, rank=r))
+                      for r in _ranks(weight.shape, k, multiple) if not i or r % multiple == 0]
         return found
 
     @classmethod
-    def rate_distortion(cls, weight: Tensor, size: float, *, groups: int | None = None, rank: int | None = None,
-              error: float | None = None, rank_multiple: int = 1, measure: str = "bound") -> RateDistortion:
+    def rate_distortion(cls, weight: Tensor, options: GroupedOptions, size: float) -> RateDistortion:
         """One step is `rank_multiple` ranks in every group, of the number of groups that loses least energy at `size`."""
-        _check(rank_multiple, measure)
-        tries = []
-        for k in _ways(weight.shape, groups):
+        tries, multiple = [], options.rank_multiple
+        for k in _ways(weight.shape, options.groups):
             squares = torch.linalg.svdvals(exact(blocks(weight, k))).double().square().sum(0)
-            cost = _cost(weight.shape, k) * rank_multiple
-            steps = min((weight.numel() - 1) // cost, len(squares) // rank_multiple)
-            gains = squares[: steps * rank_multiple].view(steps, rank_multiple).sum(1)
+            cost = _cost(weight.shape, k) * multiple
+            steps = min((weight.numel() - 1) // cost, len(squares) // multiple)
+            gains = squares[: steps * multiple].view(steps, multiple).sum(1)
             near = max(1, int(size * weight.numel() / _cost(weight.shape, k)))
             tries.append((float(squares[near:].sum()), k, gains, cost))
         _, k, gains, cost = min(tries, key=lambda one: one[0])
         energy = float(weight.double().square().sum())
-        return RateDistortion(gains, cost, energy, lambda n: {"groups": k, "rank": n * rank_multiple})
+        return RateDistortion(gains, cost, energy, lambda n: replace(options, groups=k, rank=n * multiple))
 
     def spec(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "groups": self.groups, "rank": self.rank}
@@ -178,7 +193,7 @@ class Grouped(Structure):
 
 
 def _cost(shape: Sequence[int], groups: int) -> int:
-    """Numbers of one rank in every group."""
+    """The parameters of one rank in every group."""
     return shape[0] * groups + math.prod(shape[1:])
 
 
@@ -189,7 +204,7 @@ def _ranks(shape: Sequence[int], groups: int, rank_multiple: int) -> list[int]:
 
 
 def _largest(shape: Sequence[int], groups: int, size: float, rank_multiple: int) -> int:
-    """The largest rank that stores at most `size` of the dense numbers; 0 where not even one does."""
+    """The largest rank that stores at most `size` of the dense parameters; 0 where not even one does."""
     ranks = [r for r in _ranks(shape, groups, rank_multiple) if r * _cost(shape, groups) <= size * math.prod(shape) + 1e-9]
     return max(ranks, default=0)
 
@@ -213,14 +228,8 @@ def _divides(shape: Sequence[int], groups: int) -> None:
 
 
 def _best_at(choices: list[Candidate], shape: Sequence[int], size: float) -> Candidate:
-    """The choice with the smallest error of those that store at most `size` of the dense numbers."""
+    """The choice with the smallest error of those that store at most `size` of the dense parameters."""
     fitting = [choice for choice in choices if choice.num_parameters <= size * math.prod(shape) + 1e-9]
     if not fitting:
         raise _cannot(shape, size, min(choice.num_parameters for choice in choices))
     return min(fitting, key=lambda choice: choice.error)
-
-
-def _check(rank_multiple: int, measure: str, error: float | None = None) -> None:
-    if rank_multiple < 1 or measure not in MEASURES or (error is not None and error < 0):
-        raise UserError("grouped: rank_multiple is at least 1, error is not below 0, "
-                        f"and measure is one of {', '.join(MEASURES)}")

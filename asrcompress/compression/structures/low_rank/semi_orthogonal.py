@@ -9,12 +9,13 @@ Povey et al., "Semi-orthogonal low-rank matrix factorization for deep neural net
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from asrcompress.compression.structures.base import dense_std
-from asrcompress.compression.structures.low_rank.svd import Svd
+from asrcompress.compression.structures.base import dense_std, exact
+from asrcompress.compression.structures.low_rank.svd import Svd, SvdOptions
 
 
 @torch.no_grad()
@@ -25,7 +26,7 @@ def constrain(weight: Tensor) -> None:
     rows are made orthogonal; where there are more rows than columns, the columns.
     """
     matrix = weight.flatten(1)
-    m = _precise(matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)
+    m = exact(matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T)
     p = m @ m.T
     trace, square = p.trace(), p.square().sum()
     if trace < 1e-15:
@@ -39,29 +40,30 @@ def constrain(weight: Tensor) -> None:
 
 def orthonormal_rows(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """matrix (r, n), r <= n, as mix (r, r) x rows (r, n) with rows rows^T = I: a QR decomposition, transposed."""
-    q, r = torch.linalg.qr(_precise(matrix).T)
+    q, r = torch.linalg.qr(exact(matrix).T)
     return r.T, q.T
 
 
-def _precise(x: Tensor) -> Tensor:
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+@dataclass(frozen=True)
+class SemiOrthogonalOptions(SvdOptions):
+    """Those of `svd`."""
 
 
 class SemiOrthogonal(Svd):
     """`svd` with orthonormal rows in `right` at first; its training calls `constrain(layer.right)`."""
 
     name = "semi_orthogonal"
+    Options = SemiOrthogonalOptions
 
     @classmethod
     def _from_factors(cls, weight: Tensor, unfolding: str, left: Tensor, right: Tensor) -> Svd:
         mix, rows = orthonormal_rows(right)
-        return super()._from_factors(weight, unfolding, _precise(left) @ mix, rows)
+        return super()._from_factors(weight, unfolding, exact(left) @ mix, rows)
 
     @classmethod
-    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, rank: int | None = None,
-             unfolding: str = "best", rank_multiple: int = 1) -> Svd:
-        """Random orthonormal rows; `left` such that the product has the variance of a dense start."""
-        layer = super().init(shape, size, seed, rank=rank, unfolding=unfolding, rank_multiple=rank_multiple)
+    def init(cls, shape: Sequence[int], options: SvdOptions, size: float | None = None, seed: int = 0) -> Svd:
+        """Random orthonormal rows; `left` such that the product has the variance of a dense start. Errors: as `svd`."""
+        layer = super().init(shape, options, size, seed)
         with torch.no_grad():
             _, rows = orthonormal_rows(layer.right.flatten(1))
             layer.right.copy_(rows.reshape(layer.right.shape))

@@ -14,88 +14,53 @@ singular value decomposition", Interspeech 2013.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asrcompress.compression.structures.base import Candidate, CannotShrink, RateDistortion, Structure, dense_std
-from asrcompress.compression.structures.fitting import draw
-from asrcompress.compression.structures.low_rank import _data_aware
+from asrcompress.compression.structures.base import Candidate, RateDistortion, Structure, dense_std, per_row
+from asrcompress.compression.structures.fitting import draw, output_energy
+from asrcompress.compression.structures.low_rank._data_aware import checked_moments
+from asrcompress.compression.structures.low_rank._unfolding import (
+    energy_rank,
+    factors,
+    sides,
+    size_rank,
+    spectrum,
+    unfoldings,
+)
 from asrcompress.convolution import conv1d
 from asrcompress.errors import UserError
+from asrcompress.options import require
 
 
-def truncated_svd(matrix: Tensor, rank: int, split: float = 0.5) -> tuple[Tensor, Tensor]:
-    """The nearest matrix of this rank, in two factors: (m, n) -> left (m, rank), right (rank, n).
+@dataclass(frozen=True)
+class SvdOptions:
+    """Where no budget shares out a size, one of `rank` and `energy` says how much is kept."""
 
-    left = U_r S_r^split and right = S_r^(1 - split) V_r^T; at the default both have the same Frobenius norm. The error
-    is s_(r+1) in the spectral norm and the root of the sum of the dropped s^2 in the Frobenius norm.
-    """
-    exact = matrix if matrix.dtype in (torch.float32, torch.float64) else matrix.float()
-    u, s, vh = torch.linalg.svd(exact, full_matrices=False)
-    left, right = u[:, :rank] * s[:rank] ** split, s[:rank, None] ** (1 - split) * vh[:rank]
-    return left.to(matrix.dtype), right.to(matrix.dtype)
+    rank: int | None = None
+    energy: float | None = None  # the least fraction of the squared singular values to keep, above 0 and at most 1
+    unfolding: Literal["best", "input", "output"] = "best"
+    rank_multiple: int = 1  # a rank that comes from a size or an energy is a multiple of this
+    data_aware: bool = False  # truncate for the layer's outputs: needs the moments of its inputs
+    ridge: float = 0.01  # added to the diagonal of the moments, relative to its mean
 
-
-def truncated(weight: Tensor, unfolding: str, rank: int, moments: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The two factors of an unfolded weight; for the outputs of inputs with these moments, where they are given."""
-    matrix = unfold(weight, unfolding)
-    if moments is None:
-        return truncated_svd(matrix, rank)
-    left = _data_aware.principal_outputs(matrix, _unfolded_moments(weight.shape, unfolding, moments))[0][:, :rank]
-    right = left.T @ matrix.double()
-    if unfolding == "output":
-        left = unfold(_data_aware.regress(weight, right, moments), unfolding)
-    return _data_aware.balanced(left, right)
-
-
-def spectrum(weight: Tensor, unfolding: str, moments: Tensor | None) -> Tensor:
-    """The energy of every rank, falling, float64: squared singular values, of W C^(1/2) where moments are given."""
-    matrix = unfold(weight, unfolding)
-    if moments is None:
-        return torch.linalg.svdvals(matrix.float()).double().square()
-    return _data_aware.principal_outputs(matrix, _unfolded_moments(weight.shape, unfolding, moments))[1]
-
-
-def _unfolded_moments(shape: Sequence[int], unfolding: str, moments: Tensor) -> Tensor:
-    return moments if unfolding == "input" else _data_aware.frame_moments(moments, shape[2])
-
-
-def energy_rank(singular: Tensor, energy: float) -> int:
-    """The smallest rank whose squared singular values sum to at least this fraction of all (as in Kaldi)."""
-    total = singular.double().square().cumsum(0)
-    return min(int((total < energy * total[-1]).sum()) + 1, len(singular))
-
-
-def unfold(weight: Tensor, unfolding: str) -> Tensor:
-    """(out, in, taps) -> (out, in x taps) for `input`, (out x taps, in) for `output`; a matrix stays what it is."""
-    if weight.dim() == 2 or unfolding == "input":
-        return weight.flatten(1)
-    return weight.transpose(1, 2).flatten(0, 1)
-
-
-def sides(shape: Sequence[int], unfolding: str) -> tuple[int, int]:
-    """(m, n) of the unfolded matrix."""
-    out, inputs, taps = (*shape, 1)[:3]
-    return (out, inputs * taps) if unfolding == "input" else (out * taps, inputs)
-
-
-def size_rank(shape: Sequence[int], unfolding: str, size: float, rank_multiple: int = 1) -> int:
-    """The largest rank that stores at most `size` of the dense numbers, a multiple where it reaches one."""
-    m, n = sides(shape, unfolding)
-    rank = min(int(size * m * n / (m + n) + 1e-9), m, n)
-    if rank < 1:
-        raise CannotShrink(f"structure svd of a weight {tuple(shape)} cannot reach size {size:g}; "
-                           f"the smallest is {(m + n) / (m * n):.2g}, at rank 1")
-    return rank - rank % rank_multiple if rank >= rank_multiple else rank
+    def __post_init__(self) -> None:
+        require(self.rank is None or self.rank >= 1, f"svd: rank is {self.rank}; it is at least 1")
+        require(self.energy is None or 0 < self.energy <= 1,
+                f"svd: energy is {self.energy}; it is above 0 and at most 1")
+        require(self.rank_multiple >= 1, f"svd: rank_multiple is {self.rank_multiple}; it is at least 1")
+        require(0 <= self.ridge < math.inf, f"svd: ridge is {self.ridge}; it is at least 0")
 
 
 class Svd(Structure):
     """W = left x right with `rank` columns and rows; pays off below rank m n / (m + n)."""
 
     name = "svd"
+    Options = SvdOptions
 
     def __init__(self, shape: Sequence[int], rank: int, unfolding: str = "input") -> None:
         super().__init__(shape)
@@ -110,32 +75,32 @@ class Svd(Structure):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, rank: int | None = None,
-            energy: float | None = None, unfolding: str = "best", rank_multiple: int = 1, data_aware: bool = False,
-            ridge: float = 0.01, moments: Tensor | None = None) -> "Svd":
-        """One of `size`, `rank` and `energy` says how much is kept; a rank from size or energy is a `rank_multiple`.
+    def fit(cls, weight: Tensor, options: SvdOptions, size: float | None = None, seed: int = 0,
+            moments: Tensor | None = None) -> "Svd":
+        """One of `size`, `rank` and `energy` says how much is kept.
 
-        `data_aware` needs the `moments` of the inputs, (in x taps)^2, as `compression.calibration` collects them;
-        `ridge` is added to their diagonal, relative to its mean.
+        With `data_aware`, `moments` are those of the inputs, (in x taps)^2, as `compression.calibration` collects them.
+        Errors: CannotShrink; UserError where none or several say how much, or moments are missing.
         """
+        rank, energy = options.rank, options.energy
         if sum(given is not None for given in (size, rank, energy)) != 1:
-            raise UserError("structure svd needs exactly one of size, rank and energy "
+            raise UserError(f"structure {cls.name} needs exactly one of size, rank and energy "
                             "(with a budget that shares out a size, leave rank and energy away)")
-        _check(rank, energy, rank_multiple)
-        inputs = _data_aware.checked_moments(data_aware, moments, ridge, weight.shape)
+        seen = checked_moments(options.data_aware, moments, options.ridge, weight.shape)
         tries = []
-        for way in _ways(weight.shape, unfolding, size):
+        for way in unfoldings(weight.shape, options.unfolding, size):
             r = full = min(sides(weight.shape, way))
             if rank is not None:
                 r = rank
             elif size is not None:
-                r = size_rank(weight.shape, way, size, rank_multiple)
+                r = size_rank(weight.shape, way, size, options.rank_multiple)
             elif energy is not None:
-                r = math.ceil(energy_rank(spectrum(weight, way, inputs).sqrt(), energy) / rank_multiple) * rank_multiple
-            tries.append(cls._from_factors(weight, way, *truncated(weight, way, min(r, full), inputs)))
+                found = energy_rank(spectrum(weight, way, seen).sqrt(), energy)
+                r = math.ceil(found / options.rank_multiple) * options.rank_multiple
+            tries.append(cls._from_factors(weight, way, *factors(weight, way, min(r, full), seen)))
         if energy is not None:
             return min(tries, key=lambda layer: layer.num_parameters())
-        return min(tries, key=lambda layer: (layer.num_parameters() >= weight.numel(), _lost(layer, weight, inputs)))
+        return min(tries, key=lambda layer: (layer.num_parameters() >= weight.numel(), _lost(layer, weight, seen)))
 
     @classmethod
     def _from_factors(cls, weight: Tensor, unfolding: str, left: Tensor, right: Tensor) -> "Svd":
@@ -148,58 +113,61 @@ class Svd(Structure):
         return layer
 
     @classmethod
-    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, rank: int | None = None,
-             unfolding: str = "best", rank_multiple: int = 1) -> "Svd":
+    def init(cls, shape: Sequence[int], options: SvdOptions, size: float | None = None, seed: int = 0) -> "Svd":
         """Normal factors of equal Frobenius norm whose product has the variance of a dense start.
 
-        Without a weight to compare, `best` is the unfolding that gives the larger rank.
+        Without a weight to compare, `best` is the unfolding that gives the larger rank. Errors: as `fit`; `energy`
+        needs a trained weight.
         """
-        if (size is None) == (rank is None):
-            raise UserError("structure svd from scratch needs exactly one of size and rank")
-        _check(rank, None, rank_multiple)
-        way = _ways(shape, unfolding)[0]
-        layer = cls(shape, rank or size_rank(shape, way, size or 1.0, rank_multiple), way)
+        rank = options.rank
+        if (size is None) == (rank is None) or options.energy is not None:
+            raise UserError(f"structure {cls.name} from scratch needs exactly one of size and rank, and no energy")
+        way = unfoldings(shape, options.unfolding)[0]
+        layer = cls(shape, rank or size_rank(shape, way, size or 1.0, options.rank_multiple), way)
         draw([layer.left, layer.right], dense_std(shape) ** 2 / layer.rank, seed)
         return layer
 
     @classmethod
-    def min_parameters(cls, shape: Sequence[int], *, unfolding: str = "best", **unused: Any) -> int:
-        return min(sum(sides(shape, way)) for way in _ways(shape, unfolding))
+    def min_parameters(cls, shape: Sequence[int], options: SvdOptions) -> int:
+        return min(sum(sides(shape, way)) for way in unfoldings(shape, options.unfolding))
 
     @classmethod
     @torch.no_grad()
-    def rate_distortion(cls, weight: Tensor, size: float, *, unfolding: str = "best", rank_multiple: int = 1, data_aware: bool = False,
-              ridge: float = 0.01, moments: Tensor | None = None, **unused: Any) -> RateDistortion:
-        """One step is `rank_multiple` ranks and removes their energy; it ends where dense is smaller."""
-        _check(None, None, rank_multiple)
-        inputs = _data_aware.checked_moments(data_aware, moments, ridge, weight.shape)
+    def rate_distortion(cls, weight: Tensor, options: SvdOptions, size: float,
+                        moments: Tensor | None = None) -> RateDistortion:
+        """One step is `rank_multiple` ranks and removes their energy; it ends where dense is smaller.
+
+        Errors: UserError where moments are missing.
+        """
+        multiple, seen = options.rank_multiple, checked_moments(options.data_aware, moments, options.ridge, weight.shape)
         tries = []
-        for way in _ways(weight.shape, unfolding):
+        for way in unfoldings(weight.shape, options.unfolding):
             m, n = sides(weight.shape, way)
-            squares = spectrum(weight, way, inputs)
-            steps = (m * n - 1) // ((m + n) * rank_multiple)
-            gains = squares[: steps * rank_multiple].unflatten(0, (steps, rank_multiple)).sum(1) if steps else squares[:0]
+            squares = spectrum(weight, way, seen)
+            steps = (m * n - 1) // ((m + n) * multiple)
+            gains = squares[: steps * multiple].unflatten(0, (steps, multiple)).sum(1) if steps else squares[:0]
             near = max(1, int(size * m * n / (m + n)))
             lost = float(squares[near:].sum())
-            if inputs is not None:  # the spectra of two unfoldings do not compare
-                lost = _lost(cls.fit(weight, rank=min(near, m, n), unfolding=way, data_aware=True, ridge=ridge,
-                                     moments=moments), weight, inputs)
-            tries.append((lost, way, gains, (m + n) * rank_multiple, float(squares.sum())))
+            if seen is not None:  # the spectra of two unfoldings do not compare
+                asked = replace(options, rank=min(near, m, n), energy=None, unfolding=way)
+                lost = _lost(cls.fit(weight, asked, moments=moments), weight, seen)
+            tries.append((lost, way, gains, (m + n) * multiple, float(squares.sum())))
         _, way, gains, cost, total = min(tries, key=lambda one: one[0])
-        return RateDistortion(gains, cost, total, lambda n: {"rank": n * rank_multiple, "unfolding": way})
+        return RateDistortion(gains, cost, total, lambda n: replace(options, rank=n * multiple, unfolding=way))
 
     @classmethod
-    def error_bounds(cls, weight: Tensor, *, unfolding: str = "best", rank_multiple: int = 1, data_aware: bool = False,
-               ridge: float = 0.01, moments: Tensor | None = None, **unused: Any) -> list[Candidate]:
-        """s_(r+1) / s_1 at rank 1 and at every multiple, of each unfolding relative to its own s_1."""
-        _check(None, None, rank_multiple)
-        inputs = _data_aware.checked_moments(data_aware, moments, ridge, weight.shape)
+    def error_bounds(cls, weight: Tensor, options: SvdOptions, moments: Tensor | None = None) -> list[Candidate]:
+        """s_(r+1) / s_1 at rank 1 and at every multiple, of each unfolding relative to its own s_1.
+
+        Errors: UserError where moments are missing.
+        """
+        seen = checked_moments(options.data_aware, moments, options.ridge, weight.shape)
         found = []
-        for way in _ways(weight.shape, unfolding):
-            singular = spectrum(weight, way, inputs).sqrt()
+        for way in unfoldings(weight.shape, options.unfolding):
+            singular = spectrum(weight, way, seen).sqrt()
             errors = (singular / singular[0].clamp_min(1e-150)).tolist() + [0.0]
-            found += [Candidate(r * sum(sides(weight.shape, way)), errors[r], {"rank": r, "unfolding": way})
-                      for r in range(1, len(errors)) if r == 1 or r % rank_multiple == 0]
+            found += [Candidate(r * sum(sides(weight.shape, way)), errors[r], replace(options, rank=r, unfolding=way))
+                      for r in range(1, len(errors)) if r == 1 or r % options.rank_multiple == 0]
         return found
 
     def spec(self) -> dict[str, Any]:
@@ -225,28 +193,11 @@ class Svd(Structure):
 
     @torch.no_grad()
     def scale_rows(self, scale: Tensor) -> bool:
-        self.left.mul_(scale.view(-1, *[1] * (self.left.dim() - 1)))
+        self.left.mul_(per_row(scale, self.left.dim()))
         return True
 
 
 def _lost(layer: Svd, weight: Tensor, moments: Tensor | None) -> float:
     """The squared error of a layer's weight, or of its outputs where the moments of the inputs are given."""
     error = layer.dense().detach() - weight
-    return float(error.norm()) ** 2 if moments is None else _data_aware.output_energy(error, moments)
-
-
-def _check(rank: int | None, energy: float | None, rank_multiple: int) -> None:
-    if (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1) or rank_multiple < 1:
-        raise UserError("svd: rank and rank_multiple are at least 1, energy is above 0 and at most 1")
-
-
-def _ways(shape: Sequence[int], unfolding: str, size: float | None = None) -> list[str]:
-    """The unfoldings to try: of `best`, those that reach the size, or the one that comes nearest to it."""
-    if unfolding not in ("input", "output", "best"):
-        raise UserError(f"svd: unfolding is input, output or best, not '{unfolding}'")
-    if len(shape) == 2 or shape[2] == 1:
-        return ["input"]
-    if unfolding != "best":
-        return [unfolding]
-    ways = sorted(("input", "output"), key=lambda way: sum(sides(shape, way)))
-    return [way for way in ways if size is None or sum(sides(shape, way)) <= size * math.prod(shape) + 1e-9] or ways[:1]
+    return float(error.norm()) ** 2 if moments is None else output_energy(error, moments)

@@ -16,8 +16,9 @@ tensorization", 2016. That the taps share a core with the first factors, so that
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,24 +28,45 @@ from asrcompress.compression.structures.base import CannotShrink, Structure, den
 from asrcompress.compression.structures.low_rank import _tensor_train as train
 from asrcompress.convolution import conv1d
 from asrcompress.errors import UserError
+from asrcompress.options import require
 
 # What a contraction of paired cores costs beside its multiply-adds, counted in multiply-adds of a large product on one
-# CPU thread: per number moved between cores, and per core that is called. Reading a dense weight takes as long as two
-# frames more, and to put a rebuilt one in order, which training does in every step, REORDERED per number.
+# CPU thread: per value moved between cores, and per core that is called. Reading a dense weight takes as long as two
+# frames more, and to put a rebuilt one in order, which training does in every step, REORDERED per value.
 MOVED, CALLED, READ, REORDERED = 50, 800_000, 2, 25
 NARROW = 32  # products at most so wide are made as one large one
 Step = Callable[[int, Tensor, Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class TensorTrainOptions:
+    """Where no budget shares out a size, one of `error` and `rank` says how much is kept."""
+
+    error: float | None = None  # relative, in the Frobenius norm; below float32's for float64 weights only
+    rank: int | tuple[int, ...] | None = None  # one for all cuts, or one per cut
+    modes: Literal["best", "paired", "separate"] = "best"
+    dims: int | None = None  # how many pairs, 2 to 4; None: the smallest error
+    factors: tuple[tuple[int, ...], ...] | None = None  # of the pairs, instead of dims: [[m_1, ..], [n_1, ..]]
+
+    def __post_init__(self) -> None:
+        require(self.error is None or 0 <= self.error < 1, f"tensor_train: error is {self.error}; it is from 0 to 1")
+        ranks = (self.rank,) if isinstance(self.rank, int) else self.rank or ()
+        require(min(ranks, default=1) >= 1, f"tensor_train: rank is {self.rank}; ranks are at least 1")
+        require(self.dims in (None, 2, 3, 4), f"tensor_train: dims is {self.dims}; it is 2, 3 or 4")
+        require(self.factors is None or (len(self.factors) == 2 and len(self.factors[0]) == len(self.factors[1]) > 0),
+                f"tensor_train: factors is {self.factors}; it is [[m_1, ..], [n_1, ..]], as many of rows as of columns")
+
+
 class TensorTrain(Structure):
     """W from cores (r_(k-1), m_k, n_k, taps_k, r_k), applied core by core or as one rebuilt weight: what is faster.
 
-    A separate train applied from the first core on costs as many multiply-adds as it has numbers. Paired cores work on
-    parts of a frame, many small products between which numbers move: unless they are tiny, a rebuilt weight is faster.
+    A separate train applied from the first core on costs as many multiply-adds as it has parameters. Paired cores work on
+    parts of a frame, many small products between which values move: unless they are tiny, a rebuilt weight is faster.
     How many frames there are decides as well, so `macs(frames)` is that of a call with so many.
     """
 
     name = "tensor_train"
+    Options = TensorTrainOptions
 
     def __init__(self, shape: Sequence[int], modes: Sequence[Sequence[int]], ranks: Sequence[int]) -> None:
         super().__init__(shape)
@@ -59,24 +81,23 @@ class TensorTrain(Structure):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, error: float | None = None,
-            rank: int | Sequence[int] | None = None, modes: str = "best", dims: int | str = "best",
-            factors: Sequence[Sequence[int]] | None = None) -> "TensorTrain":
-        """One of `size`, `error` (relative, in the Frobenius norm) and `rank` (one, or one per cut) says what is kept.
+    def fit(cls, weight: Tensor, options: TensorTrainOptions, size: float | None = None,
+            seed: int = 0) -> "TensorTrain":
+        """Of the trains that the options allow, the one with the least error; for `error`, with the fewest parameters.
 
-        `modes` is paired, separate or best; `dims` is 2, 3, 4 or best: how many pairs; `factors` says them instead,
-        [[m_1, ..], [n_1, ..]]. Of several, the train with the least error is taken; for `error`, that with the fewest
-        numbers. An error below float32's is reached for float64 weights only.
+        Errors: CannotShrink; UserError unless exactly one of `size`, `error` and `rank` is given, and where the factors
+        do not suit the shape.
         """
-        if sum(given is not None for given in (size, error, rank)) != 1 or not 0 <= (error or 0) < 1:
-            raise UserError("structure tensor_train needs exactly one of size, error (0 to 1) and rank")
+        if sum(given is not None for given in (size, options.error, options.rank)) != 1:
+            raise UserError("structure tensor_train needs exactly one of size, error and rank "
+                            "(with a budget that shares out a size, leave error and rank away)")
         target = exact(weight)
-        kinds = _kinds(weight.shape, modes, dims, factors, size)
-        if error is not None:
-            tries = [(kind, train.tt_svd(train.arranged(target, kind), error=error)) for kind in kinds]
+        kinds = _kinds(weight.shape, options, size)
+        if options.error is not None:
+            tries = [(kind, train.tt_svd(train.arranged(target, kind), error=options.error)) for kind in kinds]
             kind, cores = min(tries, key=lambda one: sum(core.numel() for core in one[1]))
         else:
-            kind, cores = _nearest(target, kinds, rank, None if size is None else size * weight.numel())
+            kind, cores = _nearest(target, kinds, options.rank, None if size is None else size * weight.numel())
         return cls._from_cores(weight, kind, cores)
 
     @classmethod
@@ -89,19 +110,18 @@ class TensorTrain(Structure):
 
     @classmethod
     @torch.no_grad()
-    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *,
-             rank: int | Sequence[int] | None = None, modes: str = "best", dims: int | str = "best",
-             factors: Sequence[Sequence[int]] | None = None) -> "TensorTrain":
+    def init(cls, shape: Sequence[int], options: TensorTrainOptions, size: float | None = None,
+             seed: int = 0) -> "TensorTrain":
         """Normal cores of equal norm, scaled so that the weight has exactly the spread of a dense start.
 
         That is torch's, as of all structures here, 1 / (3 in), where the authors have Glorot's 2 / (in + out).
         Without a weight to compare, `best` is paired with the fewest pairs, which are fastest, that leave every rank at
-        least 2, or, where none does, with the most.
+        least 2, or, where none does, with the most. Errors: as `fit`; `error` needs a trained weight.
         """
-        if (size is None) == (rank is None):
-            raise UserError("structure tensor_train from scratch needs exactly one of size and rank")
-        kinds = _kinds(shape, "paired" if modes == "best" else modes, dims, factors, size)
-        tries = [(kind, _ranks(kind, rank) if size is None else train.even_ranks(kind, size * math.prod(shape)))
+        if (size is None) == (options.rank is None) or options.error is not None:
+            raise UserError("structure tensor_train from scratch needs exactly one of size and rank, and no error")
+        kinds = _kinds(shape, replace(options, modes="paired") if options.modes == "best" else options, size)
+        tries = [(kind, _ranks(kind, options.rank) if size is None else train.even_ranks(kind, size * math.prod(shape)))
                  for kind in kinds]
         kind, ranks = next((one for one in tries if min(one[1], default=1) >= 2), tries[-1])
         layer, generator = cls(shape, kind, ranks), torch.Generator().manual_seed(seed)
@@ -113,10 +133,8 @@ class TensorTrain(Structure):
         return layer
 
     @classmethod
-    def min_parameters(cls, shape: Sequence[int], *, error: float | None = None, rank: int | Sequence[int] | None = None,
-                 modes: str = "best", dims: int | str = "best",
-                 factors: Sequence[Sequence[int]] | None = None) -> int:
-        return min(_least(kind) for kind in _kinds(shape, modes, dims, factors))
+    def min_parameters(cls, shape: Sequence[int], options: TensorTrainOptions) -> int:
+        return min(_least(kind) for kind in _kinds(shape, options))
 
     def spec(self) -> dict[str, Any]:
         return {"shape": list(self.shape), "modes": [list(mode) for mode in self.modes], "ranks": list(self.ranks)}
@@ -218,17 +236,13 @@ def _nearest(weight: Tensor, kinds: Sequence[train.Modes], rank: int | Sequence[
     return best[1:]
 
 
-def _kinds(shape: Sequence[int], modes: str, dims: int | str, factors: Sequence[Sequence[int]] | None,
-           size: float | None = None) -> list[train.Modes]:
+def _kinds(shape: Sequence[int], options: TensorTrainOptions, size: float | None = None) -> list[train.Modes]:
     """The modes to try, of those that reach the size."""
-    if modes not in ("paired", "separate", "best") or dims not in (2, 3, 4, "best"):
-        raise UserError(f"tensor_train: modes is paired, separate or best, not '{modes}'; dims is 2, 3, 4 or best, "
-                        f"not '{dims}'")
-    if factors is not None:
-        kinds = [_explicit(shape, factors)]
+    if options.factors is not None:
+        kinds = [_explicit(shape, options.factors)]
     else:
-        pairs = [train.paired(shape, d) for d in (range(2, 5) if dims == "best" else [int(dims)])]
-        kinds = [train.separate(shape)] * (modes != "paired") + pairs * (modes != "separate")
+        pairs = [train.paired(shape, d) for d in ([options.dims] if options.dims else range(2, 5))]
+        kinds = [train.separate(shape)] * (options.modes != "paired") + pairs * (options.modes != "separate")
     reached = [kind for kind in kinds if size is None or _least(kind) <= size * math.prod(shape) + 1e-9]
     if not reached:
         least = min(_least(kind) for kind in kinds) / math.prod(shape)
@@ -238,9 +252,6 @@ def _kinds(shape: Sequence[int], modes: str, dims: int | str, factors: Sequence[
 
 
 def _explicit(shape: Sequence[int], factors: Sequence[Sequence[int]]) -> train.Modes:
-    if len(factors) != 2 or len(factors[0]) != len(factors[1]) or not factors[0]:
-        raise UserError(f"tensor_train: factors is [[m_1, ..], [n_1, ..]], as many of rows as of columns, not "
-                        f"{factors}")
     taps = (*shape, 1)[2]
     kind = tuple((int(m), int(n), 1 if k else taps) for k, (m, n) in enumerate(zip(*factors, strict=True)))
     _check_modes(shape, kind)

@@ -1,11 +1,11 @@
 """tucker: a kernel between two changes of basis, W(o, i, t) = sum_ab left(o, a) core(a, b, t) right(b, i) (Tucker-2).
 
 A convolution becomes three: one tap to b channels, the core's taps to a channels, one tap to the outputs. Time stays as
-it is: with few taps there is nothing to gain there. The two ranks are the pair that keeps most of the weight for its
-numbers, as the truncated HOSVD tells; HOOI (tensorly's) then lowers the error.
+it is: with few taps there is nothing to gain there. The two ranks are the pair that keeps most of the weight for what
+it stores, as the truncated HOSVD tells; HOOI (tensorly's) then lowers the error.
 
 A matrix is a kernel of one tap, left x core x right: the truncated SVD with a small square core between, so at equal
-numbers its error is slightly above that of `svd`. At inference left x core is one matrix. With `context_frames` it is a tensor
+storage its error is slightly above that of `svd`. At inference left x core is one matrix. With `context_frames` it is a tensor
 of three modes, a kernel that sees all its frames at once: its inputs are so many context_frames side by side, which share their
 basis. That suits spliced frames, and sizes below a tenth.
 
@@ -16,6 +16,7 @@ neural networks for fast and low power mobile applications", ICLR 2016.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,7 +29,6 @@ from asrcompress.compression.structures.base import (
     Structure,
     dense_std,
     needs_grad,
-    state_of,
 )
 from asrcompress.compression.structures.fitting import draw
 from asrcompress.compression.structures.low_rank._context_frames import from_kernel, kernel_shape, to_kernel
@@ -40,18 +40,43 @@ from asrcompress.compression.structures.low_rank._tucker2 import (
     limits,
     tucker2,
 )
+from asrcompress.compression.structures.low_rank._unfolding import unfold
 from asrcompress.compression.structures.low_rank._vbmf import vbmf_rank
-from asrcompress.compression.structures.low_rank.svd import unfold
 from asrcompress.convolution import conv1d
 from asrcompress.errors import UserError
+from asrcompress.options import require
 
 Ranks = Sequence[int] | int
+
+
+@dataclass(frozen=True)
+class TuckerOptions:
+    """Where no budget shares out a size, one of `ranks`, `energy` and `vbmf` says how much is kept."""
+
+    ranks: int | tuple[int, ...] | None = None  # (a, b), or one for both, cut to what the shape has
+    energy: float | None = None  # the least fraction of the squared norm to keep
+    vbmf: float | None = None  # 1: the ranks that variational Bayes finds; a smaller w takes full - w (full - found)
+    rank_multiple: int = 1  # ranks that are not given are multiples of this
+    sweeps: int = 3  # of HOOI
+    context_frames: int = 1  # frames that stand side by side in the inputs of a matrix: the taps of a kernel
+
+    def __post_init__(self) -> None:
+        pair = (self.ranks,) * 2 if isinstance(self.ranks, int) else (1, 1) if self.ranks is None else self.ranks
+        require(len(pair) == 2 and min(pair) >= 1,
+                f"tucker: ranks is {self.ranks}; it is two numbers of at least 1, or one for both")
+        for name in ("energy", "vbmf"):
+            fraction = getattr(self, name)
+            require(fraction is None or 0 < fraction <= 1, f"tucker: {name} is {fraction}; it is above 0 and at most 1")
+        require(self.rank_multiple >= 1, f"tucker: rank_multiple is {self.rank_multiple}; it is at least 1")
+        require(self.sweeps >= 0, f"tucker: sweeps is {self.sweeps}; it is at least 0")
+        require(self.context_frames >= 1, f"tucker: context_frames is {self.context_frames}; it is at least 1")
 
 
 class Tucker(Structure):
     """W = left x core x right with `ranks` (a, b); the three start with the same Frobenius norm."""
 
     name = "tucker"
+    Options = TuckerOptions
 
     def __init__(self, shape: Sequence[int], ranks: Sequence[int], context_frames: int = 1) -> None:
         super().__init__(shape)
@@ -64,32 +89,28 @@ class Tucker(Structure):
         self.left = nn.Parameter(torch.zeros(out, a))
         self.core = nn.Parameter(torch.zeros(a, b, taps))
         self.right = nn.Parameter(torch.zeros(b, inputs))
-        self._merged: tuple[list[Any], Tensor] | None = None
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, weight: Tensor, size: float | None = None, seed: int = 0, *, ranks: Ranks | None = None,
-            energy: float | None = None, vbmf: float | None = None, rank_multiple: int = 1, sweeps: int = 3,
-            context_frames: int = 1) -> "Tucker":
-        """One of `size`, `ranks`, `energy` and `vbmf` says how much is kept; all but `ranks` give a `rank_multiple`.
+    def fit(cls, weight: Tensor, options: TuckerOptions, size: float | None = None, seed: int = 0) -> "Tucker":
+        """The pair of ranks that keeps most at `size`, or what the options say; then `sweeps` of HOOI.
 
-        `ranks`: (a, b), or one number for both, cut to what the shape has. `energy`: the least fraction of the squared
-        norm. `vbmf`: 1 takes the ranks that variational Bayes finds in the two unfoldings, as Kim et al. do; a smaller
-        w takes full - w (full - found), the "weakened" ranks. `sweeps` of HOOI. `context_frames` of the inputs of a matrix.
+        `vbmf` takes its ranks from the two unfoldings, as Kim et al. do, or "weakened" ones. Errors: CannotShrink;
+        UserError unless exactly one says how much is kept, and where the context frames do not divide the inputs.
         """
-        if sum(given is not None for given in (size, ranks, energy, vbmf)) != 1:
+        ranks: Ranks | None = options.ranks
+        if sum(given is not None for given in (size, ranks, options.energy, options.vbmf)) != 1:
             raise UserError("structure tucker needs exactly one of size, ranks, energy and vbmf "
                             "(with a budget that shares out a size, leave the others away)")
-        _check(ranks, energy, vbmf, rank_multiple, sweeps)
-        kernel = to_kernel(weight, context_frames)
+        kernel = to_kernel(weight, options.context_frames)
         start = bases(kernel)
-        if vbmf is not None:
-            ranks = _vbmf_ranks(kernel, vbmf, rank_multiple)
+        if options.vbmf is not None:
+            ranks = _vbmf_ranks(kernel, options.vbmf, options.rank_multiple)
         if ranks is None:
-            pairs = _frontier(kernel, start, rank_multiple)
-            ranks = _ranks_of_size(pairs, weight.shape, size) if size else _ranks_of_energy(pairs, energy or 1)
-        layer = cls(weight.shape, possible(ranks, kernel.shape), context_frames).to(weight)
-        sweeps = sweeps if kernel.shape[2] > 1 else 0  # a matrix starts at its optimum
+            pairs = _frontier(kernel, start, options.rank_multiple)
+            ranks = _ranks_of_size(pairs, weight.shape, size) if size else _ranks_of_energy(pairs, options.energy or 1)
+        layer = cls(weight.shape, possible(ranks, kernel.shape), options.context_frames).to(weight)
+        sweeps = options.sweeps if kernel.shape[2] > 1 else 0  # a matrix starts at its optimum
         layer._assign(tucker2(kernel, layer.ranks, start, sweeps))
         return layer
 
@@ -100,42 +121,42 @@ class Tucker(Structure):
             parameter.copy_(part * (even / norm if norm else 0))
 
     @classmethod
-    def init(cls, shape: Sequence[int], size: float | None = None, seed: int = 0, *, ranks: Ranks | None = None,
-             rank_multiple: int = 1, context_frames: int = 1) -> "Tucker":
+    def init(cls, shape: Sequence[int], options: TuckerOptions, size: float | None = None, seed: int = 0) -> "Tucker":
         """Normal factors of equal Frobenius norm whose product has the variance of a dense start.
 
-        Without a weight to look at, the ranks of a size are those with the largest product.
+        Without a weight to look at, the ranks of a size are those with the largest product. Errors: as `fit`; `energy`
+        and `vbmf` need a trained weight.
         """
-        if (size is None) == (ranks is None):
-            raise UserError("structure tucker from scratch needs exactly one of size and ranks")
-        _check(ranks, None, None, rank_multiple, 0)
-        kernel = kernel_shape(shape, context_frames)
+        ranks: Ranks | None = options.ranks
+        if (size is None) == (ranks is None) or options.energy is not None or options.vbmf is not None:
+            raise UserError("structure tucker from scratch needs exactly one of size and ranks, and neither energy nor "
+                            "vbmf")
+        kernel = kernel_shape(shape, options.context_frames)
         if ranks is None:
-            ranks = _ranks_of_size(frontier(torch.ones(limits(kernel)), kernel, rank_multiple), shape, size or 1)
-        layer = cls(shape, possible(ranks, kernel), context_frames)
+            pairs = frontier(torch.ones(limits(kernel)), kernel, options.rank_multiple)
+            ranks = _ranks_of_size(pairs, shape, size or 1)
+        layer = cls(shape, possible(ranks, kernel), options.context_frames)
         draw(list(layer.parameters()), dense_std(shape) ** 2 / math.prod(layer.ranks), seed)
         return layer
 
     @classmethod
-    def min_parameters(cls, shape: Sequence[int], *, ranks: Ranks | None = None, energy: float | None = None,
-                 vbmf: float | None = None, rank_multiple: int = 1, sweeps: int = 3, context_frames: int = 1) -> int:
-        return sum(kernel_shape(shape, context_frames))
+    def min_parameters(cls, shape: Sequence[int], options: TuckerOptions) -> int:
+        return sum(kernel_shape(shape, options.context_frames))
 
     @classmethod
     @torch.no_grad()
-    def rate_distortion(cls, weight: Tensor, size: float, *, ranks: Ranks | None = None, energy: float | None = None,
-              vbmf: float | None = None, rank_multiple: int = 1, sweeps: int = 3, context_frames: int = 1) -> RateDistortion:
-        """One step is `rank_multiple` times the numbers of ranks 1 and 1; n steps stand for the best pair of their cost.
+    def rate_distortion(cls, weight: Tensor, options: TuckerOptions, size: float) -> RateDistortion:
+        """One step is `rank_multiple` times the parameters of ranks 1 and 1; n steps stand for the best pair of their cost.
 
         The gains are the slopes of the concave hull of what the HOSVD keeps; they end where dense is smaller.
         """
-        _check(ranks, energy, vbmf, rank_multiple, sweeps)
-        kernel = to_kernel(weight, context_frames)
-        pairs, cost = _frontier(kernel, bases(kernel), rank_multiple), rank_multiple * cls.min_parameters(weight.shape, context_frames=context_frames)
+        kernel = to_kernel(weight, options.context_frames)
+        pairs = _frontier(kernel, bases(kernel), options.rank_multiple)
+        cost = options.rank_multiple * cls.min_parameters(weight.shape, options)
         found = [pairs.within(n * cost) for n in range(1, (weight.numel() - 1) // cost + 1)]
         gains = concave_steps([0.0, *(float(pairs.kept[n]) for n in found)])
         total = float(kernel.double().square().sum())
-        return RateDistortion(gains, cost, total, lambda n: {"ranks": pairs.ranks[found[n - 1]].tolist()})
+        return RateDistortion(gains, cost, total, lambda n: replace(options, ranks=tuple(pairs.ranks[found[n - 1]].tolist())))
 
     def spec(self) -> dict[str, Any]:
         context_frames = {"context_frames": self.context_frames} if self.context_frames > 1 else {}
@@ -155,24 +176,15 @@ class Tucker(Structure):
         return functional.linear(middle, outer, bias)
 
     def _outer(self) -> Tensor | None:
-        """left x core of a matrix, (out, b): one product less, kept at inference until they change; None in training.
-
-        Beside `cached`, which keeps the whole weight, and which at a batch of one takes longer to look than this saves.
-        """
-        left, core = self.left, self.core
-        if needs_grad((left, core)):
-            self._merged = None
+        """left x core of a matrix, (out, b): one product less, kept at inference until they change; None in training."""
+        if needs_grad((self.left, self.core)):
+            self._kept.clear()
             return None
-        state = state_of((left, core))
-        if self._merged is None or self._merged[0] != state:
-            with torch.autocast(left.device.type, enabled=False):
-                self._merged = state, left @ core[..., 0]
-        return self._merged[1]
+        return self.kept(self._merged, (self.left, self.core))
 
-    def train(self, mode: bool = True) -> "Tucker":
-        self._merged = None
-        super().train(mode)
-        return self
+    def _merged(self) -> Tensor:
+        with torch.autocast(self.left.device.type, enabled=False):
+            return self.left @ self.core[..., 0]
 
     def conv1d(self, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
                bias: Tensor | None = None) -> Tensor:
@@ -224,11 +236,3 @@ def _vbmf_ranks(kernel: Tensor, weaken: float, rank_multiple: int) -> list[int]:
         rank = max(1, round(full - weaken * (full - found)))
         ranks.append(math.ceil(rank / rank_multiple) * rank_multiple)
     return ranks
-
-
-def _check(ranks: Ranks | None, energy: float | None, vbmf: float | None, rank_multiple: int, sweeps: int) -> None:
-    pair = [1, 1] if ranks is None else [ranks, ranks] if isinstance(ranks, int) else list(ranks)
-    if len(pair) != 2 or min(pair) < 1 or rank_multiple < 1 or sweeps < 0:
-        raise UserError("tucker: ranks are two numbers, or one for both; they and rank_multiple are at least 1, sweeps 0")
-    if any(share is not None and not 0 < share <= 1 for share in (energy, vbmf)):
-        raise UserError("tucker: energy and vbmf are above 0 and at most 1")

@@ -151,10 +151,10 @@ def test_what_cannot_be_reached_says_the_smallest() -> None:
     with pytest.raises(CannotShrink, match=r"cannot reach size 0.001; the smallest is 0.025, with blocks of 60"):
         structures.fit("circulant", weight(60, 40).expand(60, 40), 0.001)
     for shape in ((60, 40), (37, 41, 3), (2, 9)):
-        fewest = Circulant.min_parameters(shape)
+        fewest = Circulant.min_parameters(shape, Circulant.Options())
         layer = structures.fit("circulant", weight(*shape), fewest / math.prod(shape))
         assert layer.num_parameters() == fewest == max(shape[:2]) * (*shape, 1)[2]
-    assert Circulant.min_parameters((60, 40), block=4) == 600
+    assert Circulant.min_parameters((60, 40), Circulant.Options(block=4)) == 600
 
 
 def test_wrong_options_are_user_errors() -> None:
@@ -205,20 +205,20 @@ def test_macs_of_the_fft_grow_with_n_log_n_and_small_weights_are_dense() -> None
 
 
 def test_spectra_are_kept_at_inference_and_follow_the_numbers() -> None:
-    for block in (16, 256):
+    for block, name in ((16, "_kernel"), (256, "_spectrum")):
         layer, x = structures.init("circulant", (256, 256), block=block).eval(), torch.randn(4, 256)
         with torch.no_grad():
             layer(x)
-            kept = layer._spectra
+            kept = layer._kept.get(name)
             layer(x)
-            assert kept is not None and layer._spectra is kept
+            assert kept is not None and layer._kept[name] is kept
             layer.diagonals.mul_(2)
             torch.testing.assert_close(layer(x), x @ layer.dense().T, rtol=1e-4, atol=1e-5)
         layer(x)
-        assert layer._spectra is None
+        assert not layer._kept
         with torch.inference_mode():
             layer(x)
-        assert layer.train()._spectra is None
+        assert not layer.train()._kept
         layer(x).sum().backward()  # what inference mode has made is not in the way
 
 

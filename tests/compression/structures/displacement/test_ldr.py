@@ -136,11 +136,11 @@ def test_size_is_kept_and_nearly_used(options: dict[str, Any]) -> None:
         for size in (0.5, 0.25):
             layer = structures.init("ldr", shape, size, **options)
             assert 0.7 * size < layer.num_parameters() / math.prod(shape) <= size
-        assert structures.init("ldr", shape, rank=1, **options).num_parameters() == Ldr.min_parameters(shape, **options)
+        assert structures.init("ldr", shape, rank=1, **options).num_parameters() == Ldr.min_parameters(shape, Ldr.Options(**options))
 
 
 def test_what_cannot_be_reached_says_the_smallest() -> None:
-    smallest = Ldr.min_parameters((60, 40))
+    smallest = Ldr.min_parameters((60, 40), Ldr.Options())
     with pytest.raises(CannotShrink, match=r"cannot reach size 0.01; the smallest is 0.12, at rank 1"):
         structures.fit("ldr", random(60, 40), 0.01)
     assert structures.fit("ldr", random(60, 40), smallest / 2400, steps=1).num_parameters() == smallest

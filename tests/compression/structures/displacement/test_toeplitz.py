@@ -70,10 +70,10 @@ def test_size_is_kept_and_nearly_used() -> None:
 
 
 def test_the_smallest_is_one_block_of_the_whole_weight_or_squares_in_a_row() -> None:
-    assert Toeplitz.min_parameters((60, 40)) == 99 and Toeplitz.min_parameters((60, 40, 3)) == 297
-    assert Toeplitz.min_parameters((60, 40), block=20) == 6 * 39
+    assert Toeplitz.min_parameters((60, 40), Toeplitz.Options()) == 99 and Toeplitz.min_parameters((60, 40, 3), Toeplitz.Options()) == 297
+    assert Toeplitz.min_parameters((60, 40), Toeplitz.Options(block=20)) == 6 * 39
     for shape in ((60, 40), (37, 41, 3), (2, 9)):
-        fewest = Toeplitz.min_parameters(shape)
+        fewest = Toeplitz.min_parameters(shape, Toeplitz.Options())
         assert structures.fit("toeplitz", weight(*shape), fewest / math.prod(shape)).num_parameters() == fewest
         with pytest.raises(CannotShrink, match="toeplitz"):
             structures.fit("toeplitz", weight(*shape), (fewest - 1) / math.prod(shape))

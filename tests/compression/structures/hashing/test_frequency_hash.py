@@ -139,7 +139,7 @@ def test_size_is_used_whole_and_the_smallest_is_said() -> None:
     for shape in ((31, 37), (7, 33, 5)):
         for size in (0.5, 0.25, 0.1):
             assert structures.fit(NAME, weight(*shape), size, block=8).num_parameters() == int(size * math.prod(shape))
-    fewest = FrequencyHash.min_parameters((31, 37), block=8)
+    fewest = FrequencyHash.min_parameters((31, 37), FrequencyHash.Options(block=8))
     assert fewest == 8 == structures.fit(NAME, weight(31, 37), 8 / (31 * 37), block=8).num_parameters()
     with pytest.raises(CannotShrink, match="with 8 numbers"):
         structures.fit(NAME, weight(31, 37), 7 / (31 * 37), block=8)

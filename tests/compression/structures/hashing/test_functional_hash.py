@@ -15,8 +15,8 @@ from asrcompress.compression import structures
 from asrcompress.compression.structures import CannotShrink
 from asrcompress.compression.structures.fitting import least_squares
 from asrcompress.compression.structures.hashing import _fetching
-from asrcompress.compression.structures.hashing._hashing import hash_indices, hash_signs
 from asrcompress.compression.structures.hashing.functional_hash import NEXT, SECOND, FunctionalHash
+from asrcompress.compression.structures.tables import hash_indices, hash_signs
 from asrcompress.errors import UserError
 
 KINDS: list[dict[str, Any]] = [{}, {"reconstruction": "mlp"}, {"dual_space": True}, {"multi_hop": True},
@@ -144,7 +144,7 @@ def test_size_is_kept_and_used(options: dict[str, Any]) -> None:
     for shape in ((40, 30), (101, 7, 3)):
         for size in (0.5, 0.25, 0.0625):
             assert structures.init("functional_hash", shape, size, **options).num_parameters() == int(size * math.prod(shape))
-    smallest = FunctionalHash.min_parameters((60, 40), **options)
+    smallest = FunctionalHash.min_parameters((60, 40), FunctionalHash.Options(**options))
     assert structures.init("functional_hash", (60, 40), smallest / 2400, **options).num_parameters() == smallest
     with pytest.raises(CannotShrink, match="cannot reach size 0.0004; the smallest is"):
         structures.init("functional_hash", (60, 40), 0.0004, **options)

@@ -12,8 +12,9 @@ import torch
 
 from asrcompress.compression import structures
 from asrcompress.compression.structures import CannotShrink
-from asrcompress.compression.structures.hashing._hashing import hash_indices, hash_signs, hashed_values
+from asrcompress.compression.structures.hashing._buckets import hashed_values
 from asrcompress.compression.structures.hashing.hashed import Hashed, balanced_indices
+from asrcompress.compression.structures.tables import hash_indices, hash_signs
 from asrcompress.errors import UserError
 
 KINDS = [{"balanced": balanced, "sign": sign} for balanced in (True, False) for sign in (True, False)]
@@ -140,7 +141,7 @@ def test_size_is_kept_and_used() -> None:
     for shape in ((13, 11), (7, 5, 3)):
         for size in (0.5, 0.25, 0.0625):
             assert structures.fit("hashed", weight(*shape), size).num_parameters() == int(size * math.prod(shape))
-    assert Hashed.min_parameters((13, 11), balanced=False) == structures.fit("hashed", weight(13, 11), 1 / 143).num_parameters() == 1
+    assert Hashed.min_parameters((13, 11), Hashed.Options(balanced=False)) == structures.fit("hashed", weight(13, 11), 1 / 143).num_parameters() == 1
 
 
 def test_wrong_calls_are_user_errors() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from asrcompress.compression import structures
-from asrcompress.compression.structures.hashing._hashing import HASH, check_hash, hash_indices, hash_signs, splitmix64
+from asrcompress.compression.structures.tables import HASH, check_hash, hash_indices, hash_signs, splitmix64
 from asrcompress.errors import UserError
 
 GOLDEN_BALANCED = [1, 1, 3, 1, 3, 0, 2, 2, 0, 4, 4, 0]

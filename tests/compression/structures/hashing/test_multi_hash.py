@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,18 @@ from torch.nn import functional
 from asrcompress import models
 from asrcompress.compression import Plan, compress, fold, load, modules, packed, structures
 from asrcompress.compression.structures import CannotShrink, Scaled
-from asrcompress.compression.structures.hashing.multi_hash import MultiHash, Pool, allotment, cost, square
+from asrcompress.compression.structures.hashing._pool import Pool, cost, layout_and_rank, square
+from asrcompress.compression.structures.hashing.multi_hash import MultiHash, MultiHashOptions
 from asrcompress.errors import UserError
 from asrcompress.measure import size as measured
 from asrcompress.training.train import average
 from tests.compression.models_of_tests import Net, net
 
 WAYS = ("basic", "kronecker")
+
+
+def allotted(size: float | None = None, **options: Any) -> structures.Allotment:
+    return structures.Allotment(size, MultiHashOptions(**options))
 
 
 def weight(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -34,7 +40,7 @@ def drawn(entries: int, layout: tuple[int, int, int, int], rank: int) -> Pool:
 
 
 def test_a_million_weights_at_a_tenth() -> None:
-    layout, rank = allotment(10**6, 100_000)
+    layout, rank = layout_and_rank(10**6, 100_000)
     assert (layout, rank, rank * cost(layout)) == ((1000, 1, 1, 1000), 50, 100_000)
     entries = drawn(10**6, layout, rank).entries_between(0, 10**6)
     assert float(entries.detach().std()) == pytest.approx(1, abs=0.005)
@@ -43,7 +49,7 @@ def test_a_million_weights_at_a_tenth() -> None:
 def test_the_table_of_layer_sizes() -> None:
     least = square(2_000_000, "basic")
     assert least == (1414, 1, 1, 1415), "one row less than the authors' square, 1415 by 1415, which was not needed"
-    assert allotment(2_000_000, 2_000_000 // 8)[1] == 88 and 88 * (cost(least) + 1) == 249_040
+    assert layout_and_rank(2_000_000, 2_000_000 // 8)[1] == 88 and 88 * (cost(least) + 1) == 249_040
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -51,11 +57,11 @@ def test_the_table_of_layer_sizes() -> None:
 def test_a_pool_holds_its_weights_in_the_numbers_it_may_have(way: str, entries: int) -> None:
     for fraction in (0.75, 0.25, 0.0625):
         numbers = int(entries * fraction)
-        layout, rank = allotment(entries, numbers, way)
+        layout, rank = layout_and_rank(entries, numbers, way)
         assert math.prod(layout) >= entries and 1 <= rank <= min(layout[0] * layout[1], layout[2] * layout[3])
         assert rank * cost(layout) <= max(numbers, cost(square(entries, way)))
         assert rank * cost(layout) > 0.95 * numbers or entries < 7919
-        flat, low = allotment(entries, numbers, way, rank=4)
+        flat, low = layout_and_rank(entries, numbers, way, rank=4)
         assert low == min(rank, 4) and low * cost(flat) <= max(numbers, cost(square(entries, way)))
         assert low == rank or low * cost(flat) > 0.9 * numbers, "a lower rank leaves a wider pool"
 
@@ -111,8 +117,8 @@ def test_size_is_kept_and_nearly_used(way: str, size: float) -> None:
 
 
 def test_what_cannot_be_reached_says_the_smallest() -> None:
-    smallest = MultiHash.min_parameters((60, 40))
-    assert smallest == 49 + 49 + 1 and MultiHash.min_parameters((60, 40), rank=7) == smallest
+    smallest = MultiHash.min_parameters((60, 40), MultiHash.Options())
+    assert smallest == 49 + 49 + 1 and MultiHash.min_parameters((60, 40), MultiHash.Options(rank=7)) == smallest
     assert structures.fit("multi_hash", weight(60, 40), smallest / 2400).num_parameters() == smallest
     with pytest.raises(CannotShrink, match="2,400 weights in 24 numbers; the smallest size is 0.041"):
         structures.fit("multi_hash", weight(60, 40), 0.01)
@@ -183,7 +189,7 @@ def small(request: pytest.FixtureRequest) -> nn.Module:
 
 
 def pools(model: nn.Module) -> set[int]:
-    return {id(layer.shared()) for layer in modules.structured(model).values()}
+    return {id(layer.tied_pool()) for layer in modules.structured(model).values()}
 
 
 def parameters(model: nn.Module) -> int:
@@ -212,7 +218,7 @@ def test_slices_cover_the_pool_once(small: nn.Module) -> None:
 
 def test_the_pool_is_the_best_for_the_layers_relative_to_their_scales() -> None:
     weights = {"a": weight(6, 10), "b": 100 * weight(8, 5, seed=1)}
-    fitted = structures.fit_all("multi_hash", weights, dict.fromkeys(weights, {"rank": 4}))
+    fitted = structures.fit_all("multi_hash", weights, dict.fromkeys(weights, allotted(rank=4)))
     stacked = np.concatenate([(w / w.square().mean().sqrt()).numpy().ravel() for w in weights.values()])
     u, s, vh = np.linalg.svd(stacked.reshape(10, 10))
     nearest = ((u[:, :4] * s[:4]) @ vh[:4]).ravel()
@@ -223,23 +229,23 @@ def test_the_pool_is_the_best_for_the_layers_relative_to_their_scales() -> None:
 
 def test_weights_of_zeros_stay_zeros_and_tiny_layers_stay_dense() -> None:
     weights = {"a": weight(12, 12), "zeros": torch.zeros(12, 4, dtype=torch.float64), "tiny": weight(1, 2)}
-    fitted = structures.fit_all("multi_hash", weights, dict.fromkeys(weights, {"size": 0.6}))
+    fitted = structures.fit_all("multi_hash", weights, dict.fromkeys(weights, allotted(0.6)))
     assert set(fitted) == {"a", "zeros"} and not fitted["zeros"].dense().any()
     stored = {id(p): p.numel() for layer in fitted.values() for p in layer.parameters()}
     assert sum(layer.num_parameters() for layer in fitted.values()) == sum(stored.values()) <= 0.6 * (144 + 48)
-    assert structures.fit_all("multi_hash", {"tiny": weight(1, 2)}, {"tiny": {"rank": 1}}) == {}
+    assert structures.fit_all("multi_hash", {"tiny": weight(1, 2)}, {"tiny": allotted(rank=1)}) == {}
     mixed = {"a": weight(4, 4), "b": weight(4, 4).float()}
     with pytest.raises(UserError, match="differ in dtype"):
-        structures.fit_all("multi_hash", mixed, dict.fromkeys(mixed, {"rank": 1}))
+        structures.fit_all("multi_hash", mixed, dict.fromkeys(mixed, allotted(rank=1)))
 
 
 def test_from_scratch_each_layer_has_the_variance_of_its_own_start() -> None:
     shapes = {"a": (128, 64, 3), "b": (200, 300)}
-    made = structures.init_all("multi_hash", shapes, dict.fromkeys(shapes, {"size": 0.2}), seed=1)
+    made = structures.init_all("multi_hash", shapes, dict.fromkeys(shapes, allotted(0.2)), seed=1)
     for path, layer in made.items():
         start = 1 / math.sqrt(3 * math.prod(shapes[path][1:]))
         assert float(layer.dense().detach().std()) == pytest.approx(start, rel=0.05)
-    assert made["a"].shared() is made["b"].shared()
+    assert made["a"].tied_pool() is made["b"].tied_pool()
 
 
 def test_a_training_step_reaches_the_pool_from_every_layer(small: nn.Module) -> None:
@@ -281,7 +287,7 @@ def test_checkpoints_that_hold_the_pool_under_every_layer_average(small: nn.Modu
 
 def test_two_pools_of_one_model_stay_two(tmp_path: Path) -> None:
     def half(model: nn.Module, *paths: str) -> nn.Module:
-        return compress(model, Plan("multi_hash", None, "fixed", paths, options={"rank": 4}))[0]
+        return compress(model, Plan("multi_hash", None, include=paths, options={"rank": 4}))[0]
 
     twice = half(half(net(), "convs.0", "convs.1"), "convs.2.weight", "output")
     assert len(pools(twice)) == 2
@@ -292,7 +298,7 @@ def test_two_pools_of_one_model_stay_two(tmp_path: Path) -> None:
 
 def test_wrapped_layers_share_and_count_too() -> None:
     weights = {"a": weight(6, 10), "b": weight(6, 10, seed=1)}
-    fitted = structures.fit_all("multi_hash", weights, dict.fromkeys(weights, {"rank": 3}))
+    fitted = structures.fit_all("multi_hash", weights, dict.fromkeys(weights, allotted(rank=3)))
     model = nn.ModuleDict({path: nn.Linear(10, 6, bias=False).double() for path in weights})
     model.config = {}
     for path, layer in fitted.items():
@@ -300,7 +306,7 @@ def test_wrapped_layers_share_and_count_too() -> None:
     modules.describe(model)
     assert measured.numbers(model)["parameters"] == parameters(model) and len(pools(model)) == 1
     made = modules.build(json.loads(json.dumps(model.config["layers"])))
-    assert made["a"].shared() is made["b"].shared()
+    assert made["a"].tied_pool() is made["b"].tied_pool()
 
 
 def test_a_config_that_ties_what_does_not_fit_is_a_user_error(small: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def test_size_of_the_reference_layer() -> None:
         layer = Cp((1000, 1000, 2), 256)
     assert layer.num_parameters() == layer.macs(1) == 512_512
     assert layer.macs(10, stride=3) == 10 * (3 * 256_000 + 256 * 1002)
-    assert Cp.min_parameters((1000, 1000, 2)) == 2002 and Cp.min_parameters((1000, 2000)) == 3000
+    assert Cp.min_parameters((1000, 1000, 2), Cp.Options()) == 2002 and Cp.min_parameters((1000, 2000), Cp.Options()) == 3000
 
 
 @pytest.mark.parametrize("size", [0.5, 0.25, 0.125])
@@ -144,7 +145,7 @@ def test_size_of_the_reference_layer() -> None:
 def test_size_is_kept_and_nearly_used(shape: tuple[int, ...], size: float) -> None:
     for layer in (structures.fit("cp", weight(*shape), size, sweeps=2), structures.init("cp", shape, size)):
         assert 0.8 * size <= layer.num_parameters() / math.prod(shape) <= size
-        assert layer.num_parameters() % Cp.min_parameters(shape) == 0
+        assert layer.num_parameters() % Cp.min_parameters(shape, Cp.Options()) == 0
     assert structures.fit("cp", weight(*shape), 0.5, rank_multiple=4, sweeps=0).rank % 4 == 0
 
 
@@ -156,17 +157,17 @@ def test_enough_terms_are_the_weight() -> None:
 
 def test_the_curve_is_the_start_and_an_upper_bound() -> None:
     w = weight(20, 16, 3)
-    curve = Cp.rate_distortion(w, 0.25, rank_multiple=2)
+    curve = Cp.rate_distortion(w, Cp.Options(rank_multiple=2), 0.25)
     assert curve.cost == 2 * 39 and (curve.gains.diff() <= 0).all()
     assert curve.energy == pytest.approx(float(w.square().sum()))
     for n in (1, 3):
         left = curve.energy - float(curve.gains[:n].sum())
-        begun = structures.fit("cp", w, **curve.choose(n), sweeps=0)
+        begun = Cp.fit(w, replace(curve.choose(n), sweeps=0))
         assert begun.num_parameters() == n * curve.cost
         if n == 3:  # `curve` looked at the side that is better near the size
             assert (error(begun, w) * float(w.norm())) ** 2 == pytest.approx(left)
-        assert (error(structures.fit("cp", w, **curve.choose(n), ridge=0), w) * float(w.norm())) ** 2 <= left + 1e-9
-    matrix = Cp.rate_distortion(weight(12, 9), 0.5)
+        assert (error(Cp.fit(w, replace(curve.choose(n), ridge=0)), w) * float(w.norm())) ** 2 <= left + 1e-9
+    matrix = Cp.rate_distortion(weight(12, 9), Cp.Options(), 0.5)
     np.testing.assert_allclose(matrix.gains, np.linalg.svd(weight(12, 9), compute_uv=False)[: len(matrix.gains)] ** 2)
 
 

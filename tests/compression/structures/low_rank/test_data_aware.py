@@ -1,5 +1,7 @@
 """Truncation for given inputs, against the outputs on those inputs themselves, and against other truncations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,10 @@ from torch.nn import functional
 
 from asrcompress.compression import structures
 from asrcompress.compression.structures import Structure
+from asrcompress.compression.structures.fitting import output_energy
 from asrcompress.compression.structures.low_rank import _data_aware
-from asrcompress.compression.structures.low_rank.svd import Svd, spectrum
+from asrcompress.compression.structures.low_rank._unfolding import spectrum
+from asrcompress.compression.structures.low_rank.svd import Svd, SvdOptions
 from asrcompress.errors import UserError
 
 
@@ -100,7 +104,7 @@ def test_full_rank_is_the_weight_and_dead_inputs_do_no_harm() -> None:
 def test_energy_is_that_of_the_outputs() -> None:
     w, x = torch.randn(20, 16, dtype=torch.float64), inputs(200, 16)
     layer = structures.fit("svd", w, energy=0.95, data_aware=True, moments=moments(x), ridge=0)
-    total = _data_aware.output_energy(w, moments(x))
+    total = output_energy(w, moments(x))
     assert 1 - error(w, layer, x) / total >= 0.95
     fewer = structures.fit("svd", w, rank=layer.spec()["rank"] - 1, data_aware=True, moments=moments(x), ridge=0)
     assert 1 - error(w, fewer, x) / total < 0.95
@@ -108,15 +112,16 @@ def test_energy_is_that_of_the_outputs() -> None:
 
 def test_curve_and_bounds_count_output_energy() -> None:
     w, x = torch.randn(20, 6, 3, dtype=torch.float64), inputs(200, 18)
-    asked = {"unfolding": "input", "data_aware": True, "moments": moments(x), "ridge": 0.0}
-    curve = Svd.rate_distortion(w, 0.5, **asked)
-    layer = structures.fit("svd", w, **{**asked, **curve.choose(3)})
+    asked, seen = SvdOptions(unfolding="input", data_aware=True, ridge=0.0), moments(x)
+    curve = Svd.rate_distortion(w, asked, 0.5, seen)
+    layer = Svd.fit(w, curve.choose(3), moments=seen)
     assert curve.energy - float(curve.gains[:3].sum()) == pytest.approx(error(w, layer, x))
     squares = spectrum(w, "input", moments(x))
-    third = next(choice for choice in Svd.error_bounds(w, **asked) if choice.options["rank"] == 3)
+    third = next(choice for choice in Svd.error_bounds(w, asked, seen) if choice.options.rank == 3)
     assert third.error == pytest.approx(float((squares[3] / squares[0]).sqrt())) and third.num_parameters == layer.num_parameters()
-    best = Svd.rate_distortion(w, 0.5, **{**asked, "unfolding": "best"}).choose(1)["unfolding"]
-    assert best == structures.fit("svd", w, 0.5, **{**asked, "unfolding": "best"}).spec()["unfolding"]
+    free = replace(asked, unfolding="best")
+    best = Svd.rate_distortion(w, free, 0.5, seen).choose(1).unfolding
+    assert best == Svd.fit(w, free, 0.5, moments=seen).unfolding
 
 
 def test_half_precision_weights_keep_their_dtype() -> None:

@@ -113,7 +113,7 @@ def test_error_takes_the_fewest_numbers_that_keep_it() -> None:
     w = weight(20, 16)
     for error in (0.9, 0.5, 0.2, 0.0):
         layer = structures.fit("grouped", w, error=error)
-        enough = [c.num_parameters for c in Grouped.error_bounds(w) if c.error <= error]
+        enough = [c.num_parameters for c in Grouped.error_bounds(w, Grouped.Options()) if c.error <= error]
         assert layer.num_parameters() == min(enough)
         lost = torch.linalg.matrix_norm(layer.dense().detach() - w, 2) / torch.linalg.matrix_norm(w, 2)
         assert float(lost) <= error + 1e-9
@@ -142,7 +142,7 @@ def test_numbers_and_macs_of_the_1000_by_2000_layer() -> None:
         layer = Grouped((1000, 1000, 2), 2, 128)
     assert layer.num_parameters() == layer.macs(1) == 512_000
     assert layer.macs(10, stride=3) == 5_120_000
-    assert Grouped.min_parameters((1000, 1000, 2)) == 3000 and Grouped.min_parameters((1000, 1000, 2), groups=4) == 6000
+    assert Grouped.min_parameters((1000, 1000, 2), Grouped.Options()) == 3000 and Grouped.min_parameters((1000, 1000, 2), Grouped.Options(groups=4)) == 6000
 
 
 def test_size_is_kept_and_nearly_used() -> None:
@@ -197,13 +197,13 @@ def test_from_scratch_has_the_variance_of_a_dense_start_and_is_seeded() -> None:
 
 def test_curve_is_the_energy_that_each_step_removes() -> None:
     w = weight(20, 16, 3)
-    curve = Grouped.rate_distortion(w, 0.5, groups=2, rank_multiple=2)
+    curve = Grouped.rate_distortion(w, Grouped.Options(groups=2, rank_multiple=2), 0.5)
     for steps in (1, 3):
-        layer = structures.fit("grouped", w, **curve.choose(steps))
+        layer = Grouped.fit(w, curve.choose(steps))
         left = float((layer.dense() - w).detach().norm()) ** 2
         assert curve.energy - float(curve.gains[:steps].sum()) == pytest.approx(left)
         assert layer.num_parameters() == steps * curve.cost
-    assert Grouped.rate_distortion(block_low_rank(4, 32, 64, 2), 0.19).choose(1) == {"groups": 4, "rank": 1}
+    assert Grouped.rate_distortion(block_low_rank(4, 32, 64, 2), Grouped.Options(), 0.19).choose(1) == Grouped.Options(groups=4, rank=1)
 
 
 def test_rows_scale_in_place() -> None:

@@ -9,7 +9,9 @@ from torch.nn import functional
 
 from asrcompress.compression import structures
 from asrcompress.compression.structures import CannotShrink
-from asrcompress.compression.structures.low_rank.svd import Svd, energy_rank, size_rank, truncated_svd, unfold
+from asrcompress.compression.structures.fitting import truncated_svd
+from asrcompress.compression.structures.low_rank._unfolding import energy_rank, size_rank, unfold
+from asrcompress.compression.structures.low_rank.svd import Svd
 from asrcompress.errors import UserError
 
 
@@ -50,7 +52,7 @@ def test_size_of_the_5976_senone_layer() -> None:
         layer = Svd(shape, 512)
     assert layer.num_parameters() == layer.macs(1) == 4_108_288
     assert size_rank(shape, "input", 1.0) == 1525
-    assert Svd.min_parameters(shape) == 2048 + 5976
+    assert Svd.min_parameters(shape, Svd.Options()) == 2048 + 5976
 
 
 def test_energy_rank_is_numpys_cumulative_sum() -> None:

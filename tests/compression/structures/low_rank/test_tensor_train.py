@@ -273,9 +273,9 @@ def test_from_scratch_has_the_variance_of_a_dense_start_and_is_seeded(options: d
 
 
 def test_what_cannot_be_reached_says_the_smallest() -> None:
-    least = TensorTrain.min_parameters((60, 40))
+    least = TensorTrain.min_parameters((60, 40), TensorTrain.Options())
     assert least == structures.fit("tensor_train", weight(60, 40), least / 2400).num_parameters()
-    assert least < TensorTrain.min_parameters((60, 40), modes="separate") == 100
+    assert least < TensorTrain.min_parameters((60, 40), TensorTrain.Options(modes="separate")) == 100
     with pytest.raises(CannotShrink, match=r"cannot reach size 0.01; the smallest is 0.042, at rank 1"):
         structures.fit("tensor_train", weight(60, 40), 0.01, modes="separate")
 

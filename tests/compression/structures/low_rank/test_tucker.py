@@ -2,6 +2,7 @@
 
 import math
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def tails(w: torch.Tensor, ranks: tuple[int, int]) -> list[float]:
 def test_the_error_is_between_the_bounds_and_hooi_never_above_its_start(shape: tuple[int, int, int],
                                                                         ranks: tuple[int, int]) -> None:
     w = weight(*shape)
-    ranks = tuple(Tucker.fit(w, ranks=ranks).ranks)
+    ranks = tuple(Tucker.fit(w, Tucker.Options(ranks=ranks)).ranks)
     low, high = max(tails(w, ranks)), float(np.linalg.norm(tails(w, ranks)))
     errors = [error(structures.fit("tucker", w, ranks=ranks, sweeps=n), w) for n in (0, 1, 3, 20)]
     assert all(low - 1e-9 <= e <= high + 1e-9 for e in errors)
@@ -129,7 +130,7 @@ def test_left_and_core_of_a_matrix_are_one_at_inference_and_follow_their_numbers
         with torch.autocast("cpu", torch.bfloat16):
             assert layer(x.float()).dtype == torch.bfloat16
         assert layer(x.float()).dtype == torch.float32
-    assert layer(x.float()).requires_grad and layer._merged is None
+    assert layer(x.float()).requires_grad and not layer._kept
     layer.requires_grad_(False)
     with torch.inference_mode():
         layer(x.float())
@@ -141,7 +142,7 @@ def test_size_of_the_reference_layer() -> None:
         layer = Tucker((1000, 1000, 2), (256, 256))
     assert layer.num_parameters() == layer.macs(1) == 643_072
     assert layer.macs(10, stride=3) == 10 * (3 * 256_000 + 256 * 256 * 2 + 256_000)
-    assert Tucker.min_parameters((1000, 1000, 2)) == 2002 == Tucker((1000, 1000, 2), (1, 1)).num_parameters()
+    assert Tucker.min_parameters((1000, 1000, 2), Tucker.Options()) == 2002 == Tucker((1000, 1000, 2), (1, 1)).num_parameters()
 
 
 def test_the_chosen_ranks_are_the_best_of_all_pairs() -> None:
@@ -188,11 +189,11 @@ def test_vbmf_finds_planted_ranks_and_weakening_keeps_more() -> None:
 def test_the_curve_is_concave_and_its_choices_cost_what_it_says() -> None:
     assert concave_steps([0, 1, 4, 5, 5]).tolist() == [2, 2, 1, 0]
     w = weight(24, 20, 3) * torch.logspace(0, -2, 24, dtype=torch.float64)[:, None, None]
-    curve = Tucker.rate_distortion(w, 0.25, rank_multiple=2)
+    curve = Tucker.rate_distortion(w, Tucker.Options(rank_multiple=2), 0.25)
     assert curve.cost == 2 * 47 and len(curve.gains) == 1439 // 94
     assert (curve.gains.diff() <= 1e-9).all()
     for n in (1, 4, 10):
-        layer = structures.fit("tucker", w, **curve.choose(n), sweeps=0)
+        layer = Tucker.fit(w, replace(curve.choose(n), sweeps=0))
         assert layer.num_parameters() <= n * curve.cost
         assert error(layer, w) ** 2 >= curve.energy - float(curve.gains[:n].sum()) - 1e-9
 

@@ -8,16 +8,14 @@ Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from asrcompress.compression.structures.base import Structure, exact
 from asrcompress.errors import UserError
 
 HASH = "splitmix64-1"
@@ -47,18 +45,18 @@ def hash_indices(seed: int, count: int, buckets: int, balanced: bool) -> Tensor:
     """
     if balanced:
         return torch.as_tensor(balanced_table(seed, count, buckets))
-    upper = _stream(seed, INDICES, count) >> np.uint64(32)  # as a fraction of 2^32: times the buckets, rounded down
+    upper = stream(seed, INDICES, count) >> np.uint64(32)  # as a fraction of 2^32: times the buckets, rounded down
     return torch.as_tensor((upper * np.uint64(buckets) >> np.uint64(32)).astype(np.int64))
 
 
 def balanced_table(seed: int, count: int, buckets: int) -> Integers:
     """`hash_indices`, balanced, to compute with: torch's device "meta" takes seconds for its first sum."""
-    return _permutation(seed, count) % buckets
+    return permutation(seed, count) % buckets
 
 
 def hash_signs(seed: int, count: int) -> Tensor:
     """The sign of each entry: (count,) float32, +1 or -1, independent of `hash_indices` with the same seed."""
-    upper = _stream(seed, SIGNS, count) >> np.uint64(63)
+    upper = stream(seed, SIGNS, count) >> np.uint64(63)
     return torch.as_tensor(1 - 2 * upper.astype(np.float32))
 
 
@@ -69,52 +67,7 @@ def check_hash(algorithm: str) -> None:
                         "use the version of asrcompress that wrote the model")
 
 
-class FromTables(Structure):
-    """Base of structures that are made from tables alone: their `spec()` says which `HASH` those come from."""
-
-    @classmethod
-    def build(cls, spec: Mapping[str, Any]) -> Structure:
-        arguments = dict(spec)
-        check_hash(arguments.pop("hash"))
-        return cls(**arguments)
-
-
-def hashed_values(pool: Tensor, indices: Tensor, signs: Tensor | None = None) -> Tensor:
-    """pool[indices] x signs, (count,), with a gradient for the pool that takes about as long as the look-up itself."""
-    return _Lookup.apply(pool, indices, signs)  # type: ignore[no-any-return,no-untyped-call]
-
-
-def bucket_sums(values: Tensor, indices: Tensor, signs: Tensor | None, buckets: int) -> Tensor:
-    """The sum of values x signs (count,) in each bucket, (buckets,), added up in float32 at least."""
-    values = exact(values)
-    signed = values if signs is None else values * signs
-    return torch.zeros(buckets, dtype=values.dtype, device=values.device).scatter_add_(0, indices, signed)
-
-
-def bucket_means(values: Tensor, indices: Tensor, signs: Tensor | None, buckets: int) -> Tensor:
-    """The pool (buckets,) whose `hashed_values` are nearest to `values` (count,) in least squares; 0 where unused."""
-    loads = torch.bincount(indices, minlength=buckets).clamp_min(1)
-    return bucket_sums(values, indices, signs, buckets) / loads
-
-
-class _Lookup(torch.autograd.Function):
-    """On a CPU `scatter_add_` is up to twice as fast as the `index_add_` of autograd's own `index_select`."""
-
-    @staticmethod
-    def forward(ctx: Any, pool: Tensor, indices: Tensor, signs: Tensor | None) -> Tensor:
-        ctx.save_for_backward(indices, signs)
-        ctx.buckets = len(pool)
-        values = pool.index_select(0, indices)
-        return values if signs is None else values.mul_(signs)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        indices, signs = ctx.saved_tensors
-        return bucket_sums(gradient, indices, signs, ctx.buckets).to(gradient.dtype), None, None
-
-
-def _permutation(seed: int, count: int) -> Integers:
+def permutation(seed: int, count: int) -> Integers:
     """Where each of `count` entries goes: a Feistel network on a nearly square table that is just large enough.
 
     The place of an entry is its row and column. In turn, the row moves by a random amount that depends on the column,
@@ -124,16 +77,17 @@ def _permutation(seed: int, count: int) -> Integers:
     """
     rows = max(1, math.isqrt(count))
     columns = -(-count // rows)
-    steps = _stream(seed, INDICES, 2 * (rows + columns)) >> np.uint64(1)
+    steps = stream(seed, INDICES, 2 * (rows + columns)) >> np.uint64(1)
     moves = np.split(steps.astype(np.int64), np.cumsum([columns, rows, columns]))
     moves = [move % (columns if turn % 2 else rows) for turn, move in enumerate(moves)]
-    places = _feistel(np.arange(count, dtype=np.int64), moves)
+    places = feistel_round(np.arange(count, dtype=np.int64), moves)
     while len(outside := np.flatnonzero(places >= count)):
-        places[outside] = _feistel(places[outside], moves)
+        places[outside] = feistel_round(places[outside], moves)
     return places
 
 
-def _feistel(places: Integers, moves: Sequence[Integers]) -> Integers:
+def feistel_round(places: Integers, moves: Sequence[Integers]) -> Integers:
+    """One pass of `permutation` over places (count,): `moves` are what columns, rows, columns, rows move the other by."""
     rows, columns = len(moves[1]), len(moves[0])
     row, column = np.divmod(places, columns)
     for by_column, by_row in (moves[:2], moves[2:]):
@@ -144,5 +98,6 @@ def _feistel(places: Integers, moves: Sequence[Integers]) -> Integers:
     return row * columns + column
 
 
-def _stream(seed: int, stream: int, count: int) -> Words:
-    return splitmix64(int(splitmix64(seed, stream + 1)[stream]), count)
+def stream(seed: int, number: int, count: int) -> Words:
+    """The first `count` words of a stream of a seed: INDICES or SIGNS."""
+    return splitmix64(int(splitmix64(seed, number + 1)[number]), count)
