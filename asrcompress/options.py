@@ -43,7 +43,7 @@ def build(kind: type[T], given: Mapping[str, Any], what: str) -> T:
     try:
         return kind(**checked)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{what} cannot be made from {dict(given)}: {error}") from None
+        raise UserError(f"{what} cannot be built from {dict(given)}: {error}") from None
 
 
 def _checked(given: Mapping[str, Any], hints: Mapping[str, Any], what: str) -> dict[str, Any]:

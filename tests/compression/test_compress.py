@@ -84,7 +84,7 @@ def test_a_plan_from_the_shipped_configs() -> None:
 
     plan = Plan.from_config(compose("compress"))
     raw = {"coder": "raw", "options": {}, "vectors": "float32"}
-    assert plan == Plan(options={"unfolding": "best", "rank_multiple": 8}, budget_options={"relative": True}, coder=raw)
+    assert plan == Plan("dense", None, budget_options={"relative": True}, coder=raw)
     uniform = compose("compress", ["structure=dense", "budget=uniform", "size=1", "exclude=[output]"])
     assert Plan.from_config(uniform) == Plan("dense", 1, "uniform", budget_options={"keep": 0.005}, exclude=("output",),
                                              coder=raw)

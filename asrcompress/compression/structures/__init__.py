@@ -124,9 +124,11 @@ def build(name: str, spec: Mapping[str, Any]) -> Structure:
     given = dict(spec)
     row_scale = given.pop("row_scale", False)
     what = f"structure {name}"
-    if not isinstance(given.get("shape"), list | tuple):
-        raise UserError(f"{what} cannot be made from {dict(spec)}: it has no shape")
     cls = family(name)
+    if not isinstance(given.get("shape"), list | tuple):
+        raise UserError(f"{what} cannot be built from {dict(spec)}: it has no 'shape'")
+    if cls.from_tables and "hash" not in given:
+        raise UserError(f"{what} cannot be built from {dict(spec)}: it does not say what made its tables, 'hash'")
     check_shape(given["shape"])
     layer = checks.build(cls, given, what)
     return Scaled(layer, torch.ones(layer.shape[0])) if row_scale else layer

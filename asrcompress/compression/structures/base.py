@@ -54,6 +54,7 @@ class Structure(nn.Module):
 
     name: ClassVar[str] = ""
     Options: ClassVar[type]
+    from_tables: ClassVar[bool] = False  # made from hash tables, so that a spec has to say which `hash` makes them
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()

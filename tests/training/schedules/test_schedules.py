@@ -145,7 +145,7 @@ def test_a_layer_that_pays_better_dense_is_dense_after_the_trace_norm() -> None:
 
 
 @pytest.mark.parametrize(("name", "of", "changed", "message"), [
-    ("truncate", plan("dense"), {}, "needs a structure"),
+    ("truncate", plan("dense", options={}), {}, "needs a structure"),
     ("trace_norm", plan("semi_orthogonal"), {}, "is for structure=svd, not semi_orthogonal"),
     ("truncate", plan(size=None), {}, "needs size="),
     ("truncate", plan(), {"start": 0.95}, "0 <= start <= end <= 1"),

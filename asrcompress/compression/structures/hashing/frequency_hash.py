@@ -114,6 +114,7 @@ class FrequencyHash(Structure):
 
     name = "frequency_hash"
     Options = FrequencyHashOptions
+    from_tables = True
     indices: Tensor
     signs: Tensor | None
     dct: Tensor

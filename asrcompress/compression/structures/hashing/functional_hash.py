@@ -111,6 +111,7 @@ class FunctionalHash(Structure):
 
     name = "functional_hash"
     Options = FunctionalHashOptions
+    from_tables = True
     indices: Tensor
     signs: Tensor
     mixing_indices: Tensor | None

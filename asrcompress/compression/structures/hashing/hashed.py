@@ -73,6 +73,7 @@ class Hashed(Structure):
 
     name = "hashed"
     Options = HashedOptions
+    from_tables = True
     indices: Tensor
     signs: Tensor | None
 

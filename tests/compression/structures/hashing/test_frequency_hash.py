@@ -141,7 +141,7 @@ def test_size_is_used_whole_and_the_smallest_is_said() -> None:
             assert structures.fit(NAME, weight(*shape), size, block=8).num_parameters() == int(size * math.prod(shape))
     fewest = FrequencyHash.min_parameters((31, 37), FrequencyHash.Options(block=8))
     assert fewest == 8 == structures.fit(NAME, weight(31, 37), 8 / (31 * 37), block=8).num_parameters()
-    with pytest.raises(CannotShrink, match="with 8 numbers"):
+    with pytest.raises(CannotShrink, match="with 8 parameters"):
         structures.fit(NAME, weight(31, 37), 7 / (31 * 37), block=8)
     for shape in ((7, 5), (5, 3, 2)):
         torch.testing.assert_close(structures.fit(NAME, weight(*shape), 1.0).dense().detach(), weight(*shape))

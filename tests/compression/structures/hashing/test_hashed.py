@@ -145,7 +145,7 @@ def test_size_is_kept_and_used() -> None:
 
 
 def test_wrong_calls_are_user_errors() -> None:
-    with pytest.raises(CannotShrink, match=r"cannot reach size 0.001; the smallest is 0.033, with 1 numbers"):
+    with pytest.raises(CannotShrink, match=r"cannot reach size 0.001; the smallest is 0.033, with 1 parameters"):
         structures.fit("hashed", weight(6, 5), 0.001)
     with pytest.raises(UserError, match="needs a size"):
         structures.init("hashed", (6, 5))

@@ -120,7 +120,7 @@ def test_what_cannot_be_reached_says_the_smallest() -> None:
     smallest = MultiHash.min_parameters((60, 40), MultiHash.Options())
     assert smallest == 49 + 49 + 1 and MultiHash.min_parameters((60, 40), MultiHash.Options(rank=7)) == smallest
     assert structures.fit("multi_hash", weight(60, 40), smallest / 2400).num_parameters() == smallest
-    with pytest.raises(CannotShrink, match="2,400 weights in 24 numbers; the smallest size is 0.041"):
+    with pytest.raises(CannotShrink, match="2,400 weights in 24 parameters; the smallest size is 0.041"):
         structures.fit("multi_hash", weight(60, 40), 0.01)
 
 
@@ -189,7 +189,7 @@ def small(request: pytest.FixtureRequest) -> nn.Module:
 
 
 def pools(model: nn.Module) -> set[int]:
-    return {id(layer.tied_pool()) for layer in modules.structured(model).values()}
+    return {id(structures.pooled(layer).tied_pool()) for layer in modules.structured(model).values()}
 
 
 def parameters(model: nn.Module) -> int:
@@ -245,7 +245,7 @@ def test_from_scratch_each_layer_has_the_variance_of_its_own_start() -> None:
     for path, layer in made.items():
         start = 1 / math.sqrt(3 * math.prod(shapes[path][1:]))
         assert float(layer.dense().detach().std()) == pytest.approx(start, rel=0.05)
-    assert made["a"].tied_pool() is made["b"].tied_pool()
+    assert structures.pooled(made["a"]).tied_pool() is structures.pooled(made["b"]).tied_pool()
 
 
 def test_a_training_step_reaches_the_pool_from_every_layer(small: nn.Module) -> None:
@@ -306,7 +306,7 @@ def test_wrapped_layers_share_and_count_too() -> None:
     modules.describe(model)
     assert measured.numbers(model)["parameters"] == parameters(model) and len(pools(model)) == 1
     made = modules.build(json.loads(json.dumps(model.config["layers"])))
-    assert made["a"].tied_pool() is made["b"].tied_pool()
+    assert structures.pooled(made["a"]).tied_pool() is structures.pooled(made["b"]).tied_pool()
 
 
 def test_a_config_that_ties_what_does_not_fit_is_a_user_error(small: nn.Module) -> None:
@@ -315,5 +315,5 @@ def test_a_config_that_ties_what_does_not_fit_is_a_user_error(small: nn.Module) 
                          (second, {"structure": "svd", "rank": 2, "unfolding": "input"})):
         entries = copy.deepcopy(small.config["layers"])
         entries[path].update(change)
-        with pytest.raises(UserError, match="share|cannot be built"):
+        with pytest.raises(UserError, match="share|cannot be built|no option 'layout'"):
             modules.build(entries)
