@@ -5,7 +5,7 @@ Shoeybi, "Trace norm regularization and faster inference for embedded speech rec
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import Trainer
@@ -46,7 +46,7 @@ class TraceNorm(CuttingSchedule):
         return [(self.options.end, size)]
 
     def start(self, model: nn.Module, weights: Weights, allocation: budget.Allocation) -> None:
-        way = self.structure_options.unfolding
+        way: Literal["best", "input", "output"] = self.structure_options.unfolding
         way = "input" if way == "best" else way  # at full rank both are exact
         for path, weight in weights.items():
             surgery.place(model, path, Svd.fit(weight, SvdOptions(rank=weight.numel(), unfolding=way)))
