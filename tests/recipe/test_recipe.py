@@ -1,0 +1,99 @@
+"""The stages of a recipe, on the spoken corpus of the tests, in folders with the names that people give them."""
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from asrcompress.errors import UserError
+from asrcompress.recipe import rows, stages
+from asrcompress.recipe.settings import Settings
+from asrcompress.report import rows as result_rows
+from tests.conftest import REPO
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
+NAME = "Jürgen run(2) lr=2e-3 a,b it's"
+OPTIONS = ("training.batch_seconds=10", "training.workers=0", "training.trainer.accelerator=cpu",
+           "training.precision=32-true")
+K2_PYTHON = os.environ.get("K2_PYTHON") or str(REPO / ".venv-k2" / "bin" / "python")
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
+    """A folder with sets, a lang folder and a dense model, and the settings that made them."""
+    folder = tmp_path_factory.mktemp("recipe") / NAME
+    folder.mkdir()
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        settings = Settings(corpus=tiny_corpus, held_out_minutes=0.1, train_sets=("train-quick",), criterion="ctc",
+                            test_sets=("dev-quick",), model="tdnn_quick", epochs=1, methods=("svd,data_aware=true",),
+                            sizes=(0.5,), controls=(), train_options=OPTIONS, nj=1, command="./run.sh --epochs 1")
+        for stage in ("prepare", "lang", "train-dense"):
+            stages.run(stage, settings)
+    finally:
+        os.chdir(before)
+    return folder, settings
+
+
+def test_a_folder_may_have_any_name(recipe: tuple[Path, Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, settings = recipe
+    monkeypatch.chdir(folder)
+    stages.run("compress", settings)  # the teacher's path and the calibration set lie in that folder
+    row = rows.of_model(Path("exp/svd-data_aware-0.5"))
+    assert row["structure"] == "svd" and row["options"] == "data_aware=true" and row["size"] == 0.5
+    assert row["when"] == "after" and row["train_set"] == "train-quick" and row["command"] == "./run.sh --epochs 1"
+    config = json.loads(Path("exp/svd-data_aware-0.5/config.json").read_text())
+    assert config["criterion"]["teacher"] == "exp/dense/model.safetensors" and config["structure"]["name"] == "dense"
+    dense, small = (Path("exp", name, "model.packed").stat().st_size for name in ("dense", "svd-data_aware-0.5"))
+    assert 0.4 < small / dense < 0.65
+
+
+def test_what_is_done_is_skipped_and_other_epochs_stop(recipe: tuple[Path, Settings],
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, settings = recipe
+    monkeypatch.chdir(folder)
+    made = Path("exp/dense/model.safetensors").stat().st_mtime_ns
+    stages.run("train-dense", replace(settings, nj=2, command="./run.sh --nj 2"))
+    assert Path("exp/dense/model.safetensors").stat().st_mtime_ns == made
+    with pytest.raises(UserError, match=r"exp/dense was made otherwise: --epochs 1 -> 24\. --redo makes it again"):
+        stages.run("train-dense", replace(settings, epochs=24))
+
+
+def test_a_mistake_is_found_before_the_first_training(recipe: tuple[Path, Settings],
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, settings = recipe
+    monkeypatch.chdir(folder)
+    for wrong in ({"methods": ("cp", "svd,data_awake=true")}, {"methods": ("cp", "magic")},
+                  {"experiments": ("a=epr,rat=3",)}, {"experiments": ("a=quantized,quantization.moon=1",)}):
+        with pytest.raises(UserError):
+            stages.run("compress", replace(settings, **wrong))
+        assert not Path("exp/cp-0.5").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path(K2_PYTHON).exists(), reason="there is no k2 environment")
+def test_the_whole_recipe_runs_in_such_a_folder(tiny_corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / NAME
+    options = {"corpus": tiny_corpus, "dir": folder, "train-sets": "train-quick", "test-sets": "dev-quick",
+               "held-out-minutes": 0.1, "model": "tdnn_quick", "epochs": 2, "sizes": "0.5", "controls": "",
+               "criterion": "ctc", "experiments": "int8=quantized,quantization=int8,quantization.group=8,epochs=0",
+               "train-options": " ".join(OPTIONS), "devices": "dense svd-0.5", "precisions": "float32 int8-dynamic"}
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    command = [REPO / "recipes" / "librispeech" / "run.sh", *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = result_rows.read(folder / "results.jsonl")
+    packed = {(row["name"], row["search"]) for row in found if not row["precision"]}
+    assert packed == {(name, search) for name in ("dense", "svd-0.5", "int8") for search in ("greedy", "tgsmall")}
+    device = {(row["name"], row["precision"], row["search"]) for row in found if row["precision"]}
+    assert len(device) == 2 * 2 * 3 and all(row["wer"] is not None for row in found if row["search"] != "greedy")
+    assert (folder / "RESULTS.md").exists()
+    before = {path: path.stat().st_mtime_ns for path in (folder / "exp").rglob("*") if path.is_file()}
+    assert subprocess.run(command, capture_output=True, text=True).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in (folder / "exp").rglob("*") if path.is_file()} == before
+    stopped = subprocess.run([*command, "--epochs", "3"], capture_output=True, text=True)
+    assert stopped.returncode == 1 and "exp/dense was made otherwise: --epochs 2 -> 3" in stopped.stderr
