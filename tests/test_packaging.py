@@ -1,4 +1,4 @@
-"""The wheel, installed into an empty environment without the clone: nothing is missing, nothing comes from beside it."""
+"""The wheel in an empty environment, without the clone: nothing is missing, and nothing comes from beside it."""
 
 import os
 import shutil

@@ -19,16 +19,27 @@ MODEL = "model.safetensors"
 def stage(job: Job) -> Stage:
     """The stage of a job: another option, lexicon, training set or dense model makes another model."""
     settings = job.settings
-    options = {**settings.named("train_sets", "seed"), "--model": job.model,
-               **dict(zip(("--criterion", "--epochs"), _training(job), strict=True)),
-               "overrides": list(_words(job)), "keys": list(job.keys)}
     inputs = {"the lang folder": settings.lang, "dev": DATA / "dev.text"}
     inputs |= {name: DATA / f"{name}.text" for name in settings.train_sets}
     if job.needs or (job.kind != "dense" and _training(job)[0] == "distillation"):
         inputs["the dense model"] = DENSE
     if job.source != "dense":
         inputs[job.source] = EXP / job.source
-    return Stage(job.folder, options, inputs)
+    return Stage(job.folder, _options(job), inputs)
+
+
+def _options(job: Job) -> dict[str, Any]:
+    """The settings on which the model of a job depends, by the names that the user gives them."""
+    criterion, epochs = _training(job)
+    kind = {"dense": (), "after": ("finetune_options", "finetune_epoch_fraction"),
+            "experiment": ("finetune_options", "finetune_epoch_fraction")}.get(job.kind, ("scratch_options",))
+    options = {"--model": job.model, "--criterion": criterion,
+               **job.settings.named("train_sets", "seed", "train_options", *kind)}
+    if job.kind == "experiment":
+        return {**options, "--experiments": [job.experiment, f"from={job.source}", *job.keys]}
+    if job.method:
+        options |= {"--methods": [job.method.structure, *job.method.options], "--sizes": job.size}
+    return {**options, "--epochs": epochs, **({"--schedule": job.schedule} if job.schedule else {})}
 
 
 def check(job: Job) -> None:

@@ -43,7 +43,7 @@ def takes(words: Sequence[str], option: str) -> bool:
     group, _, key = option.partition("=")[0].lstrip("+").partition(".")
     chosen = dict(word.split("=", 1) for word in words if "=" in word).get(group)
     known = configs.methods([group]) if group in configs.GROUPS else ()
-    return any(key in {*(field.name for field in fields(kind)), *extra} for _, name, kind, extra in known if name == chosen)
+    return any(key in {*(one.name for one in fields(kind)), *extra} for _, name, kind, extra in known if name == chosen)
 
 
 def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: Path, out: Path, train: Train,

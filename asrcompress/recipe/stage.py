@@ -114,7 +114,9 @@ def _said(value: Any) -> str:
     """An option's value as one would write it."""
     if isinstance(value, list):
         return f"'{' '.join(map(_said, value))}'"
-    return {None: "(not given)", True: "true", False: "false", "": "''"}.get(value, str(value))
+    if value is None or value == "":
+        return "(none)"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def digest_of(path: Path) -> str:
