@@ -22,6 +22,15 @@ TEST_SET, RATE = "dev-clean-2", ("wer", "tgsmall")
 LINKS = {"results": RECIPE / "RESULTS.md", "changelog": ROOT / "CHANGELOG.md"}
 
 
+def on_config(config: Any) -> Any:
+    """List the pages of the first level that mkdocs.yml does not name, before the API reference."""
+    named = str(config.nav)
+    more = [path.name for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in named]
+    at = next(i for i, one in enumerate(config.nav) if "API reference" in one)
+    config.nav[at:at] = more
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are made here."""
     for name, source in LINKS.items():
