@@ -70,6 +70,8 @@ class Request:
         """The further argument of `rate_distortion` and `error_bounds` for one layer (see `structures.moments_for`).
 
         Errors: UserError where the options are data-aware and calibration did not see the layer.
+
+        They are (in x taps, in x taps).
         """
         found = moments_for(self.options, self.moments.get(path))
         if found and self.moments and path not in self.moments:

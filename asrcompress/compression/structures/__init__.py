@@ -78,6 +78,8 @@ def fit_all(name: str, weights: Mapping[str, Tensor], allotments: Mapping[str, A
 
     Families with a pool let all of them share it; what they leave out had better stay dense. Of the others layer n has
     seed + n, as layers whose parameters collide alike would lose alike. Errors: those of `fit`, and where.
+
+    Weights are (out, in) or (out, in, taps).
     """
     cls, made, seen = family(name), dict[str, Structure](), moments or {}
     for path, weight in weights.items():
@@ -135,7 +137,10 @@ def build(name: str, spec: Mapping[str, Any]) -> Structure:
 
 
 def moments_for(options: Any, moments: Tensor | None) -> dict[str, Tensor | None]:
-    """The further argument of `fit`, `rate_distortion` and `error_bounds` where the options are data-aware."""
+    """The further argument of `fit`, `rate_distortion` and `error_bounds` where the options are data-aware.
+
+    Moments are (in x taps, in x taps).
+    """
     return {"moments": moments} if getattr(options, "data_aware", False) else {}
 
 

@@ -82,12 +82,18 @@ class Structure(nn.Module):
 
     @classmethod
     def rate_distortion(cls, weight: Tensor, options: Any, size: float) -> RateDistortion:
-        """How the error falls as parameters are added, at best near `size`. Errors: UserError where it has no order."""
+        """How the error falls as parameters are added, at best near `size`. Errors: UserError where it has no order.
+
+        The weight is (out, in) or (out, in, taps).
+        """
         raise UserError(f"structure {cls.name} has no order among its parameters to share out; use budget=uniform")
 
     @classmethod
     def error_bounds(cls, weight: Tensor, options: Any) -> list[Candidate]:
-        """Every way to make it, each with a bound of its relative error. Errors: UserError where none is known."""
+        """Every way to make it, each with a bound of its relative error. Errors: UserError where none is known.
+
+        The weight is (out, in) or (out, in, taps).
+        """
         raise UserError(f"structure {cls.name} has no error bounds; use budget=uniform")
 
     def dense(self) -> Tensor:
@@ -95,14 +101,17 @@ class Structure(nn.Module):
         raise NotImplementedError
 
     def cached(self) -> Tensor:
-        """`dense()`, which at inference is made once and kept until the parameters change (see `kept`)."""
+        """`dense()`, which at inference is made once and kept until the parameters change (see `kept`).
+
+        The shape is that of the weight.
+        """
         return self.kept(self.dense, list(self.parameters()))
 
     def kept(self, make: Callable[[], T], parameters: Sequence[Tensor]) -> T:
         """What `make`, a method, derives from these parameters: at inference made once and kept until they change.
 
         Where gradients go to them it is made in every call, and what was kept is freed. A change that torch does not
-        count, one through `.data`, goes unseen until `train()` or `eval()`.
+        count, one through `.data`, goes unseen until `train()` or `eval()`. Parameters may have any shapes.
         """
         if needs_grad(parameters):
             self._kept.clear()
@@ -144,7 +153,10 @@ class Structure(nn.Module):
 
 
 def needs_grad(parameters: Iterable[Tensor]) -> bool:
-    """Whether gradients go to any of them, so that what is made of them has to be made anew in every call."""
+    """Whether gradients go to any of them, so that what is made of them has to be made anew in every call.
+
+    Parameters may have any shapes.
+    """
     return torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
 
 
@@ -152,7 +164,7 @@ def state_of(parameters: Sequence[Tensor]) -> list[Any]:
     """What changes when what is derived from the parameters does.
 
     That is their storage, dtype and version, whether autocast decides the dtype of products, and inference mode, as
-    what is made there can take no part in a gradient.
+    what is made there can take no part in a gradient. Parameters may have any shapes.
     """
     return [torch.is_inference_mode_enabled(), *(torch.is_autocast_enabled(p.device.type) for p in parameters[:1]),
             *((p.data_ptr(), p.dtype, 0 if p.is_inference() else p._version) for p in parameters)]

@@ -52,6 +52,8 @@ def descend(layer: Structure, target: Tensor, steps: int) -> None:
 
     All parameters should be of about the same size, hence the target `normalized`.
     Liu and Nocedal, "On the limited memory BFGS method for large scale optimization", Mathematical Programming 1989.
+
+    The target has the shape of the weight.
     """
     parameters = list(layer.parameters())
 

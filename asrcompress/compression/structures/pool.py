@@ -17,6 +17,8 @@ class PooledStructure(Structure):
         """The members for the layers of one model, by path, each with its allotment. Missing is what should stay dense.
 
         Errors: those of `fit`, and UserError where the layers cannot share a pool.
+
+        Weights are (out, in) or (out, in, taps).
         """
         raise NotImplementedError
 

@@ -199,7 +199,10 @@ class Ldr(Structure):
 
 
 def grid(shape: Sequence[int], operator: str, block: int | None) -> tuple[int, int, int]:
-    """(height, width, number) of the tiles: as square as few tiles can be, or of sides of at most `block`."""
+    """(height, width, number) of the tiles: as square as few tiles can be, or of sides of at most `block`.
+
+    Errors: UserError for another operator or a block below 1.
+    """
     if operator not in OPERATORS or (block is not None and block < 1):
         raise UserError(f"ldr: operator is {' or '.join(OPERATORS)}, not '{operator}'; block is at least 1")
     out, inputs, taps = (*shape, 1)[:3]

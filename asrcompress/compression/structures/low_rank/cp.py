@@ -68,7 +68,10 @@ def orthogonal_terms(kernel: Tensor) -> tuple[Tensor, Factors]:
 
 
 def start(kernel: Tensor, rank: int) -> tuple[Tensor, Factors]:
-    """`orthogonal_terms` over the outputs or over the inputs, whichever keeps more in `rank` terms; all its terms."""
+    """`orthogonal_terms` over the outputs or over the inputs, whichever keeps more in `rank` terms; all its terms.
+
+    The kernel is (out, in, taps), the factors (out, terms), (in, terms), (taps, terms).
+    """
     values, factors = orthogonal_terms(kernel)
     others, (a, b, c) = orthogonal_terms(kernel.transpose(0, 1))
     if others[:rank].square().sum() > values[:rank].square().sum():
