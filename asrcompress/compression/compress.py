@@ -94,7 +94,7 @@ def _record(path: str, weight: Tensor, layer: Structure | None, note: str, momen
         return LayerRecord(path, shape, "dense", numbers, numbers, note=note,
                            output_error=None if moments is None else 0.0)
     difference = layer.dense() - weight
-    error = float(difference.norm() / weight.norm().clamp_min(1e-30))
+    error = structures.relative_error(layer.dense(), weight)
     rank, seen = getattr(layer, "rank", None), None
     if moments is not None:
         seen = math.sqrt(structures.output_energy(difference, moments) /

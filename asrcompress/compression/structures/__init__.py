@@ -27,14 +27,14 @@ from asrcompress.compression.structures.base import (
     dense_std,
     error_context,
 )
-from asrcompress.compression.structures.fitting import output_energy
+from asrcompress.compression.structures.fitting import output_energy, relative_error
 from asrcompress.compression.structures.pool import PooledStructure, pooled
 from asrcompress.compression.structures.scaled import Scaled, scaled
 from asrcompress.errors import UserError
 
 __all__ = ["Allotment", "Candidate", "CannotShrink", "PooledStructure", "RateDistortion", "Scaled", "Structure",
            "build", "check_finite", "check_shape", "checked_size", "dense_std", "error_context", "family", "fit",
-           "fit_all", "init", "init_all", "make_options", "methods", "moments_for", "names", "output_energy", "pooled",
+           "fit_all", "init", "init_all", "make_options", "methods", "moments_for", "names", "output_energy", "pooled", "relative_error",
            "scaled"]
 
 

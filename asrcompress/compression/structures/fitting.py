@@ -27,6 +27,24 @@ def output_energy(weight: Tensor, moments: Tensor) -> float:
     return float((rows @ moments.to(rows) * rows).sum())
 
 
+def relative_error(made: Tensor, weight: Tensor) -> float:
+    """|W' - W| / |W| in the Frobenius norm, in float64, where no float32 is too small or large; of zeros |W'|."""
+    wanted = weight.double()
+    return float((made.double() - wanted).norm()) / (float(wanted.norm()) or 1.0)
+
+
+def in_range(weight: Tensor) -> tuple[Tensor, float]:
+    """A weight, in float32 at least, whose squares float32 holds, and the power of two that makes it the given one.
+
+    That is 1, and the weight itself, unless its largest absolute value is below 2^-40 or above 2^40.
+    """
+    largest = float(weight.abs().max())
+    if largest == 0 or 2.0**-40 <= largest <= 2.0**40:
+        return exact(weight), 1.0
+    exponent = math.frexp(largest)[1]
+    return (weight.double() * 2.0**-exponent).to(exact(weight).dtype), 2.0**exponent
+
+
 def normalized(weight: Tensor) -> tuple[Tensor, float]:
     """The weight with a mean square of 1, in float32 at least, and its root mean square; a weight of zeros and 1."""
     weight = exact(weight)

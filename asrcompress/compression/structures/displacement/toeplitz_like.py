@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from asrcompress.compression.structures.base import CannotShrink, dense_std, exact
 from asrcompress.compression.structures.displacement._tiles import Tiled, float32_inside, rfft_macs, tile, untile
+from asrcompress.compression.structures.fitting import in_range
 from asrcompress.errors import UserError
 from asrcompress.options import require
 
@@ -192,12 +193,13 @@ class ToeplitzLike(Tiled):
         Errors: those of `rank_and_block`.
         """
         layer = cls(weight.shape, *rank_and_block(weight.shape, size, options.rank, options.block)).to(weight)
-        tiles = tile(exact(weight), layer.block, layer.block).flatten(0, 1)
+        target, power = in_range(weight)
+        tiles = tile(target, layer.block, layer.block).flatten(0, 1)
         start = displacement_svd(tiles, layer.rank)
         found = [start, least_squares(tiles, *start, options.sweeps)] if options.sweeps else [start]
         g, h = min(found, key=lambda pair: float((generated(*pair) - tiles).norm()))
-        layer.g.copy_(g.view(layer.g.shape))
-        layer.h.copy_(h.view(layer.h.shape))
+        for parameter, vectors in ((layer.g, g), (layer.h, h)):
+            parameter.copy_(vectors.view(parameter.shape) * math.sqrt(power))
         return layer
 
     @classmethod

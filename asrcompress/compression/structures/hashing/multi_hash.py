@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from asrcompress.compression.structures.base import Allotment, CannotShrink, Structure, dense_std, exact, per_row
+from asrcompress.compression.structures.fitting import in_range
 from asrcompress.compression.structures.hashing._pool import Pool, cost, layout_and_rank, square
 from asrcompress.compression.structures.pool import PooledStructure
 from asrcompress.errors import UserError
@@ -166,7 +167,10 @@ def _fitted(weights: Mapping[str, Tensor], layers: dict[str, MultiHash]) -> dict
     if not layers:
         return layers
     flat = {path: exact(weight).flatten() for path, weight in weights.items()}
-    rms = {path: float(weight.square().mean().sqrt()) or 1.0 for path, weight in flat.items()}
+    rms = {}
+    for path, weight in flat.items():
+        target, power = in_range(weight)
+        rms[path] = power * float(target.square().mean().sqrt()) or 1.0
     for path, layer in layers.items():
         layer.to(weights[path])
     pool = next(iter(layers.values())).pool

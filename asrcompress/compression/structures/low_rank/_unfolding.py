@@ -73,7 +73,8 @@ def energy_rank(singular: Tensor, energy: float) -> int:
     return min(int((total < energy * total[-1]).sum()) + 1, len(singular))
 
 
-def size_rank(shape: Sequence[int], unfolding: str, size: float, rank_multiple: int = 1) -> int:
+def size_rank(shape: Sequence[int], unfolding: str, size: float, rank_multiple: int = 1,
+              name: str = "svd") -> int:
     """The largest rank that stores at most `size` of the dense parameters, a multiple where it reaches one.
 
     Errors: CannotShrink where rank 1 stores more.
@@ -81,6 +82,6 @@ def size_rank(shape: Sequence[int], unfolding: str, size: float, rank_multiple: 
     m, n = sides(shape, unfolding)
     rank = min(int(size * m * n / (m + n) + 1e-9), m, n)
     if rank < 1:
-        raise CannotShrink(f"structure svd of a weight {tuple(shape)} cannot reach size {size:g}; "
+        raise CannotShrink(f"structure {name} of a weight {tuple(shape)} cannot reach size {size:g}; "
                            f"the smallest is {(m + n) / (m * n):.2g}, at rank 1")
     return rank - rank % rank_multiple if rank >= rank_multiple else rank

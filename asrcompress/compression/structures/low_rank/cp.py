@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asrcompress.compression.structures.base import CannotShrink, RateDistortion, Structure, dense_std
-from asrcompress.compression.structures.fitting import draw, truncated_svd
+from asrcompress.compression.structures.fitting import draw, in_range, truncated_svd
 from asrcompress.compression.structures.low_rank._context_frames import from_kernel, kernel_shape, to_kernel
 from asrcompress.convolution import conv1d
 from asrcompress.errors import UserError
@@ -141,7 +141,8 @@ class Cp(Structure):
         do not divide the inputs.
         """
         rank = _rank(weight.shape, options, size)
-        kernel = to_kernel(weight, options.context_frames)
+        target, power = in_range(weight)
+        kernel = to_kernel(target, options.context_frames)
         if kernel.shape[2] == 1:
             left, right = truncated_svd(kernel.flatten(1), rank)
             parts = [left, right.T]
@@ -153,7 +154,7 @@ class Cp(Structure):
             parts = [*als(kernel, first, options.sweeps, options.ridge * scale)]
         layer = cls(weight.shape, parts[0].shape[1], options.context_frames).to(weight)
         for parameter, part in zip(layer._factors(), parts, strict=True):
-            parameter.copy_(part)
+            parameter.copy_(part * power ** (1 / len(parts)))
         return layer
 
     def _factors(self) -> list[Tensor]:

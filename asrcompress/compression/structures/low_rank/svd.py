@@ -93,7 +93,7 @@ class Svd(Structure):
             if rank is not None:
                 r = rank
             elif size is not None:
-                r = size_rank(weight.shape, way, size, options.rank_multiple)
+                r = size_rank(weight.shape, way, size, options.rank_multiple, cls.name)
             elif energy is not None:
                 found = energy_rank(spectrum(weight, way, seen).sqrt(), energy)
                 r = math.ceil(found / options.rank_multiple) * options.rank_multiple
@@ -123,7 +123,7 @@ class Svd(Structure):
         if (size is None) == (rank is None) or options.energy is not None:
             raise UserError(f"structure {cls.name} from scratch needs exactly one of size and rank, and no energy")
         way = unfoldings(shape, options.unfolding)[0]
-        layer = cls(shape, rank or size_rank(shape, way, size or 1.0, options.rank_multiple), way)
+        layer = cls(shape, rank or size_rank(shape, way, size or 1.0, options.rank_multiple, cls.name), way)
         draw([layer.left, layer.right], dense_std(shape) ** 2 / layer.rank, seed)
         return layer
 

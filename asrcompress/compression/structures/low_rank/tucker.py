@@ -30,7 +30,7 @@ from asrcompress.compression.structures.base import (
     dense_std,
     needs_grad,
 )
-from asrcompress.compression.structures.fitting import draw
+from asrcompress.compression.structures.fitting import draw, in_range
 from asrcompress.compression.structures.low_rank._context_frames import from_kernel, kernel_shape, to_kernel
 from asrcompress.compression.structures.low_rank._tucker2 import (
     Frontier,
@@ -102,7 +102,8 @@ class Tucker(Structure):
         if sum(given is not None for given in (size, ranks, options.energy, options.vbmf)) != 1:
             raise UserError("structure tucker needs exactly one of size, ranks, energy and vbmf "
                             "(with a budget that shares out a size, leave the others away)")
-        kernel = to_kernel(weight, options.context_frames)
+        target, scale = in_range(weight)
+        kernel = to_kernel(target, options.context_frames)
         start = bases(kernel)
         if options.vbmf is not None:
             ranks = _vbmf_ranks(kernel, options.vbmf, options.rank_multiple)
@@ -111,12 +112,13 @@ class Tucker(Structure):
             ranks = _ranks_of_size(pairs, weight.shape, size) if size else _ranks_of_energy(pairs, options.energy or 1)
         layer = cls(weight.shape, possible(ranks, kernel.shape), options.context_frames).to(weight)
         sweeps = options.sweeps if kernel.shape[2] > 1 else 0  # a matrix starts at its optimum
-        layer._assign(tucker2(kernel, layer.ranks, start, sweeps))
+        layer._assign(tucker2(kernel, layer.ranks, start, sweeps), scale)
         return layer
 
-    def _assign(self, parts: Sequence[Tensor]) -> None:
+    def _assign(self, parts: Sequence[Tensor], scale: float) -> None:
+        """Take parts of any norms, in equal ones, for `scale` times their product."""
         norms = [float(part.norm()) for part in parts]
-        even = math.prod(norms) ** (1 / 3)
+        even = math.prod(norms) ** (1 / 3) * scale ** (1 / 3)
         for parameter, part, norm in zip(self.parameters(), parts, norms, strict=True):
             parameter.copy_(part * (even / norm if norm else 0))
 
