@@ -80,12 +80,13 @@ class AcousticModule(LightningModule):
         _, _, result = self._loss(batch)
         here = torch.stack([result[name].detach().to(self.device, torch.float32) for name in ("frames", "unaligned")]
                            + [batch["x_lens"].sum().to(self.device, torch.float32)])
+        own = float(here[0])  # reduce changes its tensor
         frames, unaligned, heard = self.trainer.strategy.reduce(here, reduce_op="sum").tolist()  # of all ranks
         self.unaligned += int(unaligned)
         self.seconds += heard / 100
         loss = result["loss"]
         if self.trainer.world_size > 1:  # ddp takes the mean of the ranks: weighted so, it is the mean of all frames
-            loss = loss * (float(here[0]) * self.trainer.world_size / max(1.0, frames))
+            loss = loss * (own * self.trainer.world_size / max(1.0, frames))
         self.log_dict({"loss": loss.detach(), "lr": rate}, prog_bar=True, batch_size=1, sync_dist=True)
         return loss + sum(self._penalties())
 
@@ -97,7 +98,7 @@ class AcousticModule(LightningModule):
 
     def mean_of_ranks(self, value: Tensor) -> Tensor:
         """The mean of a scalar over the processes that train."""
-        return self.trainer.strategy.reduce(value, reduce_op="mean")  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(value.clone(), reduce_op="mean")  # type: ignore[return-value]
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
         log_probs, lens = self.model(batch["x"], batch["x_lens"])

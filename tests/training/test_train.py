@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_the_model_is_the_mean_of_the_last_checkpoints(run: Path) -> None:
 
 def test_what_a_training_leaves_behind(run: Path) -> None:
     facts = json.loads((run / "train.json").read_text())
+    assert facts["precision"] == "32-true"
     assert facts["epochs"] == 3 and facts["unaligned"] == 0 and facts["train_seconds"] > 0
     assert facts["audio_seconds_per_second"] > 0 and 0 < facts["dev_loss"] < 10 and facts["dev_ter"] >= 0
     assert list((run / "tensorboard").glob("events.*"))
@@ -67,6 +69,45 @@ def test_training_again_goes_on_from_the_end(run: Path, tiny_corpus: Path, capsy
     assert train(tiny_corpus, run, "training.average={how: last, count: 2}") == 0
     assert "epoch" not in capsys.readouterr().out.replace("epochs", "")
     assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_train_json_comes_back_from_the_end(run: Path, tiny_corpus: Path) -> None:
+    before = (run / "train.json").read_bytes()
+    (run / "train.json").unlink()
+    assert train(tiny_corpus, run, "training.average={how: last, count: 2}") == 0
+    assert (run / "train.json").read_bytes() == before
+
+
+def test_what_another_training_or_a_kill_left_is_a_sentence(run: Path, tiny_corpus: Path, tmp_path: Path,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run, tmp_path / "exp")
+    latest = tmp_path / "exp" / "checkpoints" / "latest.ckpt"
+    for options, sentence in ((["training.epochs=2"], "has 3 epochs begun and training.epochs is 2"),
+                              (["model.stack=[{dim: 8, taps: 5, stride: 4}]"], "is one of another model")):
+        assert train(tiny_corpus, tmp_path / "exp", *options) == 1
+        said = capsys.readouterr().err
+        assert sentence in said and "Traceback" not in said
+    for kept in (0, 100):
+        latest.write_bytes(latest.read_bytes()[:kept])
+        assert train(tiny_corpus, tmp_path / "exp") == 1
+        said = capsys.readouterr().err
+        assert f"the checkpoint {latest} is damaged" in said and "Traceback" not in said
+
+
+def test_no_epochs_give_the_model_as_it_is(run: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    init = run / "model.safetensors"
+    assert train(tiny_corpus, tmp_path, "--init", str(init), "training.epochs=0") == 0
+    before, after = models.read(init)[1], models.read(tmp_path / "model.safetensors")[1]
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    facts = json.loads((tmp_path / "train.json").read_text())
+    assert facts["epochs"] == 0 and facts["train_seconds"] == 0 and facts["dev_loss"] is None
+
+
+def test_mistyped_options_are_sentences(tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("training.average.cuont=2", "training.optimizer.lr=fast", "training.epoch_fraction=2",
+                   "training.precision=half", "+training.augmentation.spec_augment.masks=1", "+schedule.begin=1"):
+        assert train(tiny_corpus, tmp_path, option) == 1
+        assert "Traceback" not in (said := capsys.readouterr().err) and said.count("\n") == 1, option
 
 
 def test_best_checkpoints_are_those_with_the_lowest_dev_loss(

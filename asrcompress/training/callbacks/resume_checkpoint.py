@@ -55,9 +55,9 @@ def check(path: Path, epochs: int) -> None:
     checkpoint = read(path)
     if not {"state_dict", "epoch", "seconds"} <= set(checkpoint):
         raise UserError(f"{path} is not a checkpoint of this program; remove it to start again")
-    done = int(checkpoint["epoch"])
-    if done > epochs:
-        raise UserError(f"{path} has {done} epochs done and training.epochs is {epochs}; give as many or more, or "
+    begun = int(checkpoint["epoch"]) + 1
+    if begun > epochs:
+        raise UserError(f"{path} has {begun} epochs begun and training.epochs is {epochs}; give as many or more, or "
                         f"remove {path.parent} to start again")
 
 

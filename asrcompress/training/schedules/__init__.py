@@ -6,7 +6,7 @@ from typing import Any
 from asrcompress import registry
 from asrcompress.compression import Plan
 from asrcompress.errors import UserError
-from asrcompress.options import make
+from asrcompress.options import make, require
 from asrcompress.training.options import TrainingOptions
 from asrcompress.training.schedules.base import Schedule
 
@@ -38,6 +38,7 @@ def build(config: Mapping[str, Any], training: TrainingOptions) -> list[Schedule
         given = {key: value for key, value in config["schedule"].items() if key != "name"}
         cls = family(name)
         return [cls(Plan.from_config(config), make(cls.Options, given, f"schedule {name}"), training)]
+    require(len(config["schedule"]) == 1, "schedule none has no options; choose scratch, trace_norm or truncate")
     if structure != "dense":
         raise UserError(f"structure={structure} has no effect on a training without schedule=...; choose scratch, "
                         "trace_norm or truncate, or compress a trained model by `asrcompress compress`")
