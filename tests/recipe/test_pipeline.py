@@ -9,6 +9,8 @@ import torch
 from asrcompress import compression
 from asrcompress.cli import main
 from asrcompress.compression import packed
+from asrcompress.errors import UserError
+from asrcompress.recipe import pipeline
 from tests import prepared
 from tests.training.test_train import OPTIONS, train
 
@@ -82,3 +84,19 @@ def test_an_unknown_step_is_a_sentence(tiny_corpus: Path, dense: Path, tmp_path:
                                        capsys: pytest.CaptureFixture[str]) -> None:
     assert experiment(tiny_corpus, dense, tmp_path, "experiment.steps=[{dance: []}]") == 1
     assert "it is compress or train" in capsys.readouterr().err
+
+
+def test_an_option_goes_to_the_steps_whose_method_has_it() -> None:
+    config = {"experiment": {"steps": [
+        {"compress": ["quantization=pruned", "quantization.density=0.1"]}, {"train": ["training.epochs=0"]},
+        {"compress": ["quantization=pruned_codebook", "coder=range"]}, {"train": ["training.epochs=2"]}]}}
+    found = pipeline.steps(config, ["quantization.entries=8", "quantization.exclude=[output]", "coder.contexts=false",
+                                    "density=0.2"])
+    assert found == [
+        ("compress", ["quantization=pruned", "quantization.density=0.1", "quantization.exclude=[output]"]),
+        ("compress", ["quantization=pruned_codebook", "coder=range", "quantization.entries=8",
+                      "quantization.exclude=[output]", "coder.contexts=false"]),
+        ("train", ["training.epochs=2"])]
+    for wrong in ("quantization.moon=1", "structure.rank=3", "nothing.at=all"):
+        with pytest.raises(UserError, match="no step of the experiment has a method with the option"):
+            pipeline.steps(config, [wrong])
