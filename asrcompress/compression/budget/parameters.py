@@ -55,8 +55,8 @@ class AldsOptions:
 class Request:
     """What a budget decides on.
 
-    `options` are the family's, for every layer. `size` is the fraction of the whole dense model's parameters, `total` of
-    them, that may be stored. `moments` of the layers' inputs are for data-aware options (see `calibration`).
+    `options` are the family's, for every layer. `size` is the fraction of the whole dense model's parameters, `total`
+    of them, that may be stored. `moments` of the layers' inputs are for data-aware options (see `calibration`).
     """
 
     family: type[Structure]

@@ -59,4 +59,5 @@ class Dense(Structure):
 
 def _whole(size: float | None) -> None:
     if size is not None and size < 1:
-        raise CannotShrink(f"structure dense stores every parameter: size {size:g} cannot be reached, the smallest is 1")
+        raise CannotShrink(f"structure dense stores every parameter: size {size:g} cannot be reached, "
+                           "the smallest is 1")

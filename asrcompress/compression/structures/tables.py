@@ -87,7 +87,7 @@ def permutation(seed: int, count: int) -> Integers:
 
 
 def feistel_round(places: Integers, moves: Sequence[Integers]) -> Integers:
-    """One pass of `permutation` over places (count,): `moves` are what columns, rows, columns, rows move the other by."""
+    """One pass of `permutation` over places (count,): `moves` by column and by row, twice."""
     rows, columns = len(moves[1]), len(moves[0])
     row, column = np.divmod(places, columns)
     for by_column, by_row in (moves[:2], moves[2:]):

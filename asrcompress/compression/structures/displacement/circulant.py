@@ -1,6 +1,6 @@
 """circulant: a weight cut into square blocks, each of which is a circulant matrix times a diagonal of fixed signs.
 
-Entry (i, j) of a block is c[(i - j) mod block] x sign_j, so a block of b x b stores b parameters and is 1 / b of its size.
+Entry (i, j) of a block is c[(i - j) mod block] x sign_j, so a block of b x b stores b parameters, 1 / b of its size.
 The largest block is the longer side of the weight: one block then covers it, padded and cropped. The signs belong to
 the input (a circulant matrix alone treats smooth inputs alike) and come again from a seed. A kernel has a grid of
 blocks per tap; they share the signs and, as every frame is transformed once for all taps, the transforms.

@@ -222,7 +222,8 @@ def operator_parameters(operator: str, side: int) -> int:
 def count(shape: Sequence[int], rank: int, operator: str, block: int | None) -> int:
     """The parameters of a member."""
     height, width, tiles = grid(shape, operator, block)
-    return tiles * (rank * (height + width) + operator_parameters(operator, height) + operator_parameters(operator, width))
+    operators = operator_parameters(operator, height) + operator_parameters(operator, width)
+    return tiles * (rank * (height + width) + operators)
 
 
 def size_rank(shape: Sequence[int], size: float | None, rank: int | None, operator: str, block: int | None) -> int:

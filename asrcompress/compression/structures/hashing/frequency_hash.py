@@ -76,7 +76,7 @@ def weight_bands(shape: Sequence[int], block: int, window: Sequence[int]) -> Ten
 
 
 def band_pools(counts: Sequence[int], total: int, alpha: float, beta: float) -> list[int]:
-    """How many of `total` values each band gets: by the density of the beta distribution, 1 at least, its count at most.
+    """How many of `total` values each band gets: by the density of the beta distribution, from 1 to its count.
 
     alpha = beta = 1 gives each band the same fraction of its count; a larger beta favours low frequencies.
     """

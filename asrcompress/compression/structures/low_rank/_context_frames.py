@@ -1,4 +1,4 @@
-"""A matrix whose inputs are context_frames side by side, such as spliced frames, as a kernel with a tap for each piece."""
+"""A matrix whose inputs are frames side by side, such as spliced ones, as a kernel with a tap for each frame."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,14 @@ from asrcompress.errors import UserError
 
 
 def kernel_shape(shape: Sequence[int], context_frames: int = 1) -> tuple[int, int, int]:
-    """(out, in, taps) of a kernel, (out, in / context_frames, context_frames) of a matrix. Errors: UserError unless they divide it."""
+    """(out, in, taps) of a kernel, (out, in / context_frames, context_frames) of a matrix.
+
+    Errors: UserError unless the context frames divide the inputs.
+    """
     out, inputs, taps = (*shape, 1)[:3]
     if context_frames < 1 or (len(shape) == 2 and inputs % context_frames):
-        raise UserError(f"{context_frames} context_frames do not divide {inputs} inputs; give a divisor, or leave context_frames away")
+        raise UserError(f"{context_frames} context_frames do not divide {inputs} inputs; give a divisor, or leave "
+                        "context_frames away")
     return (out, inputs // context_frames, context_frames) if len(shape) == 2 else (out, inputs, taps)
 
 

@@ -1,4 +1,4 @@
-"""A weight as a matrix, its spectrum, and the two factors of its truncation, for all inputs or for those that were seen.
+"""A weight as a matrix, its spectrum, and the factors of its truncation, for all inputs or those that were seen.
 
 A kernel (out, in, taps) has two unfoldings: `input` is the matrix (out, in x taps), `output` is (out x taps, in).
 """

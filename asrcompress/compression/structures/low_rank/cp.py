@@ -1,8 +1,8 @@
 """cp: a kernel as a sum of R separable terms, W(o, i, t) = sum_r left(o, r) taps(r, t) right(r, i).
 
 A convolution becomes three: one tap to R channels, a filter of `taps` on each, one tap to the outputs. A matrix has two
-modes, and its CP decomposition of rank R is the product of two factors, the truncated SVD. With `context_frames` it has three,
-those of a kernel that sees all its frames at once: its inputs are so many context_frames side by side, spliced frames best.
+modes, and its CP decomposition of rank R is the product of two factors, the truncated SVD. With `context_frames` it has
+three, those of a kernel that sees all its frames at once: its inputs are so many frames side by side.
 
 The best R terms need not exist: least squares can drive huge terms to cancel each other, and such a layer cannot be
 fine-tuned. So (1) the start is orthogonal: every singular vector of an unfolding is itself a small matrix, whose
@@ -163,7 +163,10 @@ class Cp(Structure):
 
     @classmethod
     def init(cls, shape: Sequence[int], options: CpOptions, size: float | None = None, seed: int = 0) -> "Cp":
-        """Normal factors of equal Frobenius norm whose sum of terms has the variance of a dense start. Errors: as `fit`."""
+        """Normal factors of equal Frobenius norm whose sum of terms has the variance of a dense start.
+
+        Errors: as `fit`.
+        """
         layer = cls(shape, _rank(shape, options, size), options.context_frames)
         draw(layer._factors(), dense_std(shape) ** 2 / layer.rank, seed)
         return layer
@@ -181,7 +184,8 @@ class Cp(Structure):
         squares = start(kernel, max(1, int(size * weight.numel() / each)))[0].double().square()
         steps = min((weight.numel() - 1) // (each * multiple), len(squares) // multiple)
         gains = squares[: steps * multiple].view(steps, multiple).sum(1)
-        return RateDistortion(gains, each * multiple, float(squares.sum()), lambda n: replace(options, rank=n * multiple))
+        energy = float(squares.sum())
+        return RateDistortion(gains, each * multiple, energy, lambda n: replace(options, rank=n * multiple))
 
     def spec(self) -> dict[str, Any]:
         frames = {"context_frames": self.context_frames} if self.context_frames > 1 else {}

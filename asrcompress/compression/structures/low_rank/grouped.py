@@ -146,7 +146,7 @@ class Grouped(Structure):
 
     @classmethod
     def rate_distortion(cls, weight: Tensor, options: GroupedOptions, size: float) -> RateDistortion:
-        """One step is `rank_multiple` ranks in every group, of the number of groups that loses least energy at `size`."""
+        """One step is `rank_multiple` ranks in every group, of the groups that lose least energy at `size`."""
         tries, multiple = [], options.rank_multiple
         for k in _ways(weight.shape, options.groups):
             squares = torch.linalg.svdvals(exact(blocks(weight, k))).double().square().sum(0)
@@ -205,7 +205,8 @@ def _ranks(shape: Sequence[int], groups: int, rank_multiple: int) -> list[int]:
 
 def _largest(shape: Sequence[int], groups: int, size: float, rank_multiple: int) -> int:
     """The largest rank that stores at most `size` of the dense parameters; 0 where not even one does."""
-    ranks = [r for r in _ranks(shape, groups, rank_multiple) if r * _cost(shape, groups) <= size * math.prod(shape) + 1e-9]
+    most = size * math.prod(shape) + 1e-9
+    ranks = [r for r in _ranks(shape, groups, rank_multiple) if r * _cost(shape, groups) <= most]
     return max(ranks, default=0)
 
 

@@ -139,7 +139,8 @@ class Svd(Structure):
 
         Errors: UserError where moments are missing.
         """
-        multiple, seen = options.rank_multiple, checked_moments(options.data_aware, moments, options.ridge, weight.shape)
+        multiple = options.rank_multiple
+        seen = checked_moments(options.data_aware, moments, options.ridge, weight.shape)
         tries = []
         for way in unfoldings(weight.shape, options.unfolding):
             m, n = sides(weight.shape, way)

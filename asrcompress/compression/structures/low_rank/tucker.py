@@ -5,9 +5,9 @@ it is: with few taps there is nothing to gain there. The two ranks are the pair 
 it stores, as the truncated HOSVD tells; HOOI (tensorly's) then lowers the error.
 
 A matrix is a kernel of one tap, left x core x right: the truncated SVD with a small square core between, so at equal
-storage its error is slightly above that of `svd`. At inference left x core is one matrix. With `context_frames` it is a tensor
-of three modes, a kernel that sees all its frames at once: its inputs are so many context_frames side by side, which share their
-basis. That suits spliced frames, and sizes below a tenth.
+storage its error is slightly above that of `svd`. At inference left x core is one matrix. With `context_frames` it is
+a tensor of three modes, a kernel that sees all its frames at once: its inputs are so many frames side by side, which
+share their basis. That suits spliced frames, and sizes below a tenth.
 
 Tucker, Psychometrika 1966; De Lathauwer, De Moor and Vandewalle, "On the best rank-1 and rank-(R1, R2, ..., RN)
 approximation of higher-order tensors", SIAM J. Matrix Anal. Appl. 2000; Kim et al., "Compression of deep convolutional
@@ -158,7 +158,8 @@ class Tucker(Structure):
         found = [pairs.within(n * cost) for n in range(1, (weight.numel() - 1) // cost + 1)]
         gains = concave_steps([0.0, *(float(pairs.kept[n]) for n in found)])
         total = float(kernel.double().square().sum())
-        return RateDistortion(gains, cost, total, lambda n: replace(options, ranks=tuple(pairs.ranks[found[n - 1]].tolist())))
+        return RateDistortion(gains, cost, total,
+                              lambda n: replace(options, ranks=tuple(pairs.ranks[found[n - 1]].tolist())))
 
     def spec(self) -> dict[str, Any]:
         context_frames = {"context_frames": self.context_frames} if self.context_frames > 1 else {}
