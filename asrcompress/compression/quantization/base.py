@@ -111,4 +111,5 @@ class Quantizer(nn.Module):
         """Called before each training step with the fraction of the training that is done (0 to 1): schedules."""
 
     def right_inverse(self, tensor: Tensor) -> tuple[()]:  # parametrize then keeps nothing of the original
+        """Nothing: the quantizer holds what the tensor was made of."""
         return ()

@@ -37,7 +37,7 @@ def real_dft(taps: int) -> NDArray[np.float32]:
 
 
 def entropy(codes: Tensor) -> float:
-    """Empirical bits per symbol."""
+    """Empirical bits per symbol of an array of codes."""
     share = torch.unique(codes, return_counts=True)[1].double() / max(1, codes.numel())
     return float(-(share * share.log2()).sum())
 

@@ -36,7 +36,10 @@ def unit_scores(tensor: Tensor, unit: str, block: Sequence[int] = (4, 4)) -> Ten
 
 
 def mask_of(scores: Tensor, density: float, noise: Tensor) -> Tensor:
-    """True for the fraction `density` with the highest scores; `noise` decides between equal ones."""
+    """True for the fraction `density` with the highest scores; `noise` decides between equal ones.
+
+    Scores, noise and mask have one shape.
+    """
     if not scores.numel():
         return torch.zeros(scores.shape, dtype=torch.bool)
     keep = max(1, round(density * scores.numel()))
