@@ -83,13 +83,14 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
 
 
 def axes(model: Path, packed: Path, dense: Path) -> dict[str, Any]:
-    """What a row says of a model file: its axes, and its packed bytes over those of the dense float32 parameters."""
-    from asrcompress import models
+    """What a row says of a model file: its axes, and its packed bytes over those of the dense float32 values."""
+    from asrcompress.compression import load, modules, quantization
+    from asrcompress.compression.packed import info
 
-    config, _ = models.read(model)
-    _, tensors = models.read(dense)
-    size = packed.stat().st_size / (4 * sum(tensor.numel() for tensor in tensors.values()))
-    made = {key: {entry[key] for entry in (config.get(group) or {}).values()} or {default}
-            for group, key, default in (("layers", "structure", "dense"), ("quantization", "quantization", "float32"))}
-    return {**{key: "+".join(sorted(kinds)) for key, kinds in made.items()},
-            "coder": (config.get("coder") or {}).get("coder", "raw"), "size": round(size, 4)}
+    loaded, tensors = load(model), load(dense).state_dict(keep_vars=True).values()
+    values = sum(tensor.numel() for tensor in {id(tensor): tensor for tensor in tensors}.values())  # tied: once
+    made = {"structure": {layer.name for layer in modules.structured(loaded).values()} or {"dense"},
+            "quantization": {one.name for one in quantization.attached(loaded).values()} or {"float32"},
+            "coder": {row["coder"] for row in info(packed)} - {"raw", "json", "sha256"} or {"raw"}}
+    return {**{key: "+".join(sorted(names)) for key, names in made.items()},
+            "size": round(packed.stat().st_size / (4 * values), 4)}
