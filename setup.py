@@ -5,5 +5,9 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["asrcompress*"]), "asrcompress.conf"],
     package_dir={"asrcompress.conf": "conf"},
-    package_data={"asrcompress": ["py.typed"], "asrcompress.conf": ["*.yaml", "*/*.yaml"]},
+    package_data={
+        "asrcompress": ["py.typed"],
+        "asrcompress.conf": ["*.yaml", "*/*.yaml"],
+        "asrcompress.data.quickstart": ["*.txt"],
+    },
 )

@@ -13,6 +13,5 @@ def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from asrcompress.data.synthesis import synthesize
 
     out = tmp_path_factory.mktemp("tiny_corpus")
-    quickstart = REPO / "recipes" / "quickstart"
-    synthesize(out, quickstart / "grammar.txt", quickstart / "lexicon.txt", 0.4, 0.13, speakers=(2, 1))
+    synthesize(out, train_minutes=0.4, test_minutes=0.13, speakers=(2, 1))
     return out

@@ -28,7 +28,7 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_bad_input_is_one_sentence_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["synthesize", "--out", str(tmp_path), "--grammar", str(tmp_path / "none")]) == 1
-    assert capsys.readouterr().err == f"asrcompress synthesize: grammar {tmp_path / 'none'} does not exist\n"
+    assert capsys.readouterr().err == f"asrcompress synthesize: the grammar {tmp_path / 'none'} does not exist\n"
     assert not list(tmp_path.iterdir())
 
 

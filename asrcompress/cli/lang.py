@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from asrcompress.errors import UserError
     from asrcompress.lang import lexicon as lexicons
     from asrcompress.lang import text
     from asrcompress.lang.prepare import bpe_lang, phone_lang
@@ -23,9 +24,12 @@ def run(args: argparse.Namespace) -> None:
     if args.unit == "phone":
         lexicon = phone_lang(args.out, args.lexicon, strip_stress=not args.keep_stress)
     else:
-        listed = [word for word in lexicons.read(args.lexicon) if not word.startswith("<")]
+        listed = lexicons.spoken(lexicons.read(args.lexicon))
         lexicon = bpe_lang(args.out, sorted({*listed, *spoken}), texts, args.vocab_size)
     unknown = [word for word in spoken if word not in lexicon]
+    if spoken and len(unknown) == len(spoken):
+        raise UserError(f"{args.lexicon} has a pronunciation for none of the {len(spoken)} training words, such as "
+                        f"{spoken[0]}; write both in the same case")
     print(f"{args.out}: {len(lexicon)} words, {len(lexicons.tokens_of(lexicon))} tokens and the blank; "
           f"{len(unknown)} of {len(spoken)} training words have no pronunciation"
           + (f" ({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''})" if unknown else ""))

@@ -57,11 +57,9 @@ def _smooth(args: argparse.Namespace) -> None:
 
 
 def _sentences(paths: list[Path], utterance_ids: bool) -> list[str]:
-    from asrcompress.files import require_file
+    from asrcompress.lang import text
 
-    texts = [require_file(path, "the text file").read_text(encoding="utf-8") for path in paths]
-    lines = [line for text in texts for line in text.splitlines()]
-    return [line.partition(" ")[2] if utterance_ids else line for line in lines]
+    return [sentence for path in paths for sentence in text.sentences(path, utterance_ids)]
 
 
 def _counts(text: str) -> list[int]:

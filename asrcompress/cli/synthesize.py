@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
-QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart"
+from asrcompress.data import quickstart
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, help="folder to write LibriSpeech/ and lm/ into")
-    parser.add_argument("--grammar", type=Path, default=QUICKSTART / "grammar.txt", help="what is said")
-    parser.add_argument("--lexicon", type=Path, default=QUICKSTART / "lexicon.txt", help="how it sounds")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the corpus into")
+    parser.add_argument("--grammar", type=Path, default=quickstart.GRAMMAR, help="what is said")
+    parser.add_argument("--lexicon", type=Path, default=quickstart.LEXICON, help="how it sounds")
     parser.add_argument("--train-minutes", type=float, default=40, help="length of train-quick (default 40)")
     parser.add_argument("--test-minutes", type=float, default=4, help="length of dev-quick (default 4)")
     parser.add_argument("--seed", type=int, default=0, help="one seed, one corpus (default 0)")

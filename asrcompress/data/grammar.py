@@ -5,24 +5,24 @@ import re
 from pathlib import Path
 
 from asrcompress.errors import UserError
-from asrcompress.files import require_file
+from asrcompress.lang import textfile
 
 Grammar = dict[str, list[list[str]]]
 _SLOT = re.compile(r"<(\w+)>")
 
 
 def read(path: Path | str) -> Grammar:
-    """Slot -> its alternatives, each a list of words and `<slot>`s. Several lines of one slot add up.
+    """Slot -> its alternatives, each a list of words and `<slot>`s. Lines of one slot add up; # begins a comment.
 
     UserError for a line without a colon, for a slot that no line defines, and where `sentence` is missing.
     """
     grammar: Grammar = {}
-    for number, line in enumerate(require_file(path, "grammar").read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip() or line.startswith("#"):
+    for number, line in textfile.lines(path, "the grammar"):
+        if line.startswith("#"):
             continue
         slot, colon, alternatives = line.partition(":")
         if not colon:
-            raise UserError(f"{path}, line {number} has no colon; a line of a grammar is 'slot: words | words'")
+            raise textfile.wrong(path, number, "no colon", "a line of a grammar is 'slot: words | words'")
         grammar.setdefault(slot.strip(), []).extend(part.split() for part in alternatives.split("|"))
     used = {slot for parts in grammar.values() for part in parts for slot in _SLOT.findall(" ".join(part))}
     for slot in sorted({"sentence", *used} - set(grammar)):

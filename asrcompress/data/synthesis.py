@@ -24,11 +24,14 @@ from rich.progress import track
 from scipy.signal import resample_poly
 
 from asrcompress.data import grammar as grammars
+from asrcompress.data import quickstart
+from asrcompress.data.corpora import librispeech
 from asrcompress.data.espeak import Espeak, Voice
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, require_file
+from asrcompress.files import atomic
+from asrcompress.lang import lexicon as lexicons
 
-SAMPLING_RATE = 16000
+SAMPLING_RATE = librispeech.SAMPLING_RATE
 TRAIN, TEST = "train-quick", "dev-quick"
 # espeak's accents and voice variants (m: a man, f: a woman). A variant belongs to one speaker only.
 VOICES = {
@@ -56,8 +59,8 @@ class _Speaker:
 
 def synthesize(
     out: Path | str,
-    grammar: Path | str,
-    lexicon: Path | str,
+    grammar: Path | str = quickstart.GRAMMAR,
+    lexicon: Path | str = quickstart.LEXICON,
     train_minutes: float = 40,
     test_minutes: float = 4,
     seed: int = 0,
@@ -65,6 +68,7 @@ def synthesize(
 ) -> None:
     """Write the corpus into `out`, with the first `speakers` voices of train-quick and of dev-quick.
 
+    `grammar` (see grammar.py) says what is said, `lexicon` lists every word of it; the quickstart's where not given.
     A corpus that is there already, made with the same settings, is kept. UserError for another corpus in `out`,
     a grammar that is none, and words of it that the lexicon does not have.
     """
@@ -73,13 +77,14 @@ def synthesize(
     if _is_done(out / ".done", settings):
         return
     rules = grammars.read(grammar)
-    vocabulary = _copy_lexicon(Path(lexicon), out / "lm")
+    vocabulary = _copy_lexicon(Path(lexicon), out / librispeech.LM)
     if missing := sorted(grammars.words(rules) - vocabulary):
         raise UserError(f"{lexicon} has no sounds for {' '.join(missing)}; add a line for each word of {grammar}")
     said: set[str] = set()
     # The test set comes first, so that it stays the same whatever the size of the training set.
-    jobs = _speakers(out / "LibriSpeech" / TEST, VOICES[TEST][:speakers[1]], test_minutes, seed, rules, said)
-    jobs += _speakers(out / "LibriSpeech" / TRAIN, VOICES[TRAIN][:speakers[0]], train_minutes, seed, rules, said)
+    audio = out / librispeech.AUDIO
+    jobs = _speakers(audio / TEST, VOICES[TEST][:speakers[1]], test_minutes, seed, rules, said)
+    jobs += _speakers(audio / TRAIN, VOICES[TRAIN][:speakers[0]], train_minutes, seed, rules, said)
     _run(jobs)
     with atomic(out / ".done") as marker:
         marker.write_text(json.dumps(settings) + "\n")
@@ -95,11 +100,10 @@ def _is_done(marker: Path, settings: dict) -> bool:
 
 def _copy_lexicon(lexicon: Path, folder: Path) -> set[str]:
     """Put the lexicon and its vocabulary under the names that openslr.org gives them; return the vocabulary."""
-    text = require_file(lexicon, "lexicon").read_text(encoding="utf-8")
-    vocabulary = {line.split()[0] for line in text.splitlines() if line.strip()}
-    with atomic(folder / "librispeech-lexicon.txt") as path:
-        path.write_text(text, encoding="utf-8")
-    with atomic(folder / "librispeech-vocab.txt") as path:
+    vocabulary = set(lexicons.read(lexicon))
+    with atomic(folder / librispeech.LEXICON) as path:
+        shutil.copyfile(lexicon, path)
+    with atomic(folder / librispeech.VOCABULARY) as path:
         path.write_text("".join(f"{word}\n" for word in sorted(vocabulary)), encoding="utf-8")
     return vocabulary
 
@@ -155,8 +159,8 @@ def _speak(speaker: _Speaker) -> None:
         soundfile.write(speaker.folder / f"{name}.flac", samples, SAMPLING_RATE, subtype="PCM_16")
         transcript.append(f"{name} {sentence}\n")
         seconds += len(samples) / SAMPLING_RATE
-    with atomic(speaker.folder / f"{prefix}.trans.txt") as path:
-        path.write_text("".join(transcript))
+    with atomic(speaker.folder / f"{prefix}{librispeech.TRANSCRIPTS}") as path:
+        path.write_text("".join(transcript), encoding="utf-8")
 
 
 def _in_a_room(samples: np.ndarray, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:

@@ -4,20 +4,20 @@ The ARPA format: https://www.speech.sri.com/projects/srilm/manpages/ngram-format
 """
 
 import contextlib
-import gzip
 import io
 import math
 import re
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, require_file
+from asrcompress.files import atomic
+from asrcompress.lang import textfile
 
 SENTENCE = ("<s>", "</s>")
 ZERO = -99.0  # log10 of no probability, as ARPA files write it
+HIGHEST = 0.001  # log10 of a probability, with room for rounding
 UNSEEN_SHARE = 0.01  # of the 1-gram probability, for all words together to which the model gives none
 
 
@@ -37,63 +37,58 @@ class Kept(NamedTuple):
 
 
 class _Lines:
-    """The lines of an ARPA file that are not empty, with the place for messages."""
+    """The lines of an ARPA file that are not blank, with the place for messages."""
 
-    def __init__(self, path: Path | str, stream: IO[str]) -> None:
-        self.path, self.number, self._stream = path, 0, stream
+    def __init__(self, path: Path | str) -> None:
+        self.path, self.number, self._lines = path, 0, textfile.lines(path, "the language model")
 
     def __next__(self) -> str:
-        try:
-            for line in self._stream:
-                self.number += 1
-                if line != "\n" and (line := line.strip()):
-                    return line
-        except (EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
-            self.wrong(str(error))
-        self.wrong("the file ends before \\end\\")
+        found = next(self._lines, None)
+        if found is None:
+            self.wrong("the file ends before \\end\\")
+        self.number, line = found
+        return line
 
     def expect(self, wanted: str) -> None:
         line = next(self)
         if line != wanted:
             self.wrong(f"'{line[:40]}' where {wanted} is expected")
 
-    def check_number(self, field: str) -> None:
+    def number_of(self, field: str, most: float) -> str:
+        """The field, or "-99" where it says that there is no probability; UserError where it is NaN or above `most`."""
         try:
-            float(field)
+            value = float(field)
         except ValueError:
             self.wrong(f"'{field[:40]}' where a number is expected")
+        if not value <= most or "_" in field or not field.isascii():  # Python reads 1_0 as 10
+            self.wrong(f"'{field[:40]}' where a number of at most {most:g} is expected")
+        return field if value > ZERO else f"{ZERO:g}"
 
     def wrong(self, what: str) -> NoReturn:
-        raise UserError(f"{self.path}, line {self.number}: {what}; give a whole ARPA language model") from None
-
-
-def is_gzip(path: Path | str) -> bool:
-    with require_file(path, "the language model").open("rb") as stream:
-        return stream.read(2) == b"\x1f\x8b"
+        raise textfile.wrong(self.path, self.number, what, "give a whole ARPA language model") from None
 
 
 def ngrams(path: Path | str, max_order: int = 0) -> Iterator[tuple[int, list[str]]]:
     """Yield (order, [log10 probability, word, ..., back-off weight if any]) for every n-gram, checking as it goes.
 
-    Plain or gzipped. Ends after `max_order` where one is given. UserError names file and line where it is no ARPA.
+    Plain or gzipped. Ends after `max_order` where one is given. What is -inf, or below -99, is read as -99. Errors:
+    UserError, with file and line, where it is no ARPA, or a number is NaN or too large to be one.
     """
-    opened = gzip.open if is_gzip(path) else open
-    with opened(path, "rt", encoding="utf-8") as stream:
-        lines = _Lines(path, stream)  # type: ignore[arg-type]
-        counts = _head(lines)
-        for order, count in enumerate(counts[:max_order or None], 1):
-            if order > 1:
-                lines.expect(f"\\{order}-grams:")
-            for _ in range(count):
-                fields = next(lines).split()
-                if not order + 1 <= len(fields) <= order + 2:
-                    lines.wrong(f"'{' '.join(fields)[:40]}' where a {order}-gram is expected")
-                lines.check_number(fields[0])
-                if len(fields) == order + 2:
-                    lines.check_number(fields[-1])
-                yield order, fields
-        if max_order in (0, len(counts)):
-            lines.expect("\\end\\")
+    lines = _Lines(path)
+    counts = _head(lines)
+    for order, count in enumerate(counts[:max_order or None], 1):
+        if order > 1:
+            lines.expect(f"\\{order}-grams:")
+        for _ in range(count):
+            fields = textfile.fields(next(lines))
+            if not order + 1 <= len(fields) <= order + 2:
+                lines.wrong(f"'{' '.join(fields)[:40]}' where a {order}-gram is expected")
+            fields[0] = lines.number_of(fields[0], HIGHEST)
+            if len(fields) == order + 2:
+                fields[-1] = lines.number_of(fields[-1], -ZERO)
+            yield order, fields
+    if max_order in (0, len(counts)):
+        lines.expect("\\end\\")
 
 
 def _head(lines: _Lines) -> list[int]:

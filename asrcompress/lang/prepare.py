@@ -17,14 +17,21 @@ def write_lang(out: Path, lexicon: Lexicon) -> None:
 
 
 def phone_lang(out: Path, lexicon: Path, strip_stress: bool = True) -> Lexicon:
-    """Phone tokens, from a lexicon file. `<...>` entries (noise, unknown) are not words and are left out."""
-    words = {word: tokens for word, tokens in lexicons.read(lexicon, strip_stress).items() if not word.startswith("<")}
+    """Phone tokens, from a lexicon file; writes OUT/{tokens,lexicon,words}.txt and returns the lexicon.
+
+    Entries of silence and noise (`<...>`, `!SIL`) are no words and are left out. Errors: UserError of `lexicon.read`.
+    """
+    words = lexicons.spoken(lexicons.read(lexicon, strip_stress))
     write_lang(out, words)
     return words
 
 
 def bpe_lang(out: Path, words: list[str], texts: list[str], size: int) -> Lexicon:
-    """BPE tokens: a sentencepiece model trained on `texts`, and each of `words` spelt with it."""
+    """BPE tokens: a sentencepiece model of `size` pieces trained on `texts`, and each of `words` spelt with it.
+
+    Writes OUT/bpe.model and the three files, and returns the lexicon. Errors: UserError where so many pieces cannot be
+    made of the texts.
+    """
     import sentencepiece
 
     with atomic(out / "bpe.model") as temporary:
@@ -38,7 +45,8 @@ def bpe_lang(out: Path, words: list[str], texts: list[str], size: int) -> Lexico
                             f"({str(error).splitlines()[-1]}); choose another --vocab-size") from None
     model = sentencepiece.SentencePieceProcessor(model_file=str(out / "bpe.model"))
     spelt = {word: model.encode(word, out_type=str) for word in words}
-    # A word with a character that no training sentence holds has no spelling; it stays outside the lexicon.
-    known = {word: [pieces] for word, pieces in spelt.items() if model.unk_id() not in model.encode(word)}
+    # Outside the lexicon stays a word with a character that no training sentence holds, or that a lexicon cannot hold.
+    known = {word: [pieces] for word, pieces in spelt.items()
+             if model.unk_id() not in model.encode(word) and lexicons.expressible(word, pieces)}
     write_lang(out, known)
     return known

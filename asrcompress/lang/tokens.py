@@ -4,19 +4,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, require_file
+from asrcompress.files import atomic
+from asrcompress.lang import textfile
 
 BLANK = "<blk>"
 
 
 def read_symbols(path: Path | str) -> dict[str, int]:
-    """Symbol -> id, in file order. UserError where a line is not `<symbol> <id>` or an id comes twice."""
+    """Symbol -> id, in file order.
+
+    Errors: UserError where a line is not `<symbol> <id>`, a symbol or an id comes twice, or an id is missing.
+    """
     symbols: dict[str, int] = {}
-    for number, line in enumerate(require_file(path, "the symbol table").read_text(encoding="utf-8").splitlines(), 1):
-        fields = line.split()
-        if len(fields) != 2 or not fields[1].isdigit():
-            raise UserError(f"{path}, line {number}: expected '<symbol> <id>', found '{line}'; "
-                            "make the lang folder again")
+    for number, line in textfile.lines(path, "the symbol table"):
+        fields = textfile.fields(line)
+        if len(fields) != 2 or not (fields[1].isascii() and fields[1].isdigit()):
+            raise textfile.wrong(path, number, f"expected '<symbol> <id>', found '{line[:40]}'",
+                                 "make the lang folder again")
+        if fields[0] in symbols:
+            raise textfile.wrong(path, number, f"'{fields[0]}' comes a second time", "make the lang folder again")
         symbols[fields[0]] = int(fields[1])
     if sorted(symbols.values()) != list(range(len(symbols))):
         raise UserError(f"{path}: the ids are not 0 to {len(symbols) - 1}, once each; make the lang folder again")

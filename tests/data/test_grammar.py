@@ -25,7 +25,7 @@ def test_draws_every_sentence_and_no_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sentence the cat\n", "line 1 has no colon"),
+        ("sentence the cat\n", "line 1: no colon"),
         ("sentence: the <animal>\n", "does not say what <animal> is"),
         ("animal: cat\n", "does not say what <sentence> is"),
     ],

@@ -6,11 +6,8 @@ import pytest
 import soundfile
 
 from asrcompress.data import grammar, synthesis
+from asrcompress.data.quickstart import GRAMMAR, LEXICON
 from asrcompress.errors import UserError
-from tests.conftest import REPO
-
-QUICKSTART = REPO / "recipes" / "quickstart"
-GRAMMAR, LEXICON = QUICKSTART / "grammar.txt", QUICKSTART / "lexicon.txt"
 
 
 def transcripts(corpus: Path, subset: str) -> dict[str, str]:

@@ -27,9 +27,9 @@ def test_phones(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text(LEXICON)
     lexicon = phone_lang(tmp_path / "lang", tmp_path / "in.txt")
     assert lexicon["THE"] == [["DH", "AH"], ["DH", "IY"]]
-    assert list(check(tmp_path / "lang", {"!SIL", "THE", "CAT"})) == ["<blk>", "AE", "AH", "DH", "IY", "K", "SIL", "T"]
+    assert list(check(tmp_path / "lang", {"THE", "CAT"})) == ["<blk>", "AE", "AH", "DH", "IY", "K", "T"]
     phone_lang(tmp_path / "stress", tmp_path / "in.txt", strip_stress=False)
-    assert "AE1" in check(tmp_path / "stress", {"!SIL", "THE", "CAT"})
+    assert "AE1" in check(tmp_path / "stress", {"THE", "CAT"})
 
 
 def test_bpe_spells_every_word_it_can(tmp_path: Path) -> None:
@@ -75,3 +75,17 @@ def test_command_counts_words_without_pronunciation(
     assert main(arguments) == 0
     missing, spoken = {"phone": 9, "bpe": 0}[unit], len({word for text in SENTENCES for word in text.split()})
     assert f"{missing} of {spoken} training words have no pronunciation" in capsys.readouterr().out
+
+
+def test_words_that_a_lexicon_cannot_hold_stay_outside(tmp_path: Path) -> None:
+    words = ["CAT", "#CAT", ";;;CAT", "CAT(2)", "<CAT>", "<s>"]
+    out = tmp_path / "lang"
+    assert set(bpe_lang(out, words, [*SENTENCES, *words], 30)) == {"CAT"} == set(lexicons.read(out / "lexicon.txt"))
+
+
+def test_transcripts_in_another_case_are_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.txt").write_text(LEXICON.lower())
+    (tmp_path / "text").write_text("u1 THE CAT\n")
+    assert main(["lang", "--lexicon", str(tmp_path / "in.txt"), "--text", str(tmp_path / "text"),
+                 "--out", str(tmp_path / "lang")]) == 1
+    assert "none of the 2 training words, such as CAT; write both in the same case" in capsys.readouterr().err

@@ -53,3 +53,40 @@ def test_encoder_takes_the_first_pronunciation(path: Path) -> None:
     assert encode("A RED  READ") == [1, 6, 3, 2, 6, 5, 2] and encode("") == []
     assert encode.unknown("A BLUE RED GREEN") == ["BLUE", "GREEN"]
     assert lexicons.words_of(["A RED", "", "RED READ"]) == ["A", "READ", "RED"]
+
+
+CMUDICT = """;;; # CMUdict  --  Major Version: 0.07
+AALBORG  AO1 L B AO0 R G # place, danish
+A  AH0
+A(1)  EY1
+A(2) AH0
+#HASH-MARK  HH AE1 SH M AA2 R K
+# a comment
+'BOUT  B AW1 T\t#abbrev
+"""
+
+
+def test_both_forms_of_cmudict(path: Path) -> None:
+    path.write_text(CMUDICT)
+    assert lexicons.read(path) == {"AALBORG": [["AO1", "L", "B", "AO0", "R", "G"]], "A": [["AH0"], ["EY1"]],
+                                   "'BOUT": [["B", "AW1", "T"]]}
+
+
+@pytest.mark.parametrize(("line", "sentence"), [
+    ("WORD # nothing yet", "'WORD' has no pronunciation"),
+    ("WORD W ER0 D #1", "'#1' is a reserved symbol and no token"),
+    ("WORD <eps>", "'<eps>' is a reserved symbol"),
+    ("WORD <blk> W", "'<blk>' is a reserved symbol"),
+    ("WORD 1.0 W ER0 D", "'1.0' is a probability and no token"),
+    ("WORD 0.25 W ER0 D", "'0.25' is a probability"),
+    ("WORD 5e-06 W ER0 D", "'5e-06' is a probability"),
+])
+def test_lines_that_are_not_understood_are_named(path: Path, line: str, sentence: str) -> None:
+    path.write_text(f"A AH0\n{line}\n")
+    with pytest.raises(UserError, match=f"lexicon.txt, line 2: {sentence}"):
+        lexicons.read(path)
+
+
+def test_silence_and_noise_are_no_words(path: Path) -> None:
+    path.write_text("!SIL SIL\n<UNK> SPN\n<s> SIL\n!EXCLAMATION-POINT P OY2 N T\nA AH0\n")
+    assert list(lexicons.spoken(lexicons.read(path))) == ["!EXCLAMATION-POINT", "A"]

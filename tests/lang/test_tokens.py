@@ -25,7 +25,8 @@ def test_round_trip_and_format(tmp_path: Path) -> None:
         ("<blk> 0\nA A 1\n", "line 2"),
         ("<blk> 0\nAA 2\n", "the ids are not 0 to 1"),
         ("<blk> 0\nAA 0\n", "the ids are not 0 to 1"),
-        ("<blk> 0\nAA 1\nAA 2\n", "the ids are not"),
+        ("<blk> 0\nAA 1\nAA 2\n", "line 3: 'AA' comes a second time"),
+        ("<blk> 0\nAA ²\n", "line 2: expected"),
     ],
 )
 def test_bad_tables_are_sentences(tmp_path: Path, text: str, sentence: str) -> None:
