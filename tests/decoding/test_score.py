@@ -179,7 +179,7 @@ def test_command_sweep(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "57.14" in capsys.readouterr().out
 
 
-def test_hypotheses_that_list_an_utterance_twice_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_utterance_with_two_hypotheses_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "ref").write_text("u1 A B\nu2 C\n")
     (tmp_path / "hyp").write_text("u1 A\nu2 C\nu1 A B\n")
     assert main(["score", "--ref", str(tmp_path / "ref"), "--hyp", str(tmp_path / "hyp")]) == 1
