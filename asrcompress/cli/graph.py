@@ -29,10 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from asrcompress.files import atomic, require_file
-    from asrcompress.fsa import child
 
-    names = ("tokens.txt", "lexicon.txt", "words.txt")
-    lang_files = [require_file(args.lang / name, "the lang file") for name in names]
+    lang_files = [require_file(args.lang / name, "the lang file") for name in ("tokens.txt", "lexicon.txt", "words.txt")]
     jobs: dict[str, tuple[Callable[[argparse.Namespace], None], list[Path]]] = {}
     jobs["HLG.npz"] = (_hlg, [*lang_files, args.arpa])
     if args.device_fst:
@@ -48,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         if done.get(name) == wanted and (args.out / name).exists():
             print(f"{args.out / name} is up to date")
             continue
-        child.call(inputs[-1], build, args)
+        build(args)
         with atomic(stamp) as temporary:
             temporary.write_text(json.dumps(done | {name: wanted}, indent=1), encoding="utf-8")
 

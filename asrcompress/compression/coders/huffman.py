@@ -127,7 +127,7 @@ def _write_table(alphabet: Symbols, lengths: Symbols) -> bytes:
     steps = np.diff(lengths, prepend=FIRST_LENGTH)
     numbers = [len(alphabet), *np.diff(alphabet.astype(object)), *np.where(steps < 0, -2 * steps, 2 * steps + 1)]
     text = "".join(gamma(int(number)) for number in numbers)
-    return int(text + "0" * (-len(text) % 8), 2).to_bytes(-(-len(text) // 8))
+    return int(text + "0" * (-len(text) % 8), 2).to_bytes(-(-len(text) // 8), "big")
 
 
 def _read_table(table: bytes, low: int, most: int) -> tuple[Symbols, Symbols]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -25,6 +26,7 @@ from asrcompress.errors import UserError
 
 __all__ = ["Encoded", "Quantizer", "apply", "apply_config", "attach", "attached", "family", "fit", "materialize",
            "methods", "names", "record_config", "specs", "tensors"]
+LARGEST = 2.0**120  # sums and products of what is larger may not be finite in float32
 
 
 def names() -> tuple[str, ...]:
@@ -53,7 +55,15 @@ def fit(name: str, tensor: Tensor, seed: int = 0, **options: Any) -> Quantizer:
 
 def _fitted(cls: type[Quantizer], tensor: Tensor, options: Any, seed: int) -> Quantizer:
     check_finite(tensor)
-    return cls.fit(tensor.detach(), options, seed).to(tensor.device)
+    if tensor.numel() and float(tensor.abs().max()) > LARGEST:
+        raise UserError(f"a tensor holds {float(tensor.abs().max()):g}, and quantizations reach {LARGEST:g}; rescale "
+                        "its layer")
+    one = cls.fit(tensor.detach().float(), options, seed).to(tensor.device)
+    one.dtype = tensor.dtype
+    if not torch.isfinite(one()).all():
+        raise UserError(f"quantization {cls.name} goes beyond the largest {tensor.dtype} of a tensor that holds "
+                        f"{float(tensor.abs().max()):g}; exclude it, or rescale its layer")
+    return one
 
 
 def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -68,7 +78,8 @@ def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             continue
         for name, parameter in module.named_parameters(recurse=False):
             pool = isinstance(module, Structure) and not isinstance(module, Scaled) and parameter.numel() >= 64
-            if (parameter.dim() >= 2 or pool) and not isinstance(module, nn.LayerNorm):
+            large = (parameter.dim() >= 2 and parameter.numel() > 0) or pool
+            if large and parameter.is_floating_point() and not isinstance(module, nn.LayerNorm):
                 yield f"{owner_path}.{name}".lstrip("."), parameter
 
 
@@ -103,6 +114,16 @@ def attach(model: nn.Module, path: str, quantizer: Quantizer) -> None:
     module = model.get_submodule(owner)
     modules.detach_class(module)
     parametrize.register_parametrization(module, name, quantizer, unsafe=True)
+    if isinstance(module, nn.RNNBase):
+        type(module).__deepcopy__ = _copy_recurrent  # type: ignore[attr-defined]
+
+
+def _copy_recurrent(module: nn.RNNBase, memo: dict[int, Any]) -> nn.RNNBase:
+    """A copy without the weights of the last forward, which torch keeps: they have gradients and are made anew."""
+    replica = memo[id(module)] = module.__new__(type(module))
+    state = {**vars(module), "_flat_weights": [None] * len(module._flat_weights)}
+    vars(replica).update(copy.deepcopy(state, memo))
+    return replica
 
 
 def materialize(model: nn.Module) -> nn.Module:

@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asrcompress.compression.quantization.base import Encoded, Quantizer
+from asrcompress.compression.quantization.base import Encoded, Quantizer, normalized
 from asrcompress.options import require
 
+FLOAT, HALF = torch.finfo(torch.float32), torch.finfo(torch.float16)
+FAINT = 1e-36  # the gradient of a smaller scale is not finite
 SHRINK = tuple(1 - 0.05 * step for step in range(13))  # of the range, tried for the least squared error
 
 
@@ -49,22 +51,22 @@ class Integer(Quantizer):
         affine: bool = False
 
         def __post_init__(self) -> None:
-            require(self.group >= 0, f"quantization int8 or int4: group is {self.group}; it is a number of values, or 0 "
-                                     "for whole rows")
+            require(self.group >= 0, f"quantization int8 or int4: group is {self.group}; it is a number of values, or "
+                                     "0 for whole rows")
 
     bits = 8
     options: Options
     base: Tensor
     zero: Tensor | None
 
-    def __init__(self, shape: Sequence[int], options: Options, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(shape, options, dtype)
+    def __init__(self, shape: Sequence[int], options: Options) -> None:
+        super().__init__(shape, options)
         rows, count, self.size = groups(self.shape, options.group)
         self.affine = options.affine
-        self.weight = nn.Parameter(torch.zeros(self.shape))
-        self.scale = nn.Parameter(torch.ones(rows, count))
+        self.weight = nn.Parameter(torch.zeros(self.shape, dtype=torch.float32))
+        self.scale = nn.Parameter(torch.ones(rows, count, dtype=torch.float32))
         self.register_buffer("zero", torch.zeros(rows, count, dtype=torch.int64) if self.affine else None)
-        self.register_buffer("base", torch.ones(()))  # scales are stored in half precision, relative to this
+        self.register_buffer("base", torch.ones((), dtype=torch.float32))  # what scales are stored relative to
         self.low = 0 if self.affine else 1 - 2 ** (self.bits - 1)
         self.high = 2**self.bits - 1 if self.affine else 2 ** (self.bits - 1) - 1
 
@@ -72,14 +74,15 @@ class Integer(Quantizer):
     @torch.no_grad()
     def fit(cls, tensor: Tensor, options: Options, seed: int = 0) -> "Integer":
         """For each group the range, the full one or a smaller one, that gives the least squared error."""
-        one = cls(tensor.shape, options, tensor.dtype)
+        one = cls(tensor.shape, options)
         one.weight.copy_(tensor)
+        unit, power = normalized(tensor.cpu())
         rows, count, size = groups(tensor.shape, options.group)
         width = tensor.numel() // max(1, rows)
-        padded = nn.functional.pad(tensor.float().reshape(rows, width), (0, count * size - width), mode="constant")
-        blocks = padded.reshape(rows, count, size).cpu()
+        padded = nn.functional.pad(unit.reshape(rows, width), (0, count * size - width), mode="constant")
+        blocks = padded.reshape(rows, count, size)
         low, high = blocks.amin(2).clamp(max=0), blocks.amax(2).clamp(min=0)
-        best = torch.full((rows, count), float("inf"))
+        best = torch.full((rows, count), float("inf"), dtype=torch.float32)
         for shrink in SHRINK:
             scale, zero = one._grid(low * shrink, high * shrink)
             error = (one._round(blocks, scale[..., None], zero[..., None]) - blocks).square().sum(2)
@@ -88,13 +91,16 @@ class Integer(Quantizer):
             one.scale.copy_(torch.where(better, scale, one.scale))
             if one.zero is not None:
                 one.zero.copy_(torch.where(better, zero, one.zero))
-        one.base.fill_(float(one.scale.abs().max()))
+        one.scale.mul_(power * (high > low))
+        one.base.fill_(float(one.scale.max()) or 1.0)
+        one.scale.masked_fill_(one.scale == 0, float(one.base))  # of groups of zeros
         return one
 
     def _grid(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point for a range that holds 0."""
         reach = high - low if self.affine else torch.maximum(-low, high)
-        scale = (reach / (self.high if not self.affine else self.high - self.low)).clamp_min(1e-12)
+        scale = reach / (self.high if not self.affine else self.high - self.low)
+        scale = torch.where(scale > 0, scale, 1)
         zero = (-low / scale).round() if self.affine else torch.zeros_like(scale)
         return scale, zero.long()
 
@@ -105,14 +111,24 @@ class Integer(Quantizer):
         """(rows, groups): the scales as the file holds them, gradients straight through and damped as in LSQ."""
         damping = 1 / math.sqrt(max(1, self.size) * self.high)
         scale = self.scale * damping + (self.scale * (1 - damping)).detach()
-        stored = (self.scale.detach() / self.base).half().float() * self.base
-        return scale + (stored - scale).detach()
+        stored = self._ratio().float() * self.base
+        trained = self.scale.detach().abs() > FAINT
+        return stored + torch.where(trained, scale - scale.detach(), 0)
+
+    @torch.no_grad()
+    def _ratio(self) -> Tensor:
+        """(rows, groups): scales over `base`, in half precision unless that is too narrow for one of them."""
+        ratio = (self.scale / self.base).clamp(-FLOAT.max, FLOAT.max)
+        size = ratio.abs()
+        narrow = ((size < HALF.tiny) & (size > 0) | (size > HALF.max)).any()
+        return torch.where(narrow, ratio, ratio.half().float())
 
     def _codes(self, scale: Tensor) -> Tensor:
         """The integers, still float and straight through, of the tensor's shape."""
-        q = self.weight / spread(scale, self.shape, self.size)
+        q = self.weight / spread(torch.where(scale == 0, 1, scale), self.shape, self.size)
         zero = 0 if self.zero is None else spread(self.zero, self.shape, self.size)
-        return straight_through_round(q + zero).clamp(self.low, self.high) - zero
+        near = (q + zero).clamp(self.low - 1, self.high + 1)  # finite
+        return straight_through_round(near).clamp(self.low, self.high) - zero
 
     def tensor(self) -> Tensor:
         scale = self._scale()
@@ -121,13 +137,15 @@ class Integer(Quantizer):
         return (codes + (exact - codes).detach()) * spread(scale, self.shape, self.size)
 
     @torch.no_grad()
-    def encode(self) -> Encoded:
+    def parts(self) -> Encoded:
         codes = self._codes(self._scale()).round().long()
         integers = {"codes": codes.cpu().numpy()}
         if self.zero is not None:  # from 0 to 2^bits - 1, which packs in `bits`; the zero points come off at decoding
             integers["codes"] = (codes + spread(self.zero, self.shape, self.size)).cpu().numpy()
             integers["zero"] = self.zero.cpu().numpy()
-        return Encoded(integers, {"scale": (self.scale / self.base).half().cpu().numpy(),
+        ratio = self._ratio().cpu()
+        kind = torch.float16 if torch.equal(ratio, ratio.half().float()) else torch.float32
+        return Encoded(integers, {"scale": ratio.to(kind).numpy(),
                                   "base": self.base.reshape(1).cpu().numpy()}, {"size": self.size})
 
     @staticmethod

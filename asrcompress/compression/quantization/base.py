@@ -1,5 +1,6 @@
 """What every quantization is: a parametrization that makes a tensor from what the file will hold."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -33,23 +34,29 @@ class Encoded:
     spec: dict[str, Any] = field(default_factory=dict)
 
 
+def normalized(tensor: Tensor) -> tuple[Tensor, float]:
+    """(tensor / p, p) for a power of two p: exact, below 1, and so that squares neither overflow nor vanish."""
+    power = 2.0 ** math.frexp(float(tensor.abs().max()) if tensor.numel() else 1.0)[1]
+    return (tensor.double() / power).float(), power
+
+
 class Quantizer(nn.Module):
     """Base of every quantization. It stands where a parameter stood (`quantization.attach`) and makes it when asked.
 
     `tensor()` is what `decode` will give back, while gradients reach what is trained, straight through where rounding
     has none. What training changes are parameters; what it must not are buffers. `options` is an `Options` of the
-    class, `dtype` that of the parameter.
+    class. `dtype` is that of the parameter, and what `model.half()` changes; the state itself stays in float32.
     """
 
     name = ""
     Options: ClassVar[type] = NoOptions
     row_scale: Tensor | None  # (rows,), what folding a BatchNorm leaves; only on the way to a packed file
 
-    def __init__(self, shape: Sequence[int], options: Any = None, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, shape: Sequence[int], options: Any) -> None:
         super().__init__()
         self.shape = tuple(int(n) for n in shape)
-        self.options = self.Options() if options is None else options
-        self.dtype = dtype
+        self.options = options
+        self.dtype = torch.float32
         self.register_buffer("row_scale", None)
 
     @classmethod
@@ -59,7 +66,7 @@ class Quantizer(nn.Module):
 
     @classmethod
     def fit(cls, tensor: Tensor, options: Any, seed: int = 0) -> "Quantizer":
-        """The quantizer whose tensor is nearest to a trained one of any shape, on the CPU."""
+        """The quantizer whose tensor is nearest to a trained one: float32, finite, of any shape."""
         raise NotImplementedError
 
     @classmethod
@@ -69,7 +76,9 @@ class Quantizer(nn.Module):
         shape, dtype = rest.pop("shape"), rest.pop("dtype", "float32")
         if dtype not in DTYPES:
             raise UserError(f"quantization {cls.name}: dtype is {dtype!r}; it is one of {', '.join(DTYPES)}")
-        return cls(shape, options_module.make(cls.Options, rest, f"quantization {cls.name}"), dtype=DTYPES[dtype])
+        one = cls(shape, options_module.make(cls.Options, rest, f"quantization {cls.name}"))
+        one.dtype = DTYPES[dtype]
+        return one
 
     def spec(self) -> dict[str, Any]:
         """The plain JSON values from which `build` makes the same module: shape, options, dtype if not float32."""
@@ -94,7 +103,14 @@ class Quantizer(nn.Module):
         self.row_scale = scale if self.row_scale is None else self.row_scale * scale
 
     def encode(self) -> Encoded:
-        """What the packed file holds."""
+        """What the packed file holds. Errors: UserError where the state is not finite, as after a failed training."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters()):
+            raise UserError(f"a tensor {self.shape} with quantization {self.name} holds values that are not finite; "
+                            "take an earlier checkpoint of the model")
+        return self.parts()
+
+    def parts(self) -> Encoded:
+        """What `encode` gives; the state is finite."""
         raise NotImplementedError
 
     @staticmethod
@@ -109,6 +125,15 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def advance(self, progress: float) -> None:
         """Called before each training step with the fraction of the training that is done (0 to 1): schedules."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Quantizer":
+        """`model.to(...)`: devices are those of the state, a dtype is that of the tensor that it makes."""
+        def moved(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        self.dtype = fn(torch.empty(0, dtype=self.dtype)).dtype
+        return super()._apply(moved, recurse)
 
     def right_inverse(self, tensor: Tensor) -> tuple[()]:  # parametrize then keeps nothing of the original
         """Nothing: the quantizer holds what the tensor was made of."""

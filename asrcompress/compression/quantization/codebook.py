@@ -46,18 +46,18 @@ class Codebook(Quantizer):
         exact: bool = False
 
         def __post_init__(self) -> None:
-            require(1 <= self.entries <= 2**15, f"quantization codebook: entries is {self.entries}; a codebook has 1 to "
-                                                "32768")
+            require(1 <= self.entries <= 2**15, f"quantization codebook: entries is {self.entries}; a codebook has 1 "
+                                                "to 32768")
 
     name = "codebook"
     zero: ClassVar[bool] = False
     options: Options
     codes: Tensor
 
-    def __init__(self, shape: Sequence[int], options: Options, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(shape, options, dtype)
+    def __init__(self, shape: Sequence[int], options: Options) -> None:
+        super().__init__(shape, options)
         entries = options.entries
-        self.codebook = nn.Parameter(torch.zeros(entries))
+        self.codebook = nn.Parameter(torch.zeros(entries, dtype=torch.float32))
         kind = torch.uint8 if entries < 256 else torch.int16 if entries + self.zero <= 2**15 else torch.int32
         self.register_buffer("codes", torch.zeros(self.shape, dtype=kind))
 
@@ -68,7 +68,7 @@ class Codebook(Quantizer):
         values = tensor.detach().double().cpu().numpy().ravel()
         live = values[values != 0] if cls.zero else values
         centroids = kmeans(live, options.entries, options.start, options.exact, seed) if live.size else np.zeros(1)
-        one = cls(tensor.shape, replace(options, entries=len(centroids)), tensor.dtype)
+        one = cls(tensor.shape, replace(options, entries=len(centroids)))
         one.codebook.copy_(torch.from_numpy(centroids))
         codes = np.searchsorted((centroids[1:] + centroids[:-1]) / 2, values) + int(cls.zero)
         codes[(values == 0) & cls.zero] = 0
@@ -79,7 +79,7 @@ class Codebook(Quantizer):
         codebook = torch.cat([self.codebook.new_zeros(1), self.codebook]) if self.zero else self.codebook
         return _Gather.apply(codebook, self.codes)
 
-    def encode(self) -> Encoded:
+    def parts(self) -> Encoded:
         return Encoded({"codes": self.codes.cpu().numpy().astype(np.int64)},
                        {"codebook": self.codebook.detach().cpu().numpy()}, {"zero": self.zero})
 

@@ -16,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asrcompress.compression.quantization.base import Encoded, Quantizer
+from asrcompress.compression.quantization.base import Encoded, Quantizer, normalized
 from asrcompress.options import require
 
 PACE = 20.0  # steps and priors are exp(PACE x parameter): a thousand steps of Adam move them by factors, not percents
 FEWEST = 1.0  # bits to start from: at less nearly all codes are 0
+TINY = float(torch.finfo(torch.float32).tiny)  # the smallest step
+MOST = 2.0**24  # no code is beyond
 SAMPLE = 2**16  # values from which the rate is estimated
 
 
@@ -70,38 +72,44 @@ class Epr(Quantizer):
     options: Options
     basis: Tensor
 
-    def __init__(self, shape: Sequence[int], options: Options, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(shape, options, dtype)
+    def __init__(self, shape: Sequence[int], options: Options) -> None:
+        super().__init__(shape, options)
         self.bits = options.bits
         taps = self.shape[-1] if len(self.shape) > 2 else 1
-        self.coefficients = nn.Parameter(torch.zeros(self.shape))  # in the unit of the weight
-        self.log_step = nn.Parameter(torch.zeros(taps))
-        self.log_width = nn.Parameter(torch.zeros(taps, 2))  # of the two logistics, in steps
-        self.weight_logit = nn.Parameter(torch.zeros(taps))
+        self.coefficients = nn.Parameter(torch.zeros(self.shape, dtype=torch.float32))  # in the unit of the weight
+        self.log_step = nn.Parameter(torch.zeros(taps, dtype=torch.float32))
+        self.log_width = nn.Parameter(torch.zeros(taps, 2, dtype=torch.float32))  # of the two logistics, in steps
+        self.weight_logit = nn.Parameter(torch.zeros(taps, dtype=torch.float32))
         self.register_buffer("basis", torch.from_numpy(real_dft(taps)), persistent=False)
 
     @classmethod
     @torch.no_grad()
     def fit(cls, tensor: Tensor, options: Options, seed: int = 0) -> "Epr":
-        one = cls(tensor.shape, options, tensor.dtype)
+        one = cls(tensor.shape, options)
         taps = len(one.log_step)
-        coefficients = tensor.detach().float().cpu().reshape(-1, taps) @ one.basis.T
+        coefficients = tensor.cpu().reshape(-1, taps) @ one.basis.T
         one.coefficients.copy_(coefficients.reshape(one.shape))
-        step = torch.tensor([step_for(coefficients, max(options.bits, FEWEST))] * taps)  # equal noise costs least
-        width = (coefficients.square().mean(0).sqrt() / step).clamp_min(0.05) * math.sqrt(3) / math.pi
+        step = torch.tensor([step_for(coefficients, max(options.bits, FEWEST))] * taps, dtype=torch.float32)
+        step.clamp_(TINY)  # one for all taps: equal noise costs least
+        unit, power = normalized(coefficients)
+        width = (unit.square().mean(0).sqrt() * power / step).clamp_min(0.05) * math.sqrt(3) / math.pi
         one.log_step.copy_(step.log() / PACE)
         one.log_width.copy_(torch.stack([width.log(), (0.3 * width).log()], 1) / PACE)
         return one
 
     def _steps(self) -> Tensor:
-        return (PACE * self.log_step).exp()
+        return (PACE * self.log_step).exp().clamp(TINY, 1 / TINY)
 
     def tensor(self) -> Tensor:
         steps = self._steps()
-        phi = self.coefficients.reshape(-1, len(steps)) / steps
+        phi = self._phi(steps)
         coefficients = (phi + (phi.round() - phi).detach()) * steps
         exact = phi.detach().round() * steps.detach()
         return self._synthesis(coefficients + (exact - coefficients).detach())
+
+    def _phi(self, steps: Tensor) -> Tensor:
+        """(values / taps, taps): coefficients in steps, what is rounded; far from where an integer of 64 bits ends."""
+        return (self.coefficients.reshape(-1, len(steps)) / steps).clamp(-MOST, MOST)
 
     def _synthesis(self, coefficients: Tensor) -> Tensor:
         """Sum over frequencies one after the other: the same float operations as in `decode`, so the same result."""
@@ -134,9 +142,9 @@ class Epr(Quantizer):
         return -(share * parts[0] + (1 - share) * parts[1]).clamp_min(1e-9).log2()
 
     @torch.no_grad()
-    def encode(self) -> Encoded:
+    def parts(self) -> Encoded:
         steps = self._steps()
-        codes = (self.coefficients.reshape(-1, len(steps)) / steps).round().long().reshape(self.shape)
+        codes = self._phi(steps).round().long().reshape(self.shape)
         return Encoded({"codes": codes.cpu().numpy()}, {"steps": steps.cpu().numpy()})
 
     @staticmethod

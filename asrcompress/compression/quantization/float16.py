@@ -19,24 +19,24 @@ class Float16(Quantizer):
 
     name = "float16"
 
-    def __init__(self, shape: Sequence[int], options: Any = None, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(shape, options, dtype)
-        self.weight = nn.Parameter(torch.zeros(self.shape))
+    def __init__(self, shape: Sequence[int], options: Any) -> None:
+        super().__init__(shape, options)
+        self.weight = nn.Parameter(torch.zeros(self.shape, dtype=torch.float32))
 
     @classmethod
-    def fit(cls, tensor: Tensor, options: Any = None, seed: int = 0) -> "Float16":
+    def fit(cls, tensor: Tensor, options: Any, seed: int = 0) -> "Float16":
         if tensor.numel() and float(tensor.abs().max()) > LARGEST:
             raise UserError(f"quantization float16 reaches {LARGEST:g}, and the tensor holds "
                             f"{float(tensor.abs().max()):g}; exclude it, or rescale the layer")
-        one = cls(tensor.shape, options, tensor.dtype)
-        one.weight = nn.Parameter(tensor.float().clone())
+        one = cls(tensor.shape, options)
+        one.weight = nn.Parameter(tensor.clone())
         return one
 
     def tensor(self) -> Tensor:
         rounded = self.weight.half().float()
         return self.weight + (rounded - self.weight).detach() if self.weight.requires_grad else rounded
 
-    def encode(self) -> Encoded:
+    def parts(self) -> Encoded:
         return Encoded(floats={"values": self.weight.detach().cpu().half().numpy()})
 
     @staticmethod

@@ -84,11 +84,10 @@ class Pruned(Quantizer):
     options: Options
     mask: Tensor
 
-    def __init__(self, shape: Sequence[int], options: Options, dtype: torch.dtype = torch.float32,
-                 seed: int = 0) -> None:
-        super().__init__(shape, options, dtype)
+    def __init__(self, shape: Sequence[int], options: Options, seed: int = 0) -> None:
+        super().__init__(shape, options)
         self.seed = seed
-        self.weight = nn.Parameter(torch.zeros(self.shape))
+        self.weight = nn.Parameter(torch.zeros(self.shape, dtype=torch.float32))
         self.register_buffer("mask", torch.ones(self.shape, dtype=torch.bool))
 
     @classmethod
@@ -97,7 +96,7 @@ class Pruned(Quantizer):
         if options.scope == "layer":
             return dict.fromkeys(tensors, options)
         scores = {path: unit_scores(t, options.unit, options.block) /
-                  t.double().square().mean().sqrt().clamp_min(1e-30) for path, t in tensors.items()}
+                  (float(t.double().square().mean().sqrt()) or 1.0) for path, t in tensors.items()}
         every = torch.cat([s.flatten() for s in scores.values()])
         threshold = every.kthvalue(max(1, math.ceil((1 - options.density) * every.numel()))).values
         return {path: replace(options, density=max(float((s > threshold).double().mean()), 1 / s.numel()))
@@ -106,7 +105,7 @@ class Pruned(Quantizer):
     @classmethod
     @torch.no_grad()
     def fit(cls, tensor: Tensor, options: Options, seed: int = 0) -> "Pruned":
-        one = cls(tensor.shape, options, tensor.dtype, seed)
+        one = cls(tensor.shape, options, seed)
         one.weight.copy_(tensor)
         one.advance(0.0)
         return one
@@ -146,10 +145,10 @@ class Pruned(Quantizer):
         self.mask.copy_(mask_of(scores, density, noise).reshape(self.shape))
 
     def tensor(self) -> Tensor:
-        kept = self.weight * self.mask
+        kept = torch.where(self.mask, self.weight, 0)
         return kept if self.options.precision == "float32" else kept + (kept.half().float() - kept).detach()
 
-    def encode(self) -> Encoded:
+    def parts(self) -> Encoded:
         kept = (self.weight.detach() * self.mask).cpu().numpy().astype(self.options.precision)
         return Encoded({"mask": (kept != 0).astype(np.int64)}, {"kept": kept[kept != 0]})
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asrcompress.compression.quantization.base import Encoded, Quantizer
+from asrcompress.compression.quantization.base import Encoded, Quantizer, normalized
 from asrcompress.options import require
 
 NEXT = np.array([[0, 2], [7, 5], [1, 3], [6, 4], [2, 0], [5, 7], [3, 1], [4, 6]])  # by state and parity of the code
@@ -131,23 +131,28 @@ class Trellis(Quantizer):
     codes: Tensor
     points: Tensor
 
-    def __init__(self, shape: Sequence[int], options: Options, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(shape, options, dtype)
-        self.step = nn.Parameter(torch.ones(1))
+    def __init__(self, shape: Sequence[int], options: Options) -> None:
+        super().__init__(shape, options)
+        self.step = nn.Parameter(torch.ones(1, dtype=torch.float32))
         self.register_buffer("codes", torch.zeros(self.shape, dtype=torch.int32))
-        self.register_buffer("points", torch.zeros(self.shape), persistent=False)
+        self.register_buffer("points", torch.zeros(self.shape, dtype=torch.float32), persistent=False)
 
     @classmethod
     @torch.no_grad()
     def fit(cls, tensor: Tensor, options: Options, seed: int = 0) -> "Trellis":
-        one = cls(tensor.shape, options, tensor.dtype)
-        values = tensor.detach().float().cpu().numpy()
+        one = cls(tensor.shape, options)
+        unit, power = normalized(tensor.cpu())
+        values = unit.numpy()
         if values.any():
-            codes, _, _ = quantize(values, options.step or step_for(values, bits=options.bits))
+            step = options.step / power or step_for(values, bits=options.bits)
+            require(step * MOST > 1, f"quantization trellis: step is {options.step:g}, too small for a tensor that "
+                                     f"holds {float(tensor.abs().max()):g}")
+            codes, _, _ = quantize(values, step)
             one.codes.copy_(torch.from_numpy(codes))
             one._decode()
             made = one.points.double().flatten()
-            one.step.fill_(float(made @ torch.from_numpy(values).double().flatten() / (made @ made).clamp_min(1e-30)))
+            best = made @ unit.double().flatten() / (made @ made).clamp_min(1e-30)
+            one.step.fill_(power * float(best))
         return one
 
     def _load_from_state_dict(self, *args: Any) -> None:
@@ -160,7 +165,7 @@ class Trellis(Quantizer):
     def tensor(self) -> Tensor:
         return self.points * self.step
 
-    def encode(self) -> Encoded:
+    def parts(self) -> Encoded:
         return Encoded({"codes": self.codes.cpu().numpy().astype(np.int64)}, {"step": self.step.detach().cpu().numpy()})
 
     @staticmethod
