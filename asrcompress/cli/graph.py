@@ -29,8 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from asrcompress.files import atomic, require_file
+    from asrcompress.fsa import child
 
-    lang_files = [require_file(args.lang / name, "the lang file") for name in ("tokens.txt", "lexicon.txt", "words.txt")]
+    names = ("tokens.txt", "lexicon.txt", "words.txt")
+    lang_files = [require_file(args.lang / name, "the lang file") for name in names]
     jobs: dict[str, tuple[Callable[[argparse.Namespace], None], list[Path]]] = {}
     jobs["HLG.npz"] = (_hlg, [*lang_files, args.arpa])
     if args.device_fst:
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
         if done.get(name) == wanted and (args.out / name).exists():
             print(f"{args.out / name} is up to date")
             continue
-        build(args)
+        child.call(inputs[-1], build, args)
         with atomic(stamp) as temporary:
             temporary.write_text(json.dumps(done | {name: wanted}, indent=1), encoding="utf-8")
 

@@ -4,6 +4,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -127,8 +128,12 @@ def _mapped(decoder: Decoder, work: list[list[str]], jobs: int) -> Iterator[Iter
     if Decoder.used:
         raise RuntimeError("several jobs need a process that has not searched yet")
     _decoder = decoder
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:  # raises when a process dies
-        yield (future.result() for future in as_completed([pool.submit(_work, utts) for utts in work]))
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        try:
+            yield (future.result() for future in as_completed([pool.submit(_work, utts) for utts in work]))
+        except BrokenProcessPool:
+            raise UserError(f"a process that searched {decoder.archive.path} ended early, as happens without enough "
+                            "memory; run fewer with --nj, or choose smaller beams") from None
 
 
 def decode(decoder: Decoder, jobs: int = 1,

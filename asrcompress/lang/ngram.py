@@ -106,19 +106,20 @@ def _head(lines: _Lines) -> list[int]:
 def restrict(arpa: Path | str, out: Path | str, words: Collection[str], max_order: int = 0) -> Kept:
     """Write `arpa` to `out` (plain) without the n-grams that hold a word outside `words`; say how many went.
 
+    So go n-grams that begin a sentence after their first word or end one before their last, and reserved symbols.
     Their probability is lost, as in kaldi's arpa2fst, and not spread over the rest. The file is checked on the way.
     Words listed with probability 0 (count cut-offs leave such) could never be recognised: together they get
     UNSEEN_SHARE.
     UserError where no word is left: most often one side is in lower case.
     """
-    keep = set(words).union(SENTENCE)
+    keep = set(words).difference(textfile.RESERVED).union(SENTENCE)
     kept: list[list[str]] = [[]]
     dropped, unknown = 0, set[str]()
     for order, fields in ngrams(arpa, max_order):
         while order > len(kept):
             kept.append([])
         context = fields[1:order + 1]
-        if keep.issuperset(context):
+        if keep.issuperset(context) and SENTENCE[0] not in context[1:] and SENTENCE[1] not in context[:-1]:
             backoff = f"\t{fields[-1]}" if len(fields) > order + 1 else ""
             kept[order - 1].append(f"{fields[0]}\t{' '.join(context)}{backoff}\n")
         else:

@@ -177,3 +177,10 @@ def test_command_sweep(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "--ref", str(files / "ref"), "--sweep", str(files / "sweep")]) == 0
     assert json.loads((files / "sweep/best.json").read_text())["acoustic_scale"] == 0.8
     assert "57.14" in capsys.readouterr().out
+
+
+def test_an_utterance_with_two_hypotheses_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ref").write_text("u1 A B\nu2 C\n")
+    (tmp_path / "hyp").write_text("u1 A\nu2 C\nu1 A B\n")
+    assert main(["score", "--ref", str(tmp_path / "ref"), "--hyp", str(tmp_path / "hyp")]) == 1
+    assert "hyp, line 3: utterance u1 is listed a second time (first on line 1)" in capsys.readouterr().err

@@ -11,7 +11,7 @@ pytest.importorskip("kaldilm")
 
 from asrcompress.cli import main  # noqa: E402
 from asrcompress.errors import UserError  # noqa: E402
-from asrcompress.fsa import graph, lexicon, search  # noqa: E402
+from asrcompress.fsa import graph, lexicon, search, storage  # noqa: E402
 from tests.fsa import tiny  # noqa: E402
 
 EXACT = search.Beams(search=1e4, output=1e4, max_active=1000000)
@@ -93,3 +93,14 @@ def test_command_with_an_arpa_that_is_not_one(tmp_path: Path, capsys: pytest.Cap
     error = capsys.readouterr().err
     assert "lexicon.txt, line 1: 'AB a b' where \\data\\ is expected" in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("word", ["<eps>", "#0", "nan"])
+def test_a_model_with_odd_words_gives_the_graph_of_the_model_without(tmp_path: Path, word: str) -> None:
+    """k2 aborted on the first two; `nan` is a word like any other, here outside the lexicon."""
+    lang = tiny.write_lang(tmp_path / "lang")
+    model = {**tiny.BIGRAM, ("<s>",): (float("-inf"), -0.2), (word,): (-0.5, -0.1), (word, "AB"): (-0.3, 0.0)}
+    command = ["graph", "--lang", str(lang), "--out", str(tmp_path / "out"), "--arpa"]
+    assert main([*command, str(tiny.write_arpa(tmp_path / "odd.arpa", model))]) == 0
+    wanted = hlg_of(tmp_path / "plain", tiny.BIGRAM)
+    assert k2.is_rand_equivalent(storage.load(tmp_path / "out" / "HLG.npz", "HLG"), wanted, log_semiring=False)

@@ -1,6 +1,7 @@
 """Lattice rescoring by hand and by enumeration, the search of whole archives, and its command."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,19 @@ def test_graph_of_another_lang(tmp_path: Path) -> None:
             writer.add("u", np.zeros((1, 3)))
         searcher = search.Searcher(hlg_of(tmp_path, tiny.UNIGRAM))
         decode.Decoder(Archive(tmp_path / "x"), searcher, [decode.Setting(1.0)])
+
+
+def test_a_process_that_dies_is_a_sentence(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying:
+        archive: Archive
+
+        def __call__(self, utts: list[str]) -> None:
+            os.abort()
+
+    dying = Dying()
+    dying.archive = Archive(archive)
+    monkeypatch.setattr(decode.Decoder, "used", False)
+    monkeypatch.setattr(decode, "_decoder", None)
+    with pytest.raises(UserError, match=f"searched {archive} ended early, .* fewer with --nj"), \
+            decode._mapped(dying, [["a"], ["b"]], 2) as results:
+        list(results)

@@ -147,3 +147,30 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
     pytest.importorskip("kaldingram")
     with pytest.raises(UserError, match="no sentence"):
         ngram.train(["", " "], tmp_path / "out")
+
+
+@pytest.mark.parametrize(("old", "new", "line"), [
+    ("-0.5 CAT -0.2", "nan CAT -0.2", 8), ("-0.5 CAT -0.2", "-0.5 CAT nan", 8), ("-0.5 CAT -0.2", "-0.5 CAT inf", 8),
+    ("-0.2 CAT EMU", "0.3 CAT EMU", 14), ("-0.2 CAT EMU", "-1_0 CAT EMU", 14), ("-0.5 CAT -0.2", "-0.5 CAT 1e38", 8),
+])
+def test_numbers_that_are_none(arpa: Path, old: str, new: str, line: int) -> None:
+    arpa.write_text(ARPA.replace(old, new))
+    with pytest.raises(UserError, match=rf"bigram.arpa, line {line}: .* where a number of at most"):
+        list(ngram.ngrams(arpa))
+
+
+def test_minus_infinity_is_no_probability(arpa: Path, tmp_path: Path) -> None:
+    arpa.write_text(ARPA.replace("-99 <s> -0.3", "-inf <s> -inf").replace("-0.2 CAT EMU", "-1e400 CAT EMU"))
+    found = list(ngram.ngrams(arpa))
+    assert found[0] == (1, ["-99", "<s>", "-99"]) and found[6] == (2, ["-99", "CAT", "EMU"])
+
+
+def test_reserved_words_and_misplaced_ends_are_left_out(arpa: Path, tmp_path: Path) -> None:
+    text = ARPA.replace("ngram 1=5", "ngram 1=8").replace("ngram 2=3", "ngram 2=6")
+    text = text.replace("-0.9 EMU", "-0.9 EMU\n-0.5 <eps> -0.1\n-0.5 #0 -0.1\n-0.5 nan -0.1")
+    arpa.write_text(text.replace("-0.3 CAT </s>", "-0.3 CAT </s>\n-0.1 CAT <s>\n-0.1 </s> CAT\n-0.1 nan CAT"))
+    kept = ngram.restrict(arpa, tmp_path / "out", ["<eps>", "CAT", "EMU", "nan", "#0", "<s>", "</s>"])
+    words = [fields[1:1 + order] for order, fields in ngram.ngrams(tmp_path / "out")]
+    assert words == [["<s>"], ["</s>"], ["CAT"], ["EMU"], ["nan"],
+                     ["<s>", "CAT"], ["CAT", "EMU"], ["CAT", "</s>"], ["nan", "CAT"]]
+    assert kept.dropped_ngrams == 5  # DOG, <eps>, #0 and the two that go over the ends of a sentence

@@ -28,7 +28,7 @@ def output_energy(weight: Tensor, moments: Tensor) -> float:
 
 
 def relative_error(made: Tensor, weight: Tensor) -> float:
-    """|W' - W| / |W| in the Frobenius norm, in float64, where no float32 is too small or large; of zeros |W'|."""
+    """|W' - W| / |W| in the Frobenius norm of tensors of one shape, in float64; of zeros |W'|."""
     wanted = weight.double()
     return float((made.double() - wanted).norm()) / (float(wanted.norm()) or 1.0)
 

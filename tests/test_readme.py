@@ -1,0 +1,43 @@
+"""What the README and the tutorial say: their Python runs, their figures are those of the rows."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrcompress.report import rows, table
+
+ROOT = Path(__file__).resolve().parent.parent
+RATE = ("wer", "tgsmall")
+
+
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks, names = python_blocks(ROOT / page), {"__name__": "page"}
+    assert blocks
+    for i, block in enumerate(blocks):  # a later block goes on from the earlier ones
+        exec(compile(block, f"{page}, Python block {i}", "exec"), names)
+
+
+def test_the_table_says_what_the_rows_say() -> None:
+    known = {line.facts["name"]: line
+             for line in table.pivot(rows.read(ROOT / "recipes/librispeech/results.jsonl"), "dev-clean-2")}
+    text = (ROOT / "README.md").read_text()
+    shown: list[Any] = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+                        if re.match(r"\| [\w.-]+ \|.*\d", line)]
+    assert 0 < len(shown) <= 8
+    for name, _, megabytes, ratio, rate in shown:
+        line = known[name]
+        low, high = line.cells[RATE].ci95 or (0, 0)
+        assert [megabytes, ratio, rate] == [f"{line.facts['packed_bytes'] / 1e6:.2f}", f"{line.facts['ratio']:.1f}",
+                                            f"{line.cells[RATE].rate:.1f} [{low:.1f}, {high:.1f}]"], name
+
+
+def test_it_is_read_in_ten_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().split()) < 1200
