@@ -5,7 +5,7 @@ as torch's `conv1d` (oneDNN then multiplies matrices without reordering the acti
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 
@@ -15,3 +15,10 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
     image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
     kernel = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
     return functional.conv2d(image, kernel, bias, (1, stride), (0, padding), (1, dilation)).squeeze(2)
+
+
+class Conv1d(nn.Conv1d):
+    """`torch.nn.Conv1d` (zero padding, one group), computed by `conv1d`: (N, in, T) -> (N, out, T')."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return conv1d(input, self.weight, self.bias, self.stride[0], int(self.padding[0]), self.dilation[0])

@@ -154,7 +154,7 @@ def nncodec(tensors: list[Quantized], python: str) -> list[Row]:
 def load_seconds(small: torch.nn.Module, coder: str) -> tuple[int, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.packed")
-        packed.save(path, small, {"coder": coder, "vectors": "float16"})
+        packed.save(path, small, coder=coder, vectors="float16")
         return path.stat().st_size, fastest(lambda: packed.load(path))[1]
 
 

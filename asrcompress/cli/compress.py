@@ -41,25 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from asrcompress import models
-    from asrcompress.compression import Plan, activations, calibration, compress, distil, load, quantization
+    from asrcompress.compression import Plan, activations, compress, distil, load, quantization, save_model
     from asrcompress.config import compose
 
     plan = Plan.from_config(compose("compress", args.overrides))
     model = load(args.model)
     batches = examples(args, model, plan.seed)
-    small, report = compress(model, plan, calibration.collect(model, batches) if batches else None)
+    small, report = compress(model, plan, calibration=batches or None)
     if args.activations:
         grids = activations.observe(small, batches)
         small = activations.apply(small, grids)
         print(f"activations {args.activations}: the inputs of {len(grids)} layers")
     if args.distil:
         small = distil.distil(small, model, batches, args.distil)
-    models.save(args.out, small)
+    save_model(args.out, small)
     show(report, args.out)
-    if written := quantization.attached(small):
-        numbers = sum(math.prod(one.shape) for one in written.values())
-        print(f"{plan.quantization}: {numbers:,} numbers of {len(written)} tensors; coder {plan.coder['coder']}")
+    if quantizers := quantization.attached(small):
+        values = sum(math.prod(one.shape) for one in quantizers.values())
+        print(f"{plan.quantization}: {values:,} values of {len(quantizers)} tensors; coder {plan.coder}")
 
 
 def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[tuple[Tensor, Tensor]]":
@@ -108,7 +107,7 @@ def show(report: "list[LayerRecord]", path: str) -> None:
     for column in ("layer", "shape", "structure"):
         table.add_column(column, overflow="fold")
     calibrated = any(row.output_error is not None for row in report)
-    for column in ("rank", "numbers", "of dense", "error", *(["of outputs"] if calibrated else [])):
+    for column in ("rank", "parameters", "of dense", "error", *(["of outputs"] if calibrated else [])):
         table.add_column(column, justify="right")
     for row in report:
         kind = f"{row.structure} ({row.note})" if row.note else row.structure

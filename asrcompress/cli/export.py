@@ -49,13 +49,14 @@ def run(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from asrcompress import compression
+    from asrcompress.compression import activations
     from asrcompress.compression.folding import fold
     from asrcompress.errors import UserError
     from asrcompress.runtimes import onnx, parity
 
     check(args)
     model: Any = fold(compression.load(args.model))
-    if model.config.get("activations"):
+    if activations.grids(model):
         raise UserError(f"{args.model} rounds the inputs of its layers, and a device file does that in its own way; "
                         "compress without --activations, and export with --precision int8-static")
     tokens = args.lang / "tokens.txt"

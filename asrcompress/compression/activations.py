@@ -5,11 +5,10 @@
 
 One scale and one zero point per tensor: q = clip(round(x / scale) + zero, 0, 255), x' = (q - zero) scale. 0 stays 0, as
 padding needs it. What is rounded is the input of a layer, whichever structure makes its weight and however that is
-written; what passes between the factors of a structure stays as it is. In training, gradients pass straight through,
+quantized; what passes between the factors of a structure stays as it is. In training, gradients pass straight through,
 but not where x was clipped. Jacob et al., "Quantization and training of neural networks ...", CVPR 2018.
 """
 
-import copy
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -19,16 +18,17 @@ from torch import Tensor, nn
 
 from asrcompress.compression import calibration
 from asrcompress.compression.modules import StructuredConv1d, StructuredLinear
+from asrcompress.compression.parametrization import copy_model
 from asrcompress.errors import UserError
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, StructuredLinear, StructuredConv1d)
 TOP = 255
 SHRINK = tuple(1 - 0.02 * step for step in range(41))  # of the range, tried for the least squared error
-SAMPLES = 2**14  # numbers of each input that are kept for that
+SAMPLES = 2**14  # values of each input that are kept for that
 
 
 class Grid(NamedTuple):
-    """The numbers (q - zero) scale, q in 0 to 255."""
+    """The values (q - zero) scale, q in 0 to 255."""
 
     scale: float
     zero: int
@@ -106,14 +106,11 @@ def observe(model: nn.Module, batches: Iterable[tuple[Any, ...]], how: str = "ms
 
 
 def apply(model: nn.Module, grids: Mapping[str, Grid]) -> nn.Module:
-    """A copy of the model whose layers round their inputs. Its `config`, if any, says so, and so a file carries it."""
-    small = remove(copy.deepcopy(model))
+    """A copy of the model whose layers round their inputs. Errors: UserError without grids, or for an unknown layer."""
+    small = remove(copy_model(model))
     if not grids:
         raise UserError("activations: no layer was seen at work; calibrate on data that the model can be run on")
-    _put(small, grids)
-    if isinstance(config := getattr(small, "config", None), Mapping):
-        entries = {path: {"quantization": "int8", **grid._asdict()} for path, grid in grids.items()}
-        small.config = {**config, "activations": entries}  # type: ignore[assignment]
+    _attach(small, grids)
     return small
 
 
@@ -123,26 +120,35 @@ def remove(model: nn.Module) -> nn.Module:
         for key, hook in list(module._forward_pre_hooks.items()):
             if isinstance(hook, _Rounding):
                 del module._forward_pre_hooks[key], module._forward_pre_hooks_with_kwargs[key]
-    if isinstance(config := getattr(model, "config", None), Mapping) and "activations" in config:
-        model.config = {key: value for key, value in config.items() if key != "activations"}  # type: ignore[assignment]
     return model
 
 
-def restore(model: nn.Module, entries: Mapping[str, Mapping[str, Any]]) -> nn.Module:
-    """Put what the config of `apply` says under `activations` into a model, in place."""
-    grids = {}
+def grids(model: nn.Module) -> dict[str, Grid]:
+    """The grid of every layer that rounds its inputs, by path."""
+    return {path: hook.grid for path, module in model.named_modules() for hook in module._forward_pre_hooks.values()
+            if isinstance(hook, _Rounding)}
+
+
+def entries(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """`grids` as plain JSON: {path: {"quantization": "int8", "scale", "zero"}}."""
+    return {path: {"quantization": "int8", **grid._asdict()} for path, grid in grids(model).items()}
+
+
+def apply_config(model: nn.Module, entries: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """Let the layers that `entries` names round their inputs, in place. Errors: UserError for an impossible entry."""
+    made = {}
     for path, entry in entries.items():
         kind, scale, zero = (entry.get(key) for key in ("quantization", "scale", "zero"))
         known = kind == "int8" and isinstance(scale, float) and type(zero) is int
         if not known or not 1e-30 < scale < 1e30 or not 0 <= zero <= TOP:  # type: ignore[operator]
             raise UserError(f"the activations of '{path}' are {kind!r} with scale {scale!r} and zero {zero!r}; int8 "
                             f"has a scale above 0 and a zero of 0 to {TOP}")
-        grids[path] = Grid(scale, zero)  # type: ignore[arg-type]
-    _put(model, grids)
+        made[path] = Grid(scale, zero)  # type: ignore[arg-type]
+    _attach(model, made)
     return model
 
 
-def _put(model: nn.Module, grids: Mapping[str, Grid]) -> None:
+def _attach(model: nn.Module, grids: Mapping[str, Grid]) -> None:
     for path, grid in grids.items():
         try:
             layer = model.get_submodule(path)

@@ -67,25 +67,33 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def arguments(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A batch as positional and keyword arguments of the model: a tuple or list, a mapping, or one tensor."""
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    return (batch,) if isinstance(batch, Tensor) else tuple(batch), {}
+
+
 @torch.no_grad()
-def watch(model: nn.Module, hooks: Mapping[str, Callable[..., None]], batches: Iterable[tuple[Any, ...]]) -> None:
+def watch(model: nn.Module, hooks: Mapping[str, Callable[..., None]], batches: Iterable[Any]) -> None:
     """Run the model over batches in eval mode, each hook(layer, args, options) before its layer; leave it as it was."""
     handles = [model.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True)
                for path, hook in hooks.items()]
     try:
         with in_eval_mode(model):
             for batch in batches:
-                model(*batch)
+                args, keywords = arguments(batch)
+                model(*args, **keywords)
     finally:
         for handle in handles:
             handle.remove()
 
 
 @torch.no_grad()
-def collect(model: nn.Module, batches: Iterable[tuple[Any, ...]]) -> dict[str, Tensor]:
+def collect(model: nn.Module, batches: Iterable[Any]) -> dict[str, Tensor]:
     """C = E[x x^T], (n, n) in float64, of the inputs of every Linear and Conv1d, by the path that `compress` reports.
 
-    `batches` are the positional arguments of calls of the model, which runs in eval mode. Zero padding that a layer
+    `batches` are the arguments of calls of the model (`arguments`), which runs in eval mode. Zero padding that a layer
     adds or is given counts as frames like any other: batch utterances of similar length. A layer that is never called
     (attention multiplies its packed projections itself) is not in the answer. It takes 8 n^2 bytes a layer.
     """

@@ -1,14 +1,15 @@
-"""compress: the one verb. A model and a plan go in; a smaller model and a report per layer come out."""
+"""compress: a model and a plan go in; a smaller model and a report per layer come out."""
 
-import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression import activations, budget, modules, quantization, structures
+from asrcompress.compression import activations, budget, checks, modules, quantization, record, structures
+from asrcompress.compression.parametrization import copy_model
 from asrcompress.compression.plan import Plan
 from asrcompress.compression.structures import Structure
 from asrcompress.errors import UserError
@@ -16,9 +17,11 @@ from asrcompress.errors import UserError
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """What happened to one weight. `error` is |W - W'| / |W| in the Frobenius norm; `note` says why it stayed dense.
+    """What happened to one weight: `before` and `after` count parameters, `note` says why it stayed dense.
 
-    `output_error` is sqrt(E|(W - W') x|^2 / E|W x|^2) on the calibration data, where the layer's inputs x were seen.
+    `error` is |W - W'| / |W| in the Frobenius norm, of the weight with which the compressed model computes, so of its
+    structure and `quantization` together. `output_error` is sqrt(E|(W - W') x|^2 / E|W x|^2) on the calibration data,
+    where the layer's inputs x were seen.
     """
 
     path: str
@@ -30,73 +33,106 @@ class LayerRecord:
     error: float = 0.0
     note: str = ""
     output_error: float | None = None
+    quantization: str = "float32"
 
 
-def compress(model: nn.Module, plan: Plan, calibration: Mapping[str, Tensor] | None = None,
-             ) -> tuple[nn.Module, list[LayerRecord]]:
-    """A compressed copy of any torch model, and one record per weight of two or more dimensions.
+def run(model: nn.Module, plan: Plan, moments: Mapping[str, Tensor]) -> tuple[nn.Module, list[LayerRecord]]:
+    """`api.compress` for a plan and the moments that `calibration.collect` saw."""
+    checks.can_be_compressed(model)
+    small = activations.remove(quantization.materialize(copy_model(model)))  # their ranges were those of another model
+    found = {path: (weight.detach().clone(), why) for path, weight, why in modules.weights(small)}
+    chosen = _chosen(found, plan)
+    fitted = _fit(small, plan, chosen, moments)
+    kept = {path: _why_not(fitted[path], weight) if path in fitted else "dense pays better"
+            for path, weight in chosen.items()}
+    notes = {path: why or kept.get(path, "not selected") for path, (_, why) in found.items()}
+    if plan.structure == "dense":
+        notes = {path: why for path, (_, why) in found.items()}
+        fitted = {}
+    _place(small, {path: layer for path, layer in fitted.items() if not notes[path]})
+    rows = [_row(path, found[path][0], fitted.get(path), note) for path, note in notes.items()]
+    checks.layers(small)
+    if plan.quantization != "float32":
+        small = _quantized(small, plan)
+    record.set_coder(small, plan.coder, plan.coder_options, plan.vectors)
+    return small, [_with_errors(row, small, found[row.path][0], moments.get(row.path)) for row in rows]
 
-    The model itself is not touched. Where it has a `config` (dict), that of the copy also says under `layers` how each
-    compressed layer is made, so that a model file carries it. Layers compressed before keep what they have.
-    `calibration` is what `calibration.collect` saw of the layers' inputs; structures with `data_aware` need it.
-    Errors: UserError where the plan selects nothing or has an unknown name; `CannotShrink` where its size is too small.
-    """
-    small = activations.remove(quantization.materialize(copy.deepcopy(model)))  # their ranges were those of another model
-    found = {path: (weight.detach(), why) for path, weight, why in modules.weights(small)}
+
+def _chosen(found: Mapping[str, tuple[Tensor, str]], plan: Plan) -> dict[str, Tensor]:
+    """The weights that the plan's structure is for."""
+    if plan.structure == "dense" and plan.quantization == "float32":
+        raise UserError("the plan changes nothing: choose a structure (svd, ...), a quantization (int8, ...), or both")
     chosen = {path: weight for path, (weight, why) in found.items() if not why and plan.selects(path)}
-    if not chosen and plan.quantization == "float32":
+    if not chosen and plan.structure != "dense":
         raise UserError(f"the plan selects no layer: include {list(plan.include)}, exclude {list(plan.exclude)}; "
                         f"the layers are {', '.join(found) or 'none'}")
     for path, weight in chosen.items():
         with structures.error_context(path):
             structures.check_finite(weight)
-    total = sum(parameter.numel() for parameter in small.parameters())
-    family, options = structures.family(plan.structure), structures.make_options(plan.structure, plan.options)
-    request = budget.Request(family, chosen, options, plan.size, total, calibration or {})
-    allocation = budget.allocate(plan.budget, request, plan.budget_options)
-    paying = {path: allotment for path, allotment in allocation.items() if allotment is not None}
-    fitted = structures.fit_all(plan.structure, {path: chosen[path] for path in paying}, paying, plan.seed, calibration)
-    records = []
-    for path, (weight, why) in found.items():
-        layer, note = None, why or ("" if plan.selects(path) else "not selected")
-        if path in chosen:
-            layer, note = _if_fewer(fitted.get(path), weight)
-        records.append(_record(path, weight, layer, note, (calibration or {}).get(path)))
-        if layer is not None:
-            modules.replace_layer(small, path, layer)
-    modules.describe(small)
-    return _write(small, plan), records
+    return chosen
 
 
-def _write(small: nn.Module, plan: Plan) -> nn.Module:
-    """The quantization and coder of the plan."""
-    if plan.quantization != "float32":
-        small = quantization.apply(small, plan.quantization, plan.quantization_include, plan.quantization_exclude, plan.seed,
-                             **plan.quantization_options)
-    if plan.coder and isinstance(config := getattr(small, "config", None), Mapping):
-        small.config = {**config, "coder": dict(plan.coder)}  # type: ignore[assignment,dict-item]
-    return small
+def _fit(model: nn.Module, plan: Plan, chosen: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> dict[str, Structure]:
+    """The structures of the chosen weights, by path, as large as the budget lets each be."""
+    if plan.structure == "dense":
+        return {}
+    total = sum(parameter.numel() for parameter in model.parameters())
+    request = budget.Request(structures.family(plan.structure), chosen, plan.options, plan.size, total, moments)
+    shares = budget.allocate(plan.budget if plan.size is not None else "fixed", request,
+                             plan.budget_options if plan.size is not None else {})
+    paying = {path: share for path, share in shares.items() if share is not None}
+    return structures.fit_all(plan.structure, {path: chosen[path] for path in paying}, paying, plan.seed)
 
 
-def _if_fewer(layer: Structure | None, weight: Tensor) -> tuple[Structure | None, str]:
-    """The structure of one layer, or None and why dense is better."""
-    if layer is None:
-        return None, "dense pays better"
-    if layer.num_parameters() >= weight.numel():
-        return None, f"{layer.num_parameters()} numbers are not fewer"
-    return layer, ""
+def _why_not(layer: Structure, weight: Tensor) -> str:
+    """Why the dense weight is better than its structure; "" where it is not."""
+    many = layer.num_parameters()
+    return f"{many} parameters are not fewer" if many >= weight.numel() else ""
+
+
+def _place(model: nn.Module, fitted: Mapping[str, Structure]) -> None:
+    """Put the structures into the model. A pool is frozen only where every layer that uses it is."""
+    frozen = {path for path, weight, _ in modules.weights(model) if not weight.requires_grad}
+    for path, layer in fitted.items():
+        modules.replace_layer(model, path, layer)
+    for path, layer in fitted.items():
+        if path not in frozen and (pool := layer.shared()) is not None:
+            pool.requires_grad_(True)
+
+
+def _quantized(small: nn.Module, plan: Plan) -> nn.Module:
+    before = dict(quantization.tensors(small))
+    quantized = quantization.apply(small, plan.quantization, plan.quantization_include, plan.quantization_exclude,
+                                   plan.seed, **plan.quantization_options)
+    checks.quantizers(quantized, before)
+    return quantized
+
+
+def _row(path: str, weight: Tensor, layer: Structure | None, note: str) -> LayerRecord:
+    """What is known before quantization, which changes what parameters there are."""
+    shape, count = tuple(weight.shape), weight.numel()
+    if note or layer is None:
+        return LayerRecord(path, shape, "dense", count, count, note=note)
+    return LayerRecord(path, shape, layer.name, count, layer.num_parameters(), getattr(layer, "rank", None))
 
 
 @torch.no_grad()
-def _record(path: str, weight: Tensor, layer: Structure | None, note: str, moments: Tensor | None) -> LayerRecord:
-    shape, numbers = tuple(weight.shape), weight.numel()
-    if layer is None:
-        return LayerRecord(path, shape, "dense", numbers, numbers, note=note,
-                           output_error=None if moments is None else 0.0)
-    difference = layer.dense() - weight
-    error = structures.relative_error(layer.dense(), weight)
-    rank, seen = getattr(layer, "rank", None), None
+def _with_errors(row: LayerRecord, small: nn.Module, weight: Tensor, moments: Tensor | None) -> LayerRecord:
+    """The row with the errors of the weight that the finished model has, and with what quantizes it."""
+    made = modules.weight_at(small, row.path)
+    difference = made.to(weight.dtype) - weight
+    error = float(difference.double().norm() / weight.double().norm().clamp_min(1e-30))
+    seen = None
     if moments is not None:
         seen = math.sqrt(structures.output_energy(difference, moments) /
                          max(structures.output_energy(weight, moments), 1e-30))
-    return LayerRecord(path, shape, layer.name, numbers, layer.num_parameters(), rank, error, output_error=seen)
+    return replace(row, error=error, output_error=seen, quantization=_quantization_of(small, row.path))
+
+
+def _quantization_of(small: Any, path: str) -> str:
+    """The name of the quantization of a weight, or of what its structure makes it from."""
+    for name, one in quantization.attached(small).items():
+        stem = name.replace("parametrizations.", "")
+        if stem == path or stem.startswith(path + "."):
+            return one.name
+    return "float32"

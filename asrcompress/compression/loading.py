@@ -1,28 +1,75 @@
-"""loading: one function for every model file."""
+"""loading: the model file, to train on (safetensors, quantizers still attached), and one function that reads every file.
 
+Its metadata is JSON: `model` says how the dense model is built and `config` from what (`packed/adapters.py`),
+`compression` is the record of what was done to it (`record.py`).
+"""
+
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import Tensor, nn
 
-from asrcompress import models
-from asrcompress.compression import activations, modules, packed, quantization
+from asrcompress.compression import packed, record, state
+from asrcompress.compression.packed import adapters, verify
 from asrcompress.errors import UserError
+from asrcompress.files import atomic, require_file
 
 
-def load(path: Path | str, build: packed.Build = models.build) -> nn.Module:
+def save_model(path: Path | str, model: nn.Module, build: packed.Build | None = None) -> None:
+    """Write a model, compressed or not, into a model file; load that again and compare before it gets its name.
+
+    `build(model.config)` makes the dense model where it is neither ours nor Hugging Face's. Errors: UserError where the
+    model cannot be rebuilt or comes out different.
+    """
+    description = adapters.describe(model)
+    adapters.builder(description, build, str(path))
+    config = description.pop("config")
+    metadata = {"model": description, "config": config, "compression": record.record_config(model)}
+    tensors = {name: tensor.contiguous() for name, tensor in state.stored(model).items()}
+    with atomic(path) as temporary:
+        temporary.write_bytes(serialize(tensors, {key: json.dumps(value) for key, value in metadata.items()}))
+        verify.same(model, _load_model(temporary, build, str(path)), str(path))
+
+
+def load(path: Path | str, build: packed.Build | None = None) -> nn.Module:
     """The model of any file of ours, in eval mode: a model file, with or without compressed layers, or a packed file.
 
-    `build(config)` makes the dense model; give your own for a model family that this package does not know.
+    `build(config)` makes the dense model; our own models and Hugging Face's need none. Errors: UserError where the file
+    is missing, damaged or another one's, and where `build` is missing.
     """
     if packed.is_packed(path):
         return packed.load(path, build)
-    config, tensors = models.read(path)
-    model = quantization.apply_config(modules.restore(build(config), config.get("layers") or {}), config.get("quantization") or {})
-    activations.restore(model, config.get("activations") or {})
-    model.config = config  # type: ignore[assignment]
+    return _load_model(path, build, str(path)).eval()
+
+
+def _load_model(path: Path | str, build: packed.Build | None, where: str) -> nn.Module:
+    metadata, tensors = read(path)
+    model = adapters.builder({**metadata["model"], "config": metadata["config"]}, build, where)()
+    record.apply_config(model, metadata["compression"])
     try:
-        models.load_stored(model, tensors)
+        state.load_stored(model, tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path} does not hold what its config asks for ({reason}); make it again") from None
-    return model.eval()
+        raise UserError(f"{where} does not hold what its config asks for ({reason}); make it again") from None
+    return model
+
+
+def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(metadata, tensors) of a model file; metadata has `model`, `config` and `compression`.
+
+    safetensors checks every length before it allocates. Errors: UserError for a file that is missing or no model file.
+    """
+    require_file(path, "the model file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            metadata = {key: said[key] for key in ("model", "config", "compression")}
+            if not all(isinstance(value, Mapping) for value in metadata.values()):
+                raise ValueError("its metadata are no objects")
+            return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is not a model file of asrcompress or is damaged ({error}); make it again") from None

@@ -2,14 +2,9 @@
 
 from torch import Tensor, nn
 
-from asrcompress.convolution import conv1d
+from asrcompress.convolution import Conv1d, conv1d
 
-
-class Conv1d(nn.Conv1d):
-    """`torch.nn.Conv1d` (zero padding, one group), computed by `conv1d`."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return conv1d(input, self.weight, self.bias, self.stride[0], int(self.padding[0]), self.dilation[0])
+__all__ = ["BatchNorm1d", "Conv1d", "conv1d"]
 
 
 class BatchNorm1d(nn.BatchNorm1d):

@@ -9,6 +9,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from asrcompress.compression import record
 from asrcompress.compression.structures.low_rank.semi_orthogonal import SemiOrthogonal, constrain
 from asrcompress.data.batches import Batch, hash_seed
 from asrcompress.errors import UserError
@@ -127,7 +128,7 @@ class AcousticModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["seconds"], checkpoint["unaligned"] = self.seconds, self.unaligned
-        checkpoint["layers"] = self.model.config.get("layers") or {}
+        checkpoint["layers"] = record.layers(self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.seconds, self.unaligned = checkpoint["seconds"], checkpoint["unaligned"]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asrcompress.compression import modules
+from asrcompress.compression import modules, record
 from asrcompress.compression.structures import Structure
 
 
@@ -21,11 +21,10 @@ def place(model: nn.Module, path: str, structure: Structure) -> None:
 
 
 def rebuild(model: Any, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Give a model the layers that `modules.describe` wrote into a checkpoint; their numbers are still to be loaded."""
-    if entries != (model.config.get("layers") or {}):
-        for path, structure in modules.build(entries).items():
+    """Give a model the layers that `record.layers` wrote into a checkpoint; their numbers are still to be loaded."""
+    if entries != record.layers(model):
+        for path, structure in record.build_layers(entries).items():
             place(model, path, structure)
-        modules.describe(model)
 
 
 def regroup(optimizer: torch.optim.Optimizer, groups: Sequence[list[nn.Parameter]]) -> None:

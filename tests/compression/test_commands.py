@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asrcompress import cli, models
-from asrcompress.compression import load, packed
+from asrcompress.compression import load, packed, save_model
 
 TDNN = {"model": "tdnn", "features": 80, "vocab": 24, "stack": [{"dim": 64, "taps": 3, "stride": 2, "repeat": 2}]}
 
@@ -14,7 +14,7 @@ TDNN = {"model": "tdnn", "features": 80, "vocab": 24, "stack": [{"dim": 64, "tap
 @pytest.fixture
 def dense(tmp_path: Path) -> Path:
     torch.manual_seed(0)
-    models.save(tmp_path / "dense.safetensors", models.build(TDNN))
+    save_model(tmp_path / "dense.safetensors", models.build(TDNN))
     return tmp_path / "dense.safetensors"
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from asrcompress import models
-from asrcompress.compression import Plan, compress, load, packed
+from asrcompress.compression import Plan, compress, load, packed, save_model
 from asrcompress.errors import UserError
 from tests.compression.models_of_tests import Net, net
 
@@ -14,10 +14,10 @@ TDNN = {"model": "tdnn", "features": 80, "vocab": 24, "stack": [{"dim": 48, "tap
 
 def test_one_function_reads_every_kind_of_file(tmp_path: Path) -> None:
     model, x = net(), torch.randn(2, 16, 20)
-    small, _ = compress(model, Plan(size=0.6))
-    models.save(tmp_path / "dense.safetensors", model)
-    models.save(tmp_path / "small.safetensors", small)
-    packed.save(tmp_path / "small.packed", small)
+    small, _ = compress(model, Plan("svd", size=0.6))
+    save_model(tmp_path / "dense.safetensors", model, Net)
+    save_model(tmp_path / "small.safetensors", small, Net)
+    packed.save(tmp_path / "small.packed", small, build=Net)
     assert torch.equal(load(tmp_path / "dense.safetensors", Net)(x), model(x))
     again = load(tmp_path / "small.safetensors", Net)
     assert torch.equal(again(x), small.eval()(x)) and again.config == small.config
@@ -26,9 +26,9 @@ def test_one_function_reads_every_kind_of_file(tmp_path: Path) -> None:
 
 def test_our_own_models_need_no_builder(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    small, _ = compress(models.build(TDNN), Plan(size=0.5, options={"rank_multiple": 2}))
+    small, _ = compress(models.build(TDNN), Plan("svd", size=0.5, options={"rank_multiple": 2}))
     x, lens = torch.randn(2, 50, 80), torch.tensor([50, 31])
-    models.save(tmp_path / "small.safetensors", small)
+    save_model(tmp_path / "small.safetensors", small)
     packed.save(tmp_path / "small.packed", small)
     expected, _ = small.eval()(x, lens)
     assert torch.equal(load(tmp_path / "small.safetensors")(x, lens)[0], expected)
@@ -38,7 +38,7 @@ def test_our_own_models_need_no_builder(tmp_path: Path) -> None:
 def test_a_file_that_lacks_what_its_config_needs_is_a_user_error(tmp_path: Path) -> None:
     model = net()
     model.config["width"] = 40
-    models.save(tmp_path / "wrong.safetensors", model)
+    save_model(tmp_path / "wrong.safetensors", model)
     with pytest.raises(UserError, match="make it again"):
         load(tmp_path / "wrong.safetensors", Net)
     with pytest.raises(UserError, match="does not exist"):

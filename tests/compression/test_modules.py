@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from asrcompress.compression import StructuredConv1d, StructuredLinear, modules, structures
+from asrcompress.compression import StructuredConv1d, StructuredLinear, modules, record, structures
 from asrcompress.errors import UserError
 
 
@@ -25,16 +25,16 @@ class Mixed(nn.Module):
         """(N, 8, T) -> what comes out of every part that can be structured."""
         rows = x.transpose(1, 2)
         return [self.conv(x), self.reflect(x), self.grouped(x), self.image(x.unflatten(1, (2, 4))), rows @ self.bare,
-                self.attention(rows, rows, rows)[0]]
+                self.attention(rows, rows, rows)[0], self.linear(rows), self.twin(rows)]
 
 
 def test_every_weight_is_found_once_with_its_reason() -> None:
     found = {path: (tuple(weight.shape), why) for path, weight, why in modules.weights(Mixed())}
     assert found == {
-        "linear": ((12, 8), "shared by several layers"), "twin": ((12, 8), "shared by several layers"),
+        "linear.weight": ((12, 8), ""),  # tied to that of twin
         "conv": ((12, 8, 3), ""), "reflect.weight": ((12, 8, 3), ""), "grouped.weight": ((12, 4, 3), ""),
         "image.weight": ((12, 2, 15), ""), "bare": ((8, 12), ""), "attention.in_proj_weight": ((24, 8), ""),
-        "attention.out_proj": ((8, 8), ""), "embedding.weight": ((9, 8), "Embedding stays dense"),
+        "attention.out_proj.weight": ((8, 8), ""), "embedding.weight": ((9, 8), "Embedding stays dense"),
         "recurrent.weight_ih_l0": ((32, 8), "LSTM stays dense"),
         "recurrent.weight_hh_l0": ((32, 8), "LSTM stays dense"),
         "norm.weight": ((4, 8), "LayerNorm stays dense"), "norm.bias": ((4, 8), "LayerNorm stays dense"),
@@ -62,7 +62,7 @@ def test_any_module_computes_with_the_structure(mode: str) -> None:
     names = [name for name, _ in model.named_parameters()]
     assert not any("original" in name for name in names), "no dense weight is kept"
     assert isinstance(model.conv, StructuredConv1d) and model.conv.macs(7) == model.conv.structure.macs(7, 2)
-    assert isinstance(model.attention.out_proj, StructuredLinear)
+    assert model.twin.parametrizations.weight[0] is model.linear.parametrizations.weight[0]
 
 
 @pytest.mark.parametrize("family", structures.names())
@@ -76,12 +76,10 @@ def test_a_convolution_takes_one_utterance_without_a_batch(family: str) -> None:
 
 def test_restore_makes_the_same_modules() -> None:
     model = Mixed()
-    model.config = {}
     for path, weight, why in list(modules.weights(model)):
         if not why:
             modules.replace_layer(model, path, structures.fit("svd", weight, rank=2))
-    modules.describe(model)
-    again = modules.restore(Mixed(), model.config["layers"])
+    again = record.apply_config(Mixed(), {"layers": record.layers(model)})
     again.load_state_dict(model.state_dict())
     x = torch.randn(2, 8, 9)
     assert all(torch.equal(a, b) for a, b in zip(model.eval()(x), again.eval()(x), strict=True))
@@ -91,4 +89,4 @@ def test_a_layer_that_is_not_there_or_has_another_shape_is_a_user_error() -> Non
     spec = {"structure": "svd", "shape": [12, 8], "rank": 2}
     for path in ("nothing", "conv.nothing", "conv", "relu"):
         with pytest.raises(UserError, match=path):
-            modules.restore(Mixed(), {path: spec})
+            record.apply_config(Mixed(), {"layers": {path: spec}})

@@ -7,6 +7,7 @@ from lhotse import CutSet, load_manifest
 
 from asrcompress import models
 from asrcompress.cli import main
+from asrcompress.compression import save_model
 from asrcompress.decoding.archive import Archive
 from asrcompress.decoding.posteriors import batches_of, write
 from tests import prepared
@@ -59,7 +60,7 @@ def test_batches_are_full_and_not_too_full(cuts: CutSet) -> None:
 def test_command(
     cuts: CutSet, model: models.AcousticModel, tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models.save(tmp_path / "model.safetensors", model)
+    save_model(tmp_path / "model.safetensors", model)
     arguments = [
         "posteriors",
         "--model",

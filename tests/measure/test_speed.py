@@ -7,7 +7,7 @@ import torch
 
 from asrcompress import models
 from asrcompress.cli import main
-from asrcompress.compression import packed
+from asrcompress.compression import packed, save_model
 from asrcompress.measure import machine, macs, size, speed
 from asrcompress.report import rows
 
@@ -49,7 +49,7 @@ def test_errors_are_sentences(packed_model: Path, tmp_path: Path, capsys: pytest
     assert main(["measure", str(tmp_path / "damaged.packed")]) == 1  # said by the fresh process, handed on by this one
     error = capsys.readouterr().err
     assert "checksum" in error and error.count("asrcompress measure:") == 1 and "Traceback" not in error
-    models.save(tmp_path / "model.safetensors", packed.load(packed_model))
+    save_model(tmp_path / "model.safetensors", packed.load(packed_model))
     assert main(["measure", str(tmp_path / "model.safetensors"), "--here"]) == 1
     assert "is not a packed model" in capsys.readouterr().err
     assert main(["measure", str(packed_model), "--threads", "0"]) == 1

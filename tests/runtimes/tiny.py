@@ -41,7 +41,6 @@ def compressed(structure: str, size: float = 0.5, **options: Any) -> TDNN:
             continue
         loud = torch.full(weight.shape[:1], 2.0)  # so that several tokens win
         modules.replace_layer(model, path, structures.scaled(layer, loud))
-    modules.describe(model)
     return model.eval()
 
 

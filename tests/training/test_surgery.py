@@ -3,7 +3,7 @@ import copy
 import torch
 from torch import nn
 
-from asrcompress.compression import modules, structures
+from asrcompress.compression import modules, record, structures
 from asrcompress.training import surgery
 
 
@@ -33,9 +33,8 @@ def test_training_goes_on_after_a_swap_and_from_a_saved_optimizer_alike() -> Non
         step(model, optimizer)
         assert {int(optimizer.state[parameter]["step"]) for parameter in fresh} == {1}
         assert {int(optimizer.state[parameter]["step"]) for parameter in model.parameters()} - {1}
-    modules.describe(model)
     again = net()
-    surgery.rebuild(again, model.config["layers"])
+    surgery.rebuild(again, record.layers(model))
     assert again.config == model.config
     again.load_state_dict(model.state_dict())
     other = torch.optim.AdamW(again.parameters(), lr=0.1)
@@ -48,9 +47,8 @@ def test_training_goes_on_after_a_swap_and_from_a_saved_optimizer_alike() -> Non
 def test_a_model_that_has_the_layers_is_left_alone() -> None:
     model = net()
     surgery.place(model, "2", structures.fit("svd", model[2].weight, rank=3))
-    modules.describe(model)
     before = model[2].structure
-    surgery.rebuild(model, copy.deepcopy(model.config["layers"]))
+    surgery.rebuild(model, copy.deepcopy(record.layers(model)))
     assert model[2].structure is before
     plain = net()
     surgery.rebuild(plain, {})

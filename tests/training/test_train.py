@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from asrcompress import models
 from asrcompress.cli import main
+from asrcompress.compression import loading
 from asrcompress.training.train import average
 from tests import prepared
 from tests.conftest import REPO
@@ -46,7 +46,7 @@ def weights(checkpoint: Path) -> dict[str, np.ndarray]:
 
 def test_the_model_is_the_mean_of_the_last_checkpoints(run: Path) -> None:
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["001.ckpt", "002.ckpt", "latest.ckpt"]
-    config, tensors = models.read(run / "model.safetensors")
+    config, tensors = loading.read(run / "model.safetensors")
     first, second = (weights(run / "checkpoints" / f"00{epoch}.ckpt") for epoch in (1, 2))
     assert config["model"] == "tdnn" and tensors.keys() == first.keys()
     for name, value in tensors.items():
@@ -120,7 +120,7 @@ def test_best_checkpoints_are_those_with_the_lowest_dev_loss(
     best = int(np.argmin(losses))
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [f"{best:03d}.ckpt", "latest.ckpt"]
     expected = weights(tmp_path / "checkpoints" / f"{best:03d}.ckpt")
-    for name, value in models.read(tmp_path / "model.safetensors")[1].items():
+    for name, value in loading.read(tmp_path / "model.safetensors")[1].items():
         np.testing.assert_array_equal(value.numpy(), expected[name])
 
 
@@ -190,6 +190,6 @@ sys.exit(main(sys.argv[2:]))
     first, second = ((tmp_path / f"note.{rank}").read_text() for rank in range(2))
     assert first == second and first.startswith("2 ") and len(first.splitlines()) == 3
     states = [weights(path) for path in sorted((tmp_path / "exp" / "checkpoints").glob("0*.ckpt"))]
-    for name, value in models.read(tmp_path / "exp" / "model.safetensors")[1].items():
+    for name, value in loading.read(tmp_path / "exp" / "model.safetensors")[1].items():
         mean = np.mean([state[name].astype(np.float64) for state in states], 0)
         np.testing.assert_allclose(value.numpy(), mean.astype(value.numpy().dtype), atol=1e-6)

@@ -15,17 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import ParametrizationList
 
 from asrcompress import options as options_module
 from asrcompress import registry
-from asrcompress.compression import modules
+from asrcompress.compression import parametrization
 from asrcompress.compression.quantization.base import Encoded, NoOptions, Quantizer
 from asrcompress.compression.structures import check_finite
 from asrcompress.errors import UserError
 
 __all__ = ["Encoded", "Quantizer", "apply", "apply_config", "attach", "attached", "family", "fit", "materialize",
-           "methods", "names", "record_config", "specs", "tensors"]
+           "methods", "names", "specs", "tensors"]
 LARGEST = 2.0**120  # sums and products of what is larger may not be finite in float32
 
 
@@ -69,14 +69,19 @@ def _fitted(cls: type[Quantizer], tensor: Tensor, options: Any, seed: int) -> Qu
 def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(path, tensor) of every parameter worth quantizing: what has two dimensions, and structures' pools.
 
-    Biases and the vectors of normalizations are left as they are, as are tensors that are quantized already.
+    Biases and the vectors of normalizations are left as they are, as are tensors that are quantized already, and those
+    from which others (weight_norm) compute a weight. A tied parameter comes once, by its first path.
     """
     from asrcompress.compression.structures import Scaled, Structure
 
+    seen: set[int] = set()
     for owner_path, module in model.named_modules():
-        if isinstance(module, Quantizer):
+        if isinstance(module, Quantizer | ParametrizationList):  # others' parametrizations keep what they are made from
             continue
         for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen or name in parametrization.inputs_of_hooks(module):
+                continue
+            seen.add(id(parameter))
             pool = isinstance(module, Structure) and not isinstance(module, Scaled) and parameter.numel() >= 64
             large = (parameter.dim() >= 2 and parameter.numel() > 0) or pool
             if large and parameter.is_floating_point() and not isinstance(module, nn.LayerNorm):
@@ -87,13 +92,12 @@ def apply(model: nn.Module, name: str, include: tuple[str, ...] = ("*",), exclud
           **options: Any) -> nn.Module:
     """A copy of the model in which the selected tensors are quantized; globs are over the paths of `tensors`.
 
-    Options that need the whole model (one threshold for all layers) are shared out by the family's `allocate`. Where
-    the model has a `config`, that of the copy says so under `quantization`. Errors: UserError where no tensor is
-    selected, and those of `fit`, with the path.
+    Options that need the whole model (one threshold for all layers) are shared out by the family's `allocate`. Errors:
+    UserError where no tensor is selected, and those of `fit`, with the path.
     """
     cls = family(name)
     chosen_options: Any = options_module.make(cls.Options, options, f"quantization {name}")
-    small = materialize(copy.deepcopy(model))
+    small = materialize(parametrization.copy_model(model))
     chosen = {path: tensor.detach() for path, tensor in tensors(small)
               if any(fnmatchcase(path, glob) for glob in include) and not any(fnmatchcase(path, g) for g in exclude)}
     if not chosen:
@@ -104,18 +108,15 @@ def apply(model: nn.Module, name: str, include: tuple[str, ...] = ("*",), exclud
             attach(small, path, _fitted(cls, chosen[path], tensor_options, seed))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-    record_config(small)
     return small
 
 
 def attach(model: nn.Module, path: str, quantizer: Quantizer) -> None:
-    """Let `quantizer` make the parameter at a path of `tensors`, in place."""
-    owner, _, name = path.rpartition(".")
-    module = model.get_submodule(owner)
-    modules.detach_class(module)
-    parametrize.register_parametrization(module, name, quantizer, unsafe=True)
-    if isinstance(module, nn.RNNBase):
-        type(module).__deepcopy__ = _copy_recurrent  # type: ignore[attr-defined]
+    """Let `quantizer` make the parameter at a path of `tensors`, in place and wherever it is tied."""
+    parametrization.attach(model, path, quantizer)
+    for module, _ in parametrization.owners(model, quantizer):
+        if isinstance(module, nn.RNNBase):
+            type(module).__deepcopy__ = _copy_recurrent  # type: ignore[attr-defined]
 
 
 def _copy_recurrent(module: nn.RNNBase, memo: dict[int, Any]) -> nn.RNNBase:
@@ -128,36 +129,24 @@ def _copy_recurrent(module: nn.RNNBase, memo: dict[int, Any]) -> nn.RNNBase:
 
 def materialize(model: nn.Module) -> nn.Module:
     """Replace each quantized parameter by its dequantized value, in place."""
-    for path in attached(model):
-        owner, _, name = path.rpartition(".")
-        module: Any = model.get_submodule(owner)
-        modules.detach_class(module)
-        made = module.parametrizations[name]  # torch leaves the original, and there is none yet
-        made.original, made.is_tensor = nn.Parameter(getattr(module, name).detach().clone()), True
-        parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+    for quantizer in attached(model).values():
+        parametrization.release(model, quantizer)
     return model
 
 
 def attached(model: nn.Module) -> dict[str, Quantizer]:
-    """Every quantizer of a model, by the path that `attach` was given."""
-    found = {}
+    """Every quantizer of a model, by the first path of the parameter that it makes."""
+    found: dict[str, Quantizer] = {}
     for path, module in model.named_modules():
-        if isinstance(module, Quantizer):  # OWNER.parametrizations.NAME.0
-            owner, name, _ = path.rsplit(".", 2)
-            found[f"{owner.removesuffix('parametrizations')}{name}"] = module
+        for name, maker in parametrization.held(module):
+            if isinstance(maker, Quantizer) and maker not in found.values():
+                found[f"{path}.{name}".lstrip(".")] = maker
     return found
 
 
 def specs(model: nn.Module) -> dict[str, dict[str, Any]]:
     """How each quantized tensor is made, plain JSON: {path: {"quantization": name, **spec}}."""
     return {path: {"quantization": one.name, **one.spec()} for path, one in attached(model).items()}
-
-
-def record_config(model: nn.Module) -> None:
-    """Write `specs` into `model.config`, if there is one, under `quantization`."""
-    made = specs(model)
-    if isinstance(config := getattr(model, "config", None), Mapping) and (made or "quantization" in config):
-        model.config = {**model.config, "quantization": made}  # type: ignore[assignment,dict-item]
 
 
 def apply_config(model: nn.Module, entries: Mapping[str, Mapping[str, Any]]) -> nn.Module:

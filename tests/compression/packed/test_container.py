@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asrcompress.compression import Plan, compress, fold, packed
+from asrcompress.compression import Plan, compress, fold, packed, record
 from asrcompress.compression.packed.container import PackedError
 from asrcompress.errors import UserError
 from tests.compression.models_of_tests import Net, net
@@ -21,7 +21,7 @@ from tests.compression.models_of_tests import Net, net
 
 @pytest.fixture(scope="module")
 def small() -> torch.nn.Module:
-    return compress(net(), Plan(size=0.6))[0]
+    return compress(net(), Plan("svd", size=0.6))[0]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_the_size_of_the_file_is_the_size_of_the_plan(tmp_path: Path) -> None:
     packed.save(tmp_path / "dense", model)
     dense = (tmp_path / "dense").stat().st_size
     for size in (0.5, 0.25):
-        packed.save(tmp_path / "small", compress(model, Plan(size=size))[0])
+        packed.save(tmp_path / "small", compress(model, Plan("svd", size=size))[0])
         assert 0.9 * size < (tmp_path / "small").stat().st_size / dense < 1.05 * size, "the header is the rest"
 
 
@@ -92,7 +92,7 @@ def test_integers_halves_and_unfoldable_norms_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("structure", ["svd", "multi_hash"])
 @pytest.mark.parametrize("kind", ["float32", "int8"])
 def test_what_save_returns_is_what_load_gives(structure: str, kind: str, tmp_path: Path) -> None:
-    small, _ = compress(net(), Plan(structure, 0.6, "uniform", quantization=kind))
+    small, _ = compress(net(), Plan(structure, 0.6, budget="uniform", quantization=kind))
     before = {key: tensor.clone() for key, tensor in small.state_dict().items()}
     x = torch.randn(2, 16, 30)
     wanted = small.eval()(x).detach()
@@ -126,7 +126,7 @@ def test_info_itemises_every_byte(small: torch.nn.Module, good: Path) -> None:
     assert sum(row["numbers"] for row in rows) == sum(t.numel() for t in fold(small).state_dict().values())
     kinds = {row["name"]: row["structure"] for row in rows}
     assert kinds["convs.1.structure.left"] == "svd" and kinds["convs.1.bias"] == "dense"
-    for path in small.config["layers"]:
+    for path in record.layers(small):
         stem = path.removesuffix(".weight")
         assert "svd" in {kind for name, kind in kinds.items() if name.startswith(stem)}
 

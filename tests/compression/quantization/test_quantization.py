@@ -82,7 +82,7 @@ def test_a_model_is_written_trained_copied_and_packed(name: str, tmp_path) -> No
     def build(config: object) -> nn.Module:
         return nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 12))
 
-    packed.save(tmp_path / "x.packed", small)
+    packed.save(tmp_path / "x.packed", small, build=build)
     torch.testing.assert_close(packed.load(tmp_path / "x.packed", build)(x), small(x).detach())
 
 

@@ -8,7 +8,7 @@ import torch
 
 from asrcompress import compression, models
 from asrcompress.cli import main
-from asrcompress.compression import Plan, modules, structures
+from asrcompress.compression import Plan, modules, save_model, structures
 from asrcompress.config import compose
 from asrcompress.errors import UserError
 from asrcompress.options import make
@@ -208,7 +208,7 @@ def test_semi_orthogonal_factors_stay_so(tiny_corpus: Path, tmp_path: Path) -> N
 
 def test_scratch_does_not_overwrite_a_trained_model(
         tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    models.save(tmp_path / "dense.safetensors", model())
+    save_model(tmp_path / "dense.safetensors", model())
     arguments = ["train", *prepared.folders(tiny_corpus), "--init", str(tmp_path / "dense.safetensors"),
                  "--out", str(tmp_path / "exp")]
     assert main([*arguments, *OPTIONS, *SMALL, "schedule=scratch"]) == 1

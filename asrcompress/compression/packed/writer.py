@@ -1,0 +1,81 @@
+"""writer: a compressed model into a packed file, which is kept only if it loads again as what was written."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asrcompress.compression import quantization, record, state
+from asrcompress.compression.folding import fold
+from asrcompress.compression.packed import adapters, coding, container, reader, verify
+from asrcompress.compression.quantization import Quantizer
+from asrcompress.files import atomic
+
+
+@torch.no_grad()
+def save(path: Path | str, model: nn.Module, *, coder: str | None = None, coder_options: Mapping[str, Any] | None = None,
+         vectors: str | None = None, build: adapters.Build | None = None,
+         example: tuple[Any, ...] | None = None) -> nn.Module:
+    """Write a model, BatchNorms folded, into a packed file; load that again and compare before it gets its name.
+
+    Quantized tensors go through the coder (default: the one of the model's plan), other tensors of one dimension, such
+    as biases, as `vectors` says ("float32", as they are, or "float16"), the rest as they are. `build` is what `load`
+    needs for a model that is neither ours nor Hugging Face's: build(model.config) makes the dense model. `example`:
+    arguments of the model, whose outputs are then compared too; ours are always compared. The model is not touched.
+    Returned is the model that was written, in eval mode: what `load` gives, with its quantizers still attached.
+    Errors: UserError where the model cannot be rebuilt, or comes out different: then there is no file.
+    """
+    written = fold(model)
+    description = adapters.describe(written)
+    builder = adapters.builder(description, build, str(path))
+    chosen = record.coder(written)
+    how = (coder or chosen["name"], chosen["options"] if coder_options is None and not coder else coder_options or {})
+    order = [name for name, _ in _stored(written)]
+    if (vectors or chosen["vectors"]) != "float32":
+        _quantize_vectors(written, vectors or chosen["vectors"])
+    header, streams = _packed(written, description, order, *how)
+    with atomic(path) as temporary:
+        container.write(temporary, header, streams)
+        loaded = reader.read(temporary, builder)
+        verify.same(written, loaded, str(path), example or adapters.example(written))
+        verify.folded(model, written, str(path), example or adapters.example(written))
+    return written
+
+
+def _packed(written: nn.Module, description: dict[str, Any], order: list[str], coder: str,
+            options: Mapping[str, Any]) -> tuple[bytes, list[bytes]]:
+    """The header and the streams of a file."""
+    tensors, table, streams, offset = dict(_stored(written)), list[dict[str, Any]](), [], 0
+    for name in order:
+        one = tensors[name]
+        entry, stream = coding.plain(name, one) if isinstance(one, Tensor) else coding.encode(one, coder, options)
+        table.append({"name": name, **entry, "offset": offset})
+        streams.append(stream)
+        offset += len(stream)
+    said = {key: value for key, value in record.record_config(written).items() if key not in ("quantization", "coder")}
+    header = {"model": description, "record": said, "tensors": table}
+    return json.dumps(header, separators=(",", ":")).encode(), streams
+
+
+def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor | Quantizer]]:
+    """Every tensor of a model by the name that it has without quantization, as itself or as its quantizer."""
+    yield from quantization.attached(model).items()
+    inside = _inside_quantizers(model)
+    yield from ((name, tensor) for name, tensor in state.stored(model).items() if not name.startswith(inside))
+
+
+def _quantize_vectors(model: nn.Module, kind: str) -> None:
+    """Attach a quantizer of this kind to every tensor of one dimension that has none, in place."""
+    inside = _inside_quantizers(model)
+    for name, tensor in state.stored(model).items():
+        if tensor.dim() == 1 and tensor.is_floating_point() and not name.startswith(inside):
+            quantization.attach(model, name, quantization.fit(kind, tensor))
+
+
+def _inside_quantizers(model: nn.Module) -> tuple[str, ...]:
+    """How the names of the tensors begin that quantizers have themselves."""
+    return tuple(f"{path}." for path, module in model.named_modules(remove_duplicate=False)
+                 if isinstance(module, Quantizer))

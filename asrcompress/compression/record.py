@@ -1,0 +1,93 @@
+"""record: what was done to a model, read off its modules, so that a file can say it and a new dense model follow it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from asrcompress.compression import activations, modules, quantization, state, structures
+from asrcompress.compression.structures import Structure
+from asrcompress.errors import UserError
+
+CHOICE = "_stored_with"  # the one attribute: which coder stores the model, which no module says
+DEFAULT = {"name": "raw", "options": {}, "vectors": "float32"}
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def record_config(model: nn.Module) -> dict[str, Any]:
+    """Plain JSON from which `apply_config` makes the same modules in a new dense model.
+
+    {"layers": {path: {"structure", **spec, "tied_to"?}}, "quantization": {path: {"quantization", **spec}},
+    "activations": {path: grid}, "coder": {"name", "options", "vectors"}}, and where the model has them "ties"
+    ({parameter: the first name that it has}) and "dtype" (that of all parameters, if it is not float32).
+    """
+    record = {"layers": layers(model), "quantization": quantization.specs(model), "activations": activations.entries(model),
+              "coder": coder(model)}
+    if ties := state.ties(model):
+        record["ties"] = ties
+    if (dtype := state.dtype_of(model)) in DTYPES.values():
+        record["dtype"] = str(dtype).removeprefix("torch.")
+    return record
+
+
+def apply_config(model: nn.Module, record: Mapping[str, Any]) -> nn.Module:
+    """Give a dense model the modules that `record_config` said, in place; their values are still to be loaded.
+
+    Errors: UserError for a layer that the model lacks and for an entry that nothing can be built from.
+    """
+    if (dtype := record.get("dtype")) is not None:
+        if dtype not in DTYPES:
+            raise UserError(f"a model's dtype is one of {', '.join(DTYPES)}, not {dtype!r}")
+        model.to(DTYPES[dtype])
+    try:
+        state.set_ties(model, record.get("ties") or {})
+    except AttributeError as error:
+        raise UserError(f"the model has not the parameters that its file says are tied ({error})") from None
+    for path, structure in build_layers(record.get("layers") or {}).items():
+        modules.replace_layer(model, path, structure)
+    quantization.apply_config(model, record.get("quantization") or {})
+    activations.apply_config(model, record.get("activations") or {})
+    if "coder" in record:
+        set_coder(model, **record["coder"])
+    return model
+
+
+def layers(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """{path: {"structure": name, **spec}} of every structure; with "tied_to", the path of the first layer of its pool."""
+    specs: dict[str, dict[str, Any]] = {}
+    firsts: dict[int, str] = {}
+    for path, layer in modules.structured(model).items():
+        specs[path] = {"structure": layer.name, **layer.spec()}
+        if (pool := layer.shared()) is not None and firsts.setdefault(id(pool), path) != path:
+            specs[path]["tied_to"] = firsts[id(pool)]
+    return specs
+
+
+def build_layers(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Structure]:
+    """The structures of `layers`, by path, pools tied as they were; their values are still to be loaded.
+
+    Errors: UserError for an unknown structure, an impossible spec, and a pool that no layer before it has.
+    """
+    made: dict[str, Structure] = {}
+    for path, entry in entries.items():
+        spec = {key: value for key, value in entry.items() if key not in ("structure", "tied_to")}
+        layer = structures.build(entry["structure"], spec)
+        if "tied_to" in entry:
+            pool = made[entry["tied_to"]].shared() if entry["tied_to"] in made else None
+            if pool is None:
+                raise UserError(f"layer '{path}' is tied to the pool of '{entry['tied_to']}', and there is none before it")
+            layer.share(pool)
+        made[path] = layer
+    return made
+
+
+def coder(model: nn.Module) -> dict[str, Any]:
+    """Which coder stores the model, its options, and how vectors are stored: {"name", "options", "vectors"}."""
+    return dict(getattr(model, CHOICE, DEFAULT))
+
+
+def set_coder(model: nn.Module, name: str = "raw", options: Mapping[str, Any] | None = None,
+              vectors: str = "float32") -> None:
+    """Choose the coder that stores a model, in place."""
+    setattr(model, CHOICE, {"name": name, "options": dict(options or {}), "vectors": vectors})
