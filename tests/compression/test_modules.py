@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from asrcompress.compression import StructuredConv1d, StructuredLinear, modules, record, structures
+from asrcompress.compression import StructuredConv1d, modules, record, structures
 from asrcompress.errors import UserError
 
 

@@ -1,4 +1,4 @@
-"""Files written once, as docs/packed.md says: every later version reads the same numbers from them, bit for bit."""
+"""Files written once, as docs/packed.md says: every later version reads the same values from them, bit for bit."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from torch import nn
 from asrcompress.compression import coders, packed, quantization
 from asrcompress.compression.packed import container
 
-FILES = sorted((Path(__file__).parent / "golden").glob("*.packed"))
+GOLDEN = Path(__file__).parent / "golden"
+FILES = sorted(GOLDEN.glob("*.packed"))
 
 
 def build(config: object) -> nn.Module:
@@ -17,7 +18,7 @@ def build(config: object) -> nn.Module:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_numbers_of_a_golden_file_are_these(path: Path) -> None:
+def test_the_values_of_a_golden_file_are_these(path: Path) -> None:
     expected = np.load(path.with_suffix(".npz"))
     state = packed.load(path, build).state_dict()
     assert set(state) == set(expected.files)
@@ -25,14 +26,22 @@ def test_the_numbers_of_a_golden_file_are_these(path: Path) -> None:
         np.testing.assert_array_equal(tensor.numpy(), expected[name])
 
 
-def test_every_way_and_every_coder_has_one() -> None:
+def test_every_quantization_and_every_coder_has_one() -> None:
     rows = [row for path in FILES for row in packed.info(path)]
     assert {row["quantization"] for row in rows} >= set(quantization.names())
     assert {row["coder"] for row in rows} >= set(coders.names())
 
 
+@pytest.mark.parametrize("path", sorted((GOLDEN / "version1").glob("*.packed")), ids=lambda path: path.stem)
+def test_files_of_version_1_say_with_what_to_read_them(path: Path) -> None:
+    for read in (packed.info, lambda path: packed.load(path, build)):
+        with pytest.raises(packed.PackedError, match="has packed format version 1, which asrcompress 0.1.0 reads") as error:
+            read(path)
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_damaged_streams_under_a_right_checksum_end_in_the_one_error_or_other_numbers(path: Path, tmp_path: Path,
+def test_damaged_streams_under_a_right_checksum_end_in_the_one_error_or_other_values(path: Path, tmp_path: Path,
                                                                                        ) -> None:
     """What a checksum does not stop: a file made to deceive."""
     data, rng = bytearray(path.read_bytes()), np.random.default_rng(0)

@@ -1,0 +1,88 @@
+"""What `packed.save` refuses, and that it leaves no file then."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from asrcompress.compression import Plan, compress, packed
+from asrcompress.compression.packed import coding
+from asrcompress.errors import UserError
+from tests.compression.models_of_tests import Net, net
+
+
+def test_nothing_is_written_where_a_model_cannot_be_rebuilt(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a Linear is not rebuilt .* give build=FUNCTION"):
+        packed.save(tmp_path / "m", nn.Linear(3, 3))
+    model = net()
+    model.config["extra"] = {1, 2}
+    with pytest.raises(UserError, match="not plain JSON"):
+        packed.save(tmp_path / "m", model, build=Net)
+    assert not list(tmp_path.iterdir())
+    packed.save(tmp_path / "m", net(), build=Net)
+    with pytest.raises(UserError, match="m: a Net is not rebuilt .* give build=FUNCTION"):
+        packed.load(tmp_path / "m")
+
+
+class Wider(Net):
+    """The same tensors with another stride, which no tensor shows."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.convs[0].stride = (2,)
+
+
+class Other(Net):
+    """The same modules with another forward."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -super().forward(x)
+
+
+class Smaller(Net):
+    def __init__(self, config: Any) -> None:
+        super().__init__({**config, "width": 16})
+
+
+@pytest.mark.parametrize("build, said", [(Wider, "convs.0.*stride=.2"), (Other, "has Other"), (Smaller, "not those of the model")])
+def test_a_build_that_makes_another_model_is_refused(build: Callable[[Any], nn.Module], said: str, tmp_path: Path) -> None:
+    """It failed before: the file was written, and gave other outputs or could not be loaded."""
+    small, _ = compress(net(), Plan("svd", 0.6))
+    (tmp_path / "m").write_text("an older file")
+    with pytest.raises(UserError, match=said):
+        packed.save(tmp_path / "m", small, build=build)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["an older file"]
+
+
+def test_outputs_are_compared_where_there_is_an_example(tmp_path: Path) -> None:
+    class Sign(nn.Linear):
+        sign = 1.0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.sign * super().forward(x)
+
+    def build(config: Any) -> nn.Module:
+        model = Sign(4, 4)
+        model.sign = -1.0
+        return model
+
+    with pytest.raises(UserError, match="the outputs differ by"):
+        packed.save(tmp_path / "m", Sign(4, 4), build=build, example=(torch.randn(2, 4),))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("vectors", ["float32", "float16"])
+def test_a_file_that_is_not_the_written_model_is_not_kept(vectors: str, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    read = coding.decode_tensor
+
+    def damaged(entry: dict[str, Any], stream: bytes) -> torch.Tensor:
+        return read(entry, stream) + (1e-6 if entry["name"] == "output.bias" else 0)
+
+    monkeypatch.setattr(coding, "decode_tensor", damaged)
+    with pytest.raises(UserError, match="the tensor 'output.bias' comes out different.*not kept"):
+        packed.save(tmp_path / "m", net(), vectors=vectors, build=Net)
+    assert not list(tmp_path.iterdir())
