@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from asrcompress import compression, models
+from asrcompress.compression import save_model
 from asrcompress.config import compose, folder
 from asrcompress.errors import UserError
 from asrcompress.training import criteria
@@ -80,7 +81,7 @@ def test_models_and_criteria_can_be_built(choice: str, tmp_path: Path) -> None:
     config = compose("train", [choice])
     model = models.build({**config["model"], "vocab": 5})
     if "teacher" in config["criterion"]:
-        models.save(tmp_path / "teacher.safetensors", model)
+        save_model(tmp_path / "teacher.safetensors", model)
         config["criterion"]["teacher"] = str(tmp_path / "teacher.safetensors")
     criteria.build(**config["criterion"], vocab=5, targets=[[1, 2, 3, 4], [2, 1]])
 

@@ -48,7 +48,7 @@ def show(path: str) -> None:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(row["name"], " x ".join(map(str, row["shape"])), row["structure"], row["quantization"], row["coder"],
-                      f"{row['numbers']:,}" if row["parameters"] else "", f"{row['bytes']:,}")
+                      f"{row['parameters']:,}" if row["parameters"] else "", f"{row['bytes']:,}")
     table.add_section()
     parameters, size = (sum(row[key] for row in rows) for key in ("parameters", "bytes"))
     table.add_row("file", "", "", "", "", f"{parameters:,}", f"{size:,}")

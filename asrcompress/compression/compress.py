@@ -60,8 +60,6 @@ def run(model: nn.Module, plan: Plan, moments: Mapping[str, Tensor]) -> tuple[nn
 
 def _chosen(found: Mapping[str, tuple[Tensor, str]], plan: Plan) -> dict[str, Tensor]:
     """The weights that the plan's structure is for."""
-    if plan.structure == "dense" and plan.quantization == "float32":
-        raise UserError("the plan changes nothing: choose a structure (svd, ...), a quantization (int8, ...), or both")
     chosen = {path: weight for path, (weight, why) in found.items() if not why and plan.selects(path)}
     if not chosen and plan.structure != "dense":
         raise UserError(f"the plan selects no layer: include {list(plan.include)}, exclude {list(plan.exclude)}; "
@@ -77,11 +75,11 @@ def _fit(model: nn.Module, plan: Plan, chosen: Mapping[str, Tensor], moments: Ma
     if plan.structure == "dense":
         return {}
     total = sum(parameter.numel() for parameter in model.parameters())
-    request = budget.Request(structures.family(plan.structure), chosen, plan.options, plan.size, total, moments)
-    shares = budget.allocate(plan.budget if plan.size is not None else "fixed", request,
-                             plan.budget_options if plan.size is not None else {})
-    paying = {path: share for path, share in shares.items() if share is not None}
-    return structures.fit_all(plan.structure, {path: chosen[path] for path in paying}, paying, plan.seed)
+    family, options = structures.family(plan.structure), structures.make_options(plan.structure, plan.options)
+    request = budget.Request(family, chosen, options, plan.size, total, moments)
+    allocation = budget.allocate(plan.budget, request, plan.budget_options)
+    paying = {path: allotment for path, allotment in allocation.items() if allotment is not None}
+    return structures.fit_all(plan.structure, {path: chosen[path] for path in paying}, paying, plan.seed, moments)
 
 
 def _why_not(layer: Structure, weight: Tensor) -> str:
@@ -96,8 +94,8 @@ def _place(model: nn.Module, fitted: Mapping[str, Structure]) -> None:
     for path, layer in fitted.items():
         modules.replace_layer(model, path, layer)
     for path, layer in fitted.items():
-        if path not in frozen and (pool := layer.shared()) is not None:
-            pool.requires_grad_(True)
+        if path not in frozen and (one := structures.pooled(layer)) is not None:
+            one.tied_pool().requires_grad_(True)
 
 
 def _quantized(small: nn.Module, plan: Plan) -> nn.Module:

@@ -64,20 +64,16 @@ class Plan:
         given: dict[str, Any] = {"quantization_include": groups["quantization"].pop("include", ("*",)),
                                  "quantization_exclude": groups["quantization"].pop("exclude", ()),
                                  "vectors": groups["coder"].pop("vectors", "float32")}
-        size = config.get("size", groups["budget"].pop("size", None))
         for name, group in groups.items():
             if group:
                 given[name] = group.pop("name")
-                group |= group.pop("options", None) or {}
                 given["options" if name == "structure" else f"{name}_options"] = group
-        return cls(size=size, include=config["include"], exclude=config["exclude"], seed=config["seed"],
+        return cls(size=config.get("size"), include=config["include"], exclude=config["exclude"], seed=config["seed"],
                    **given)
 
 
 def _check(axis: str, package: Any, name: str, given: Mapping[str, Any]) -> None:
     """Errors: UserError for a name that the axis does not have, and for an unknown option or a wrong value."""
-    if not hasattr(package, "methods"):  # until every axis has its options dataclasses
-        return
     known = package.methods()
     if name not in known:
         raise UserError(f"there is no {axis} '{name}'; there are {', '.join(sorted(known))}")

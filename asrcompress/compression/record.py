@@ -59,8 +59,9 @@ def layers(model: nn.Module) -> dict[str, dict[str, Any]]:
     firsts: dict[int, str] = {}
     for path, layer in modules.structured(model).items():
         specs[path] = {"structure": layer.name, **layer.spec()}
-        if (pool := layer.shared()) is not None and firsts.setdefault(id(pool), path) != path:
-            specs[path]["tied_to"] = firsts[id(pool)]
+        one = structures.pooled(layer)
+        if one is not None and (first := firsts.setdefault(id(one.tied_pool()), path)) != path:
+            specs[path]["tied_to"] = first
     return specs
 
 
@@ -74,10 +75,11 @@ def build_layers(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Structur
         spec = {key: value for key, value in entry.items() if key not in ("structure", "tied_to")}
         layer = structures.build(entry["structure"], spec)
         if "tied_to" in entry:
-            pool = made[entry["tied_to"]].shared() if entry["tied_to"] in made else None
-            if pool is None:
+            ours, first = (structures.pooled(one) if one is not None else None
+                           for one in (layer, made.get(entry["tied_to"])))
+            if ours is None or first is None:
                 raise UserError(f"layer '{path}' is tied to the pool of '{entry['tied_to']}', and there is none before it")
-            layer.share(pool)
+            ours.tie_pool(first.tied_pool())
         made[path] = layer
     return made
 

@@ -1,20 +1,15 @@
-"""Acoustic models, built from a plain config, and the model file that carries it.
+"""Acoustic models, built from a plain config. `asrcompress.save` writes one into a file that carries it.
 
     model = build({"model": "tdnn", "features": 80, "vocab": 40, "stack": [...]})
-    save("model.safetensors", model); model = load("model.safetensors")
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from asrcompress import options, registry
-from asrcompress.errors import UserError
 from asrcompress.models.base import AcousticModel
-from asrcompress.models.file import load_stored, read, save, stored
 
-RECORD = ("layers", "quantization", "activations", "coder")  # what a compressed model's config says besides
-__all__ = ["AcousticModel", "build", "family", "load", "load_stored", "methods", "names", "read", "save", "stored"]
+__all__ = ["AcousticModel", "build", "family", "methods", "names"]
 
 
 def names() -> tuple[str, ...]:
@@ -41,18 +36,5 @@ def build(config: Mapping[str, Any]) -> AcousticModel:
     name, vocab = str(config.get("model")), config.get("vocab")
     cls = family(name)
     options.require(type(vocab) is int and vocab > 0, f"model {name}: vocab is {vocab!r}; it is the number of tokens")
-    given = {key: value for key, value in config.items() if key not in ("model", "vocab", *RECORD)}
+    given = {key: value for key, value in config.items() if key not in ("model", "vocab")}
     return cls(config, options.make(cls.Options, given, f"model {name}"))
-
-
-def load(path: Path | str) -> AcousticModel:
-    """The model of a file without compressed layers, in eval mode. `asrcompress.compression.load` takes any file."""
-    config, tensors = read(path)
-    if config.get("layers"):
-        raise UserError(f"{path} holds compressed layers; load it with asrcompress.compression.load")
-    model = build(config)
-    try:
-        load_stored(model, tensors)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not hold the tensors that its config asks for ({error}); make it again") from None
-    return model.eval()

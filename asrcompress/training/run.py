@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from asrcompress import compression, models
+from asrcompress.compression import save_model
 from asrcompress.data.batches import load_cuts, transcripts
 from asrcompress.errors import UserError
 from asrcompress.lang import lexicon as lexicons
@@ -41,4 +42,4 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {parameters / 1e6:.2f} M parameters, {len(cuts)} cuts", flush=True)
     trained = fit(model, criterion, cuts, dev, encode, training, config["seed"], out, callbacks)
-    models.save(out / "model.safetensors", trained)
+    save_model(out / "model.safetensors", trained)

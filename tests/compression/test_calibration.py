@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from asrcompress import cli, models
-from asrcompress.compression import Plan, calibration, compress, load
+from asrcompress.compression import Plan, activations, calibration, compress, load, save_model
 from asrcompress.compression.calibration import unfolded
 from asrcompress.errors import UserError
 from asrcompress.models._conv import Conv1d
@@ -56,7 +56,8 @@ def test_the_model_is_left_as_it_was() -> None:
 def test_a_layer_called_by_keyword_is_seen_and_one_that_is_not_called_is_left_out() -> None:
     assert calibration.collect(Odd(), [(torch.randn(3, 4),)]).keys() == {"used"}
     with pytest.raises(UserError, match="unused: calibration saw no input"):
-        compress(Odd(), Plan("svd", 0.9, "uniform", options={"data_aware": True}), {"used": torch.eye(4)})
+        compress(Odd(), Plan("svd", 0.9, budget="uniform", options={"data_aware": True}),
+                 calibration={"used": torch.eye(4)})
     with pytest.raises(UserError, match="used: it sees values that are not finite"):
         calibration.collect(Odd(), [(torch.full((3, 4), float("nan")),)])
 
@@ -65,9 +66,9 @@ def test_a_layer_called_by_keyword_is_seen_and_one_that_is_not_called_is_left_ou
 def test_compressed_for_the_data_the_outputs_are_nearer(budget: str) -> None:
     model, data = net(64), batches(4)
     moments = calibration.collect(model, data)
-    plan = Plan("svd", 0.4, budget, include=("convs.0", "convs.1"))
-    aware, report = compress(model, Plan(**{**vars(plan), "options": {"data_aware": True}}), moments)
-    plain, plain_report = compress(model, plan, moments)
+    plan = Plan("svd", 0.4, budget=budget, include=("convs.0", "convs.1"))
+    aware, report = compress(model, Plan(**{**vars(plan), "options": {"data_aware": True}}), calibration=moments)
+    plain, plain_report = compress(model, plan, calibration=moments)
     wanted = model(*data[0])
     assert float((aware(*data[0]) - wanted).detach().norm()) < float((plain(*data[0]) - wanted).detach().norm())
     errors, plain_errors = ({row.path: row.output_error for row in rows} for rows in (report, plain_report))
@@ -78,7 +79,7 @@ def test_compressed_for_the_data_the_outputs_are_nearer(budget: str) -> None:
 def test_reported_output_error_is_the_layers_own() -> None:
     model, data = net().double(), batches(2, dtype=torch.float64)
     small, report = compress(model, Plan("svd", None, include=("convs.0",), options={"rank": 8}),
-                             calibration.collect(model, data))
+                             calibration=calibration.collect(model, data))
     wanted, outputs = (torch.cat([one.convs[0](x).transpose(1, 2).flatten(0, 1) for x, in data]).detach()
                        for one in (model, small))
     error = (outputs - wanted).square().sum() / wanted.square().sum()
@@ -89,7 +90,7 @@ def test_reported_output_error_is_the_layers_own() -> None:
 def test_data_aware_without_data_is_a_user_error(budget: str | None) -> None:
     options = {"data_aware": True, **({} if budget else {"rank": 4})}
     with pytest.raises(UserError, match=r"convs.0: data_aware needs calibration data: give .* --calibrate DATA"):
-        compress(net(), Plan("svd", 0.9 if budget else None, budget or "uniform", options=options))
+        compress(net(), Plan("svd", 0.9 if budget else None, options, budget or "uniform"))
 
 
 def test_from_the_command_line(tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +98,7 @@ def test_from_the_command_line(tiny_corpus: Path, tmp_path: Path, capsys: pytest
 
     torch.manual_seed(0)
     stack = [{"dim": 32, "taps": 3, "stride": 2, "repeat": 2}]
-    models.save(tmp_path / "dense", models.build({"model": "tdnn", "features": 80, "vocab": 24, "stack": stack}))
+    save_model(tmp_path / "dense", models.build({"model": "tdnn", "features": 80, "vocab": 24, "stack": stack}))
     call = ["compress", "--model", str(tmp_path / "dense"), "--out", str(tmp_path / "small"), "structure=svd", "size=0.6",
             "structure.data_aware=true"]
     data = ["--calibrate", str(prepared.data(tiny_corpus))]
@@ -114,16 +115,16 @@ def test_from_the_command_line(tiny_corpus: Path, tmp_path: Path, capsys: pytest
 def test_without_data_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     stack = [{"dim": 16, "taps": 3, "stride": 2, "repeat": 2}]
-    models.save(tmp_path / "dense", models.build({"model": "tdnn", "features": 80, "vocab": 24, "stack": stack}))
+    save_model(tmp_path / "dense", models.build({"model": "tdnn", "features": 80, "vocab": 24, "stack": stack}))
     call = ["compress", "--model", str(tmp_path / "dense"), "structure=dense", "--out",
             str(tmp_path / "small"), "quantization=int8", "--activations", "int8"]
     free = ["--data-free", "gaussian", "--calibrate-minutes", "0.1"]
     assert cli.main([*call, *free, "--distil", "2"]) == 0
     assert "activations int8: the inputs of 3 layers" in capsys.readouterr().out
     small = load(tmp_path / "small")
-    assert set(small.config["activations"]) == {"layers.0.conv", "layers.1.conv", "output"}
+    assert set(activations.entries(small)) == {"layers.0.conv", "layers.1.conv", "output"}
     assert cli.main(["packed", "save", "--model", str(tmp_path / "small"), "--out", str(tmp_path / "m.packed")]) == 0
-    assert load(tmp_path / "m.packed").config["activations"] == small.config["activations"]
+    assert activations.entries(load(tmp_path / "m.packed")) == activations.entries(small)
     (tmp_path / "small").unlink()
     for more, said in (([], "--activations needs something to run the model on"),
                        ([*free[:3], "0"], "minutes of synthetic features are none")):

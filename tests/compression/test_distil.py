@@ -40,7 +40,7 @@ def test_int4_with_int8_activations_gets_nearer_to_the_teacher(structure: str, t
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
     same = {name: torch.equal(value, before[name]) for name, value in trained.state_dict().items()}
     assert all(equal for name, equal in same.items() if "running" in name) and not all(same.values())
-    assert trained.config["activations"] == student.config["activations"]
+    assert activations.entries(trained) == activations.entries(student)
 
 
 def test_schedules_of_values_are_followed() -> None:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from asrcompress.compression import Plan, compress, fold
+from asrcompress.compression import Plan, compress, fold, record
 from asrcompress.compression.structures.low_rank.svd import Svd
 from tests.compression.models_of_tests import net
 
@@ -28,14 +28,14 @@ def test_structured_layers_fold_exactly_and_parametrized_ones() -> None:
     small, report = compress(net(), Plan("svd", None, options={"rank": 3}))
     assert {row.path for row in report if row.structure == "svd"} >= {"convs.0", "convs.1", "convs.2.weight"}
     folded = folded_equals(small)
-    assert folded.config["layers"] == small.config["layers"]
+    assert record.layers(folded) == record.layers(small)
 
 
 def test_a_family_that_cannot_scale_its_rows_is_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Svd, "scale_rows", lambda self, scale: False)
     small, _ = compress(net(), Plan("svd", None, options={"rank": 3}))
     folded = folded_equals(small)
-    assert all(spec["row_scale"] for path, spec in folded.config["layers"].items() if path != "output")
+    assert all(spec["row_scale"] for path, spec in record.layers(folded).items() if path != "output")
 
 
 def test_what_cannot_be_folded_is_only_copied() -> None:

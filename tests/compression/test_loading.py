@@ -36,10 +36,13 @@ def test_our_own_models_need_no_builder(tmp_path: Path) -> None:
 
 
 def test_a_file_that_lacks_what_its_config_needs_is_a_user_error(tmp_path: Path) -> None:
-    model = net()
-    model.config["width"] = 40
-    save_model(tmp_path / "wrong.safetensors", model)
+    save_model(tmp_path / "good.safetensors", net(), Net)
     with pytest.raises(UserError, match="make it again"):
-        load(tmp_path / "wrong.safetensors", Net)
+        load(tmp_path / "good.safetensors", lambda config: Net({"width": 40}))
+    model = net()
+    model.config["width"] = 40  # no longer what it was built from
+    with pytest.raises(UserError, match="wrong.safetensors does not hold"):
+        save_model(tmp_path / "wrong.safetensors", model, Net)
+    assert not (tmp_path / "wrong.safetensors").exists()
     with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "none.safetensors", Net)

@@ -79,7 +79,7 @@ def test_restore_makes_the_same_modules() -> None:
     for path, weight, why in list(modules.weights(model)):
         if not why:
             modules.replace_layer(model, path, structures.fit("svd", weight, rank=2))
-    again = record.apply_config(Mixed(), {"layers": record.layers(model)})
+    again = record.apply_config(Mixed(), record.record_config(model))
     again.load_state_dict(model.state_dict())
     x = torch.randn(2, 8, 9)
     assert all(torch.equal(a, b) for a, b in zip(model.eval()(x), again.eval()(x), strict=True))

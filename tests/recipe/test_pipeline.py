@@ -74,7 +74,7 @@ def test_values_of_a_pipeline_take_their_options(tiny_corpus: Path, dense: Path,
     overrides = ["experiment=quantized", "experiment.quantization=int4", "experiment.coder=raw", "experiment.epochs=0"]
     more = ["quantization.group=8", "quantization.affine=true"]
     assert experiment(tiny_corpus, dense, tmp_path / "a", *overrides, *more) == 0
-    entries = compression.load(tmp_path / "a" / "model.safetensors").config["quantization"].values()
+    entries = quantization.specs(compression.load(tmp_path / "a" / "model.safetensors")).values()
     assert {(entry["group"], entry["affine"]) for entry in entries} == {(8, True)}
     assert experiment(tiny_corpus, dense, tmp_path / "b", *overrides, "quantization.moon=1") == 1
     assert "no step of the experiment has a method with the option 'quantization.moon'" in capsys.readouterr().err

@@ -148,7 +148,7 @@ def test_weight_decay_is_for_matrices_whose_scale_is_not_free() -> None:
 
 
 def test_factors_of_semi_orthogonal_structures_are_constrained_and_do_not_decay() -> None:
-    small, _ = compress(model(), Plan("semi_orthogonal", 0.7, "uniform", options={"rank_multiple": 1}))
+    small, _ = compress(model(), Plan("semi_orthogonal", 0.7, budget="uniform", options={"rank_multiple": 1}))
     mine = AcousticModule(small, criteria.build("ctc", VOCAB), OPTIONS, 0, 100.0)
     names = {name for name, p in mine.model.named_parameters() if any(p is factor for factor in mine.constrained())}
     assert names and all(name.endswith("structure.right") for name in names)

@@ -46,9 +46,9 @@ def weights(checkpoint: Path) -> dict[str, np.ndarray]:
 
 def test_the_model_is_the_mean_of_the_last_checkpoints(run: Path) -> None:
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["001.ckpt", "002.ckpt", "latest.ckpt"]
-    config, tensors = loading.read(run / "model.safetensors")
+    metadata, tensors = loading.read(run / "model.safetensors")
     first, second = (weights(run / "checkpoints" / f"00{epoch}.ckpt") for epoch in (1, 2))
-    assert config["model"] == "tdnn" and tensors.keys() == first.keys()
+    assert metadata["config"]["model"] == "tdnn" and tensors.keys() == first.keys()
     for name, value in tensors.items():
         mean = (first[name].astype(np.float64) + second[name]) / 2
         np.testing.assert_array_equal(value.numpy(), mean.astype(value.numpy().dtype))

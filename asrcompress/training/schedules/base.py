@@ -50,7 +50,6 @@ class Schedule(Callback):
         self.total = sum(parameter.numel() for parameter in model.parameters())
         weights = selected(model, self.plan)
         self.start(model, weights, self.allocate(weights, self.plan.size))  # an impossible size is an error now
-        modules.describe(model)
 
     def start(self, model: nn.Module, weights: Weights, allocation: budget.Allocation) -> None:
         """Replace what is to be structured from the first step on, by default nothing."""
@@ -117,7 +116,6 @@ class CuttingSchedule(Schedule):
             if new is None or new.num_parameters() >= weight.numel():  # factors of full rank have more than that
                 new = structures.fit("dense", weight)
             place_if_smaller(model, path, before[path], new)
-        modules.describe(model)
         surgery.regroup(optimizer, module.parameter_groups())
 
 

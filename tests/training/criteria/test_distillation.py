@@ -7,6 +7,7 @@ from scipy.stats import entropy
 from torch import nn
 
 from asrcompress import models, precision
+from asrcompress.compression import save_model
 from asrcompress.errors import UserError
 from asrcompress.training import criteria
 from asrcompress.training.criteria.distillation import Distillation
@@ -40,7 +41,7 @@ def test_loss_is_the_mean_relative_entropy_of_the_frames_that_count():
 
 
 def test_the_teacher_is_frozen_deterministic_and_no_part_of_the_state(tmp_path):
-    models.save(tmp_path / "teacher.safetensors", tdnn(0))
+    save_model(tmp_path / "teacher.safetensors", tdnn(0))
     x, lens = speech()
     criterion = criteria.build("distillation", VOCAB, teacher=str(tmp_path / "teacher.safetensors")).train()
     assert not criterion.state_dict() and not list(criterion.parameters())

@@ -8,7 +8,7 @@ import torch
 
 from asrcompress import compression, models
 from asrcompress.cli import main
-from asrcompress.compression import Plan, modules, save_model, structures
+from asrcompress.compression import Plan, modules, record, save_model, structures
 from asrcompress.config import compose
 from asrcompress.errors import UserError
 from asrcompress.options import make
@@ -61,7 +61,7 @@ def test_from_scratch_every_layer_is_a_random_structure_of_its_own(structure: st
     during("scratch", plan(structure)).begin(net)
     found = modules.structured(net)
     assert set(found) == {"layers.0.conv", "layers.1.conv", "layers.2.conv"}, "the output stays dense"
-    assert {layer.name for layer in found.values()} == {structure} and net.config["layers"].keys() == found.keys()
+    assert {layer.name for layer in found.values()} == {structure} and record.layers(net).keys() == found.keys()
     assert 0.25 < numbers(net) / dense <= 0.3
     same = model(stack=[STACK[0], STACK[1] | {"dim": 16, "repeat": 3}])
     during("scratch", plan(structure)).begin(same)

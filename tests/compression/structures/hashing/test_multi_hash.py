@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from asrcompress import models
-from asrcompress.compression import Plan, compress, fold, load, modules, packed, structures
+from asrcompress.compression import Plan, compress, fold, load, modules, packed, record, save_model, structures
 from asrcompress.compression.structures import CannotShrink, Scaled
 from asrcompress.compression.structures.hashing._pool import Pool, cost, layout_and_rank, square
 from asrcompress.compression.structures.hashing.multi_hash import MultiHash, MultiHashOptions
@@ -185,7 +184,7 @@ def test_rows_scale_in_place_and_biases_do_not() -> None:
 
 @pytest.fixture(scope="module", params=WAYS)
 def small(request: pytest.FixtureRequest) -> nn.Module:
-    return compress(net(48), Plan("multi_hash", 0.4, "uniform", options={"way": request.param}))[0]
+    return compress(net(48), Plan("multi_hash", 0.4, budget="uniform", options={"way": request.param}))[0]
 
 
 def pools(model: nn.Module) -> set[int]:
@@ -200,7 +199,7 @@ def parameters(model: nn.Module) -> int:
 @pytest.mark.parametrize("way", WAYS)
 def test_the_model_gets_as_small_as_promised_and_the_report_counts_the_pool_once(size: float, way: str) -> None:
     model = net(96)
-    small, report = compress(model, Plan("multi_hash", size, "uniform", options={"way": way}))
+    small, report = compress(model, Plan("multi_hash", size, budget="uniform", options={"way": way}))
     assert 0.97 * size <= parameters(small) / parameters(model) <= size
     assert sum(row.before - row.after for row in report) == parameters(model) - parameters(small)
     assert measured.numbers(small)["parameters"] == parameters(small)
@@ -260,10 +259,10 @@ def test_a_training_step_reaches_the_pool_from_every_layer(small: nn.Module) -> 
 
 def test_every_kind_of_file_holds_the_pool_once_and_ties_it_again(small: nn.Module, tmp_path: Path) -> None:
     x = torch.randn(2, 16, 20)
-    models.save(tmp_path / "m.safetensors", small)
-    packed.save(tmp_path / "m.packed", small)
+    save_model(tmp_path / "m.safetensors", small, Net)
+    packed.save(tmp_path / "m.packed", small, build=Net)
     numbers = measured.numbers(fold(small))["numbers"]
-    assert sum(row["numbers"] for row in packed.info(tmp_path / "m.packed")) == numbers
+    assert sum(row["parameters"] for row in packed.info(tmp_path / "m.packed")) == numbers
     assert [row["name"] for row in packed.info(tmp_path / "m.packed") if "pool" in row["name"]] == [
         "convs.0.structure.pool.left", "convs.0.structure.pool.right"]
     assert 4 * numbers < (tmp_path / "m.packed").stat().st_size < 4 * numbers + 4000
@@ -291,7 +290,7 @@ def test_two_pools_of_one_model_stay_two(tmp_path: Path) -> None:
 
     twice = half(half(net(), "convs.0", "convs.1"), "convs.2.weight", "output")
     assert len(pools(twice)) == 2
-    models.save(tmp_path / "m.safetensors", twice)
+    save_model(tmp_path / "m.safetensors", twice, Net)
     again, x = load(tmp_path / "m.safetensors", Net), torch.randn(2, 16, 20)
     assert len(pools(again)) == 2 and torch.equal(again(x), twice.eval()(x))
 
@@ -303,17 +302,16 @@ def test_wrapped_layers_share_and_count_too() -> None:
     model.config = {}
     for path, layer in fitted.items():
         modules.replace_layer(model, path, Scaled(layer, weight(6, seed=2)))
-    modules.describe(model)
     assert measured.numbers(model)["parameters"] == parameters(model) and len(pools(model)) == 1
-    made = modules.build(json.loads(json.dumps(model.config["layers"])))
+    made = record.build_layers(json.loads(json.dumps(record.layers(model))))
     assert structures.pooled(made["a"]).tied_pool() is structures.pooled(made["b"]).tied_pool()
 
 
 def test_a_config_that_ties_what_does_not_fit_is_a_user_error(small: nn.Module) -> None:
-    first, second, *_ = small.config["layers"]
+    first, second, *_ = record.layers(small)
     for path, change in ((second, {"shares": "nothing"}), (second, {"rank": 1}), (first, {"shares": first}),
                          (second, {"structure": "svd", "rank": 2, "unfolding": "input"})):
-        entries = copy.deepcopy(small.config["layers"])
+        entries = copy.deepcopy(record.layers(small))
         entries[path].update(change)
         with pytest.raises(UserError, match="share|cannot be built|no option 'layout'"):
-            modules.build(entries)
+            record.build_layers(entries)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from asrcompress import models
+from asrcompress.compression import load, loading, save_model, state
 from asrcompress.errors import UserError
 
 CONFIG = {
@@ -22,18 +24,18 @@ def saved(tmp_path: Path) -> tuple[Path, nn.Module]:
     model = models.build(CONFIG)
     for _ in range(3):
         model(torch.randn(2, 40, 8), torch.tensor([40, 30]))  # moves the BatchNorm statistics
-    models.save(tmp_path / "exp" / "model.safetensors", model)
+    save_model(tmp_path / "exp" / "model.safetensors", model)
     return tmp_path / "exp" / "model.safetensors", model
 
 
 def test_round_trip(saved: tuple[Path, nn.Module]) -> None:
     path, model = saved
-    loaded = models.load(path)
+    loaded = load(path)
     assert not loaded.training and loaded.config == CONFIG
     x, lens = torch.randn(2, 21, 8), torch.tensor([21, 13])
     assert torch.equal(loaded(x, lens)[0], model.eval()(x, lens)[0])
-    config, tensors = models.read(path)
-    assert config == CONFIG and tensors.keys() == model.state_dict().keys()
+    metadata, tensors = loading.read(path)
+    assert metadata["config"] == CONFIG and metadata["model"] == {"adapter": "asrcompress"} and tensors.keys() == model.state_dict().keys()
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
@@ -42,45 +44,38 @@ def test_a_file_cut_short_is_a_sentence(saved: tuple[Path, nn.Module], keep: int
     path, _ = saved
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(UserError, match="is not a model file of asrcompress or is damaged"):
-        models.load(path)
+        load(path)
 
 
 def test_other_files_are_sentences(saved: tuple[Path, nn.Module], tmp_path: Path) -> None:
     path, model = saved
     with pytest.raises(UserError, match="the model file .* does not exist"):
-        models.load(tmp_path / "other")
+        load(tmp_path / "other")
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    for metadata in (None, {"config": "{"}):
+    for metadata in (None, {"config": "{"}, {"model": "1", "config": "{}", "compression": "{}"}):
         save_file(tensors, path, metadata)
         with pytest.raises(UserError, match="is not a model file"):
-            models.load(path)
+            load(path)
     del tensors["output.bias"]
-    save_file(tensors, path, {"config": '{"model": "tdnn", "features": 8, "vocab": 5, "stack": []}'})
-    with pytest.raises(UserError, match="does not hold the tensors that its config asks for"):
-        models.load(path)
+    config = json.dumps({"model": "tdnn", "features": 8, "vocab": 5, "stack": CONFIG["stack"]})
+    save_file(tensors, path, {"model": '{"adapter": "asrcompress"}', "config": config, "compression": "{}"})
+    with pytest.raises(UserError, match="does not hold what its config asks for"):
+        load(path)
 
 
 def test_what_modules_share_is_stored_once(tmp_path: Path) -> None:
-    model = models.build(CONFIG)
-    stack, twin = [module for module in model.modules() if isinstance(module, nn.Conv1d)][:2], nn.Linear(3, 3)
-    for module in stack:
-        module.twin = twin
-    names = [name for name in model.state_dict() if ".twin." in name]
-    assert [name for name in models.stored(model) if ".twin." in name] == names[:2] and len(names) == 4
-    models.save(tmp_path / "model.safetensors", model)
-    expected = twin.weight.detach().clone()
-    nn.init.zeros_(twin.weight)
-    _, tensors = models.read(tmp_path / "model.safetensors")
-    models.load_stored(model, tensors)
-    assert torch.equal(stack[1].twin.weight, expected) and stack[0].twin.weight is stack[1].twin.weight
-    for wrong in ({**tensors, "other": expected}, {name: tensors[name] for name in list(tensors)[1:]}):
+    def build(config: object) -> nn.Module:
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+        for layer in (model[0], model[1]):
+            layer.twin = model[2]
+        return model
+
+    model = build({})
+    assert [name for name in state.stored(model) if "2." in name or "twin" in name] == ["0.twin.weight", "0.twin.bias"]
+    save_model(tmp_path / "model.safetensors", model, build)
+    _, tensors = loading.read(tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors", build)
+    assert torch.equal(again[1].twin.weight, model[2].weight) and again[0].twin.weight is again[1].twin.weight
+    for wrong in ({**tensors, "other": model[2].weight}, {name: tensors[name] for name in list(tensors)[1:]}):
         with pytest.raises(RuntimeError, match="key"):
-            models.load_stored(model, wrong)
-
-
-def test_compressed_files_are_for_another_loader(saved: tuple[Path, nn.Module]) -> None:
-    path, model = saved
-    model.config = {**CONFIG, "layers": {"output": {}}}  # type: ignore[assignment]
-    models.save(path, model)
-    with pytest.raises(UserError, match="holds compressed layers"):
-        models.load(path)
+            state.load_stored(model, wrong)
