@@ -119,7 +119,7 @@ def _with_errors(row: LayerRecord, small: nn.Module, weight: Tensor, moments: Te
     """The row with the errors of the weight that the finished model has, and with what quantizes it."""
     made = modules.weight_at(small, row.path)
     difference = made.to(weight.dtype) - weight
-    error = float(difference.double().norm() / weight.double().norm().clamp_min(1e-30))
+    error = structures.relative_error(made.to(weight.dtype), weight)
     seen = None
     if moments is not None:
         seen = math.sqrt(structures.output_energy(difference, moments) /

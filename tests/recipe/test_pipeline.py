@@ -8,7 +8,7 @@ import torch
 
 from asrcompress import compression
 from asrcompress.cli import main
-from asrcompress.compression import packed
+from asrcompress.compression import packed, quantization
 from asrcompress.errors import UserError
 from asrcompress.recipe import pipeline
 from tests import prepared

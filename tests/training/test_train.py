@@ -97,7 +97,7 @@ def test_what_another_training_or_a_kill_left_is_a_sentence(run: Path, tiny_corp
 def test_no_epochs_give_the_model_as_it_is(run: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     init = run / "model.safetensors"
     assert train(tiny_corpus, tmp_path, "--init", str(init), "training.epochs=0") == 0
-    before, after = models.read(init)[1], models.read(tmp_path / "model.safetensors")[1]
+    before, after = loading.read(init)[1], loading.read(tmp_path / "model.safetensors")[1]
     assert all(torch.equal(after[name], value) for name, value in before.items())
     facts = json.loads((tmp_path / "train.json").read_text())
     assert facts["epochs"] == 0 and facts["train_seconds"] == 0 and facts["dev_loss"] is None

@@ -12,8 +12,7 @@ from tensorly.decomposition import partial_tucker
 from torch import nn
 from torch.nn import functional
 
-from asrcompress.compression import structures
-from asrcompress.compression.compress import compress
+from asrcompress.compression import compress, structures
 from asrcompress.compression.plan import Plan
 from asrcompress.compression.structures import CannotShrink, Structure
 from asrcompress.compression.structures.low_rank._tucker2 import bases, concave_steps, frontier
