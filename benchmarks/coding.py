@@ -2,9 +2,9 @@
 
   python benchmarks/coding.py --model exp/dense/model.safetensors --nncodec-python PATH
 
-First each coder on the same integers: int8, 32 shared values, and 32 shared values at density 0.1. Then what the whole
-takes, scales and codebooks included, at the same squared error: of our values, of a uniform step and of `trellis` for
-each tensor under our range coder, and of nncodec's own quantizers. MB/s are of float32 weights, by CPU seconds of one
+First each coder on the same integers: int8, a codebook of 32, and one of 32 at density 0.1. Then what the whole
+takes, scales and codebooks included, at the same squared error: of our quantizations, of a uniform step and of
+`trellis` for each tensor under our range coder, and of nncodec's own quantizers. MB/s are of float32 weights, by CPU seconds of one
 thread. nncodec 2.1.3 (ISO/IEC 15938-17) wants an environment of its own, `pip install nncodec==2.1.3`; PATH is that
 one's Python.
 """
@@ -31,7 +31,7 @@ from asrcompress.errors import UserError
 from asrcompress.measure.machine import cpu
 
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
-    "int8": ("int8", {}), "shared-32": ("codebook", {"entries": 32}),
+    "int8": ("int8", {}), "codebook-32": ("codebook", {"entries": 32}),
     "pruned_codebook-0.1": ("pruned_codebook", {"entries": 32, "density": 0.1})}
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

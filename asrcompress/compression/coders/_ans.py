@@ -20,7 +20,7 @@ PIECE = 8  # plain bits that are coded at a time
 WORD = np.dtype("<u4")
 
 
-def normalised(weights: NDArray[np.int64]) -> Table:
+def normalized(weights: NDArray[np.int64]) -> Table:
     """Weights (..., A), whose sums are below 2^39, as frequencies: 1 + floor(w (2^24 - A) / sum), the rest to the
     first of the largest."""
     size = weights.shape[-1]

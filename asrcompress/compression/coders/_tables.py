@@ -7,7 +7,7 @@ ceil(u / 2) if the split is signed, else u. The weight of a token is the sum ove
 The table of *integers* is simpler: the weight of token t is q[t].
 
 Level l, 0 to 191, is the weight floor(round(2^(27 - (l mod 8) / 8)) / 2^floor(l / 8)): a probability of 2^(-l/8).
-The weights of all tokens become frequencies by `_ans.normalised`.
+The weights of all tokens become frequencies by `_ans.normalized`.
 """
 
 import functools
@@ -16,7 +16,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from asrcompress.compression.coders._ans import PRECISION, Reader, Table, Writer, normalised
+from asrcompress.compression.coders._ans import PRECISION, Reader, Table, Writer, normalized
 from asrcompress.compression.coders._symbols import Split, Symbols
 
 SCALES, REACH, ONE = 128, 2048, 2**24
@@ -49,11 +49,11 @@ def parametric(family: int, scales: Symbols, split: Split, size: int) -> Table:
     weights = np.zeros((len(scales), max(size, int(tokens[-1]) + 1)), np.int64)
     weights[:, : tokens[-1] + 1] = np.add.reduceat(_weights(family)[np.asarray(scales)[:, None], magnitudes],
                                                    np.searchsorted(tokens, np.arange(tokens[-1] + 1)), axis=1)
-    return normalised(weights[:, :size])
+    return normalized(weights[:, :size])
 
 
 def of_levels(levels: Symbols) -> Table:
-    return normalised(EIGHTHS[levels % 8] >> (levels // 8))
+    return normalized(EIGHTHS[levels % 8] >> (levels // 8))
 
 
 def bits_of(counts: NDArray[np.int64], table: Table) -> NDArray[np.float64]:
@@ -102,7 +102,7 @@ def take_levels(reader: Reader, contexts: int, size: int) -> Symbols:
 
 def _geometric(size: int) -> Table:
     """(scales, tokens): the weight of token t is q[t]; as tokens grow with the logarithm, so do rare integers' bits."""
-    return normalised(_weights(LAPLACE)[:, :size])
+    return normalized(_weights(LAPLACE)[:, :size])
 
 
 def integers_bits(integers: Symbols) -> float:

@@ -1,6 +1,6 @@
-"""k-means on a line, on sorted numbers with prefix sums: Lloyd's iteration, and the exact optimum.
+"""k-means on a line, on sorted values with prefix sums: Lloyd's iteration, and the exact optimum.
 
-The optimum is dynamic programming over the sorted numbers (Wang and Song, "Ckmeans.1d.dp", R Journal 2011); as the best
+The optimum is dynamic programming over the sorted values (Wang and Song, "Ckmeans.1d.dp", R Journal 2011); as the best
 split moves right when the end does, each layer is solved by divide and conquer, in O(n log n).
 """
 
@@ -9,23 +9,23 @@ from numpy.typing import NDArray
 
 from asrcompress.errors import UserError
 
-Numbers = NDArray[np.float64]
+Values = NDArray[np.float64]
 STARTS = ("linear", "density", "random")
 
 
-def kmeans(numbers: Numbers, count: int, start: str = "linear", exact: bool = False, seed: int = 0,
-           iterations: int = 100) -> Numbers:
-    """At most `count` centroids, ascending; fewer where the numbers have fewer values.
+def kmeans(values: Values, count: int, start: str = "linear", exact: bool = False, seed: int = 0,
+           iterations: int = 100) -> Values:
+    """At most `count` centroids, ascending; fewer where fewer values differ.
 
     `start` is linear (evenly over the range), density (evenly over the quantiles) or random (members: Forgy).
     """
     if start not in STARTS or count < 1:
         raise UserError(f"k-means: start is one of {', '.join(STARTS)}, not '{start}', and the codebook has at least 1 "
                         f"entry, not {count}")
-    ordered = np.sort(np.asarray(numbers, np.float64).ravel())
-    values = np.unique(ordered)
-    if len(values) <= count:
-        return values
+    ordered = np.sort(np.asarray(values, np.float64).ravel())
+    distinct = np.unique(ordered)
+    if len(distinct) <= count:
+        return distinct
     if exact:
         return optimum(ordered, count)
     if start == "linear":
@@ -33,7 +33,7 @@ def kmeans(numbers: Numbers, count: int, start: str = "linear", exact: bool = Fa
     elif start == "density":
         centroids = np.quantile(ordered, (np.arange(count) + 0.5) / count)
     else:
-        centroids = np.sort(np.random.default_rng(seed).choice(values, count, replace=False))
+        centroids = np.sort(np.random.default_rng(seed).choice(distinct, count, replace=False))
     sums, squares = (np.concatenate([[0.0], np.cumsum(x)]) for x in (ordered, ordered**2))
     for _ in range(iterations):
         edges = np.concatenate([[0], np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2), [len(ordered)]])
@@ -48,14 +48,14 @@ def kmeans(numbers: Numbers, count: int, start: str = "linear", exact: bool = Fa
     return np.unique(centroids)
 
 
-def optimum(ordered: Numbers, count: int) -> Numbers:
-    """The centroids of least squared error, of sorted numbers of which more than `count` differ."""
+def optimum(ordered: Values, count: int) -> Values:
+    """The centroids of least squared error, of sorted values (n,) of which more than `count` differ."""
     shifted = ordered - ordered.mean()  # the differences below are of large sums
     n = len(ordered)
     sums, squares = (np.concatenate([[0.0], np.cumsum(x)]) for x in (shifted, shifted**2))
 
-    def cost(first: NDArray[np.int64], end: NDArray[np.int64]) -> Numbers:
-        """Squared error of the cluster of numbers first..end-1; 0 where it is empty."""
+    def cost(first: NDArray[np.int64], end: NDArray[np.int64]) -> Values:
+        """Squared error of the cluster of values first..end-1; 0 where it is empty."""
         size = np.maximum(end - first, 1)
         return np.maximum(squares[end] - squares[first] - (sums[end] - sums[first]) ** 2 / size, 0)
 
@@ -72,7 +72,7 @@ def optimum(ordered: Numbers, count: int) -> Numbers:
     return np.array([ordered[a:b].mean() for a, b in zip(edges[:-1], edges[1:], strict=True)])
 
 
-def _layer(before: Numbers, cost, n: int) -> tuple[Numbers, NDArray[np.int64]]:  # type: ignore[no-untyped-def]
+def _layer(before: Values, cost, n: int) -> tuple[Values, NDArray[np.int64]]:  # type: ignore[no-untyped-def]
     """min and argmin over m <= i of before[m] + cost(m, i), for every i; all middles of a level at once."""
     best, split = np.empty(n + 1), np.zeros(n + 1, np.int64)
     low, high = np.array([0]), np.array([n])          # ranges of i still to solve

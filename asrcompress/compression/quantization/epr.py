@@ -40,8 +40,8 @@ def real_dft(taps: int) -> NDArray[np.float32]:
 
 def entropy(codes: Tensor) -> float:
     """Empirical bits per symbol of an array of codes."""
-    share = torch.unique(codes, return_counts=True)[1].double() / max(1, codes.numel())
-    return float(-(share * share.log2()).sum())
+    frequency = torch.unique(codes, return_counts=True)[1].double() / max(1, codes.numel())
+    return float(-(frequency * frequency.log2()).sum())
 
 
 def step_for(values: Tensor, bits: float) -> float:
@@ -136,10 +136,10 @@ class Epr(Quantizer):
     def code_length(self, phi: Tensor) -> Tensor:
         """-log2 of the probability of the interval phi +- 1/2 under the prior; phi (..., taps)."""
         widths = (PACE * self.log_width).exp()
-        share = torch.sigmoid(PACE * self.weight_logit)
+        first = torch.sigmoid(PACE * self.weight_logit)
         magnitude = phi.abs()  # both tails alike; on the left one, differences of sigmoids lose nothing
         parts = [torch.sigmoid((0.5 - magnitude) / w) - torch.sigmoid((-0.5 - magnitude) / w) for w in widths.unbind(1)]
-        return -(share * parts[0] + (1 - share) * parts[1]).clamp_min(1e-9).log2()
+        return -(first * parts[0] + (1 - first) * parts[1]).clamp_min(1e-9).log2()
 
     @torch.no_grad()
     def parts(self) -> Encoded:

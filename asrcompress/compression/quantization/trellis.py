@@ -20,10 +20,10 @@ from asrcompress.compression.quantization.base import Encoded, Quantizer, normal
 from asrcompress.options import require
 
 NEXT = np.array([[0, 2], [7, 5], [1, 3], [6, 4], [2, 0], [5, 7], [3, 1], [4, 6]])  # by state and parity of the code
-LINE = 256      # numbers, in C order, after which the state is 0 again: lines are searched and decoded side by side
+LINE = 256      # values, in C order, after which the state is 0 again: lines are searched and decoded side by side
 LAGRANGE = 0.2  # squared steps that a bit may cost
 MOST = 2**20    # codes are below this
-SAMPLE = 2**16  # numbers by which a step is found
+SAMPLE = 2**16  # values by which a step is found
 _FROM = np.array([[divmod(move, 2) for move in range(16) if NEXT.flat[move] == state] for state in range(8)])
 
 Codes = NDArray[np.int32]
@@ -41,9 +41,9 @@ def points(codes: NDArray[np.integer]) -> NDArray[np.int64]:
     return made.ravel()[: codes.size].reshape(codes.shape)
 
 
-def search(numbers: Floats, bits: Floats, lagrange: float = LAGRANGE) -> Codes:
-    """Codes of numbers (in steps) with the least squared error plus `lagrange * bits[magnitude of the code]`."""
-    lines = _lines(np.asarray(numbers, np.float32))
+def search(values: Floats, bits: Floats, lagrange: float = LAGRANGE) -> Codes:
+    """Codes of values (in steps) with the least squared error plus `lagrange * bits[magnitude of the code]`."""
+    lines = _lines(np.asarray(values, np.float32))
     codes, cost = _candidates(lines, bits * lagrange)
     total = np.full((8, len(lines)), np.inf, np.float32)
     total[0] = 0
@@ -59,7 +59,7 @@ def search(numbers: Floats, bits: Floats, lagrange: float = LAGRANGE) -> Codes:
     for i in reversed(range(lines.shape[1])):
         state, parity = _FROM[state, second[i, state, every].astype(int)].T
         found[:, i] = codes[i, state & 1, parity, every]
-    return found.ravel()[: numbers.size].reshape(numbers.shape)
+    return found.ravel()[: values.size].reshape(values.shape)
 
 
 def _lines(array: NDArray[Any]) -> NDArray[Any]:
@@ -84,23 +84,23 @@ def _candidates(lines: Floats, price: Floats) -> tuple[Codes, NDArray[np.float32
     return codes, cost
 
 
-def quantize(numbers: Floats, step: float, rounds: int = 2) -> tuple[Codes, float, float]:
+def quantize(values: Floats, step: float, rounds: int = 2) -> tuple[Codes, float, float]:
     """(codes, bits a number, squared error a number), searched anew with the bits that the codes before took."""
-    scaled = np.asarray(numbers / step, np.float32)
+    scaled = np.asarray(values / step, np.float32)
     codes = np.rint(scaled / 2).astype(np.int32)
     for _ in range(rounds):
         counts = np.bincount(np.abs(codes).ravel(), minlength=2) + 0.5
         bits = -np.log2(counts / counts.sum())
         bits[1:] += 1  # the sign
         codes = search(scaled, bits)
-    shares = np.unique(codes, return_counts=True)[1] / max(1, codes.size)
-    rate = float(-(shares * np.log2(shares)).sum())
-    return codes, rate, float(np.square(points(codes) * step - numbers, dtype=np.float64).mean())
+    frequencies = np.unique(codes, return_counts=True)[1] / max(1, codes.size)
+    rate = float(-(frequencies * np.log2(frequencies)).sum())
+    return codes, rate, float(np.square(points(codes) * step - values, dtype=np.float64).mean())
 
 
-def step_for(numbers: Floats, *, bits: float = 0.0, error: float = 0.0) -> float:
-    """The step at which a sample of the numbers takes `bits` each, or has that squared error each."""
-    flat = numbers.ravel()
+def step_for(values: Floats, *, bits: float = 0.0, error: float = 0.0) -> float:
+    """The step at which a sample of the values takes `bits` each, or has that squared error each."""
+    flat = values.ravel()
     lines = _lines(flat)[:: max(1, flat.size // SAMPLE)].ravel()[: flat.size]
     high = 4 * float(np.abs(flat).max())
     low = high / MOST

@@ -190,7 +190,7 @@ def test_tables_are_the_ones_that_the_coder_uses() -> None:
     """constriction is given floats; that it makes the very integers of the table of them is what the format needs."""
     rng = np.random.default_rng(0)
     for size in (2, 3, 33, 255, 704):
-        table = ans.normalised((rng.random(size) ** 8 * 2**20).astype(np.int64))
+        table = ans.normalized((rng.random(size) ** 8 * 2**20).astype(np.int64))
         assert table.sum() == 2**24 and table.min() >= 1
         symbols = rng.integers(0, size, 500)
         writer = ans.Writer()

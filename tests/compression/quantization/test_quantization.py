@@ -119,6 +119,13 @@ def test_wrong_calls_are_user_errors(name: str) -> None:
         quantization.apply_config(nn.Sequential(nn.Linear(3, 3)), {"7.weight": {"quantization": name, "shape": [3, 3]}})
 
 
+def test_an_unknown_key_of_a_stored_spec_is_a_user_error(name: str) -> None:
+    spec = {"quantization": name, **quantization.fit(name, torch.randn(3, 3)).spec()}
+    for wrong in ({"colour": 1}, {"dtype": "int3"}):
+        with pytest.raises(UserError, match="the tensor '0.weight' cannot be made as its file says: quantization"):
+            quantization.apply_config(nn.Sequential(nn.Linear(3, 3)), {"0.weight": {**spec, **wrong}})
+
+
 def test_an_unknown_quantization_is_a_user_error() -> None:
     with pytest.raises(UserError, match="there is no quantization 'int3'; there are float32, "):
         quantization.fit("int3", torch.randn(3, 3))
