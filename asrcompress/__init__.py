@@ -12,21 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asrcompress.compression import Plan as Plan
-    from asrcompress.compression import compress as compress
+    from asrcompress.compression import compress as compress  # type: ignore[no-redef]
     from asrcompress.compression import load as load
     from asrcompress.compression import save as save
+    from asrcompress.measure.api import measure as measure
+    from asrcompress.runtimes.export import export as export
 
 __version__ = "0.2.0"
-__all__ = ["Plan", "__version__", "compress", "load", "save"]
+__all__ = ["Plan", "__version__", "compress", "export", "load", "measure", "save"]
 
-_HOMES = {"Plan": "compression", "compress": "compression", "load": "compression", "save": "compression"}
+_HOMES = {"Plan": "compression", "compress": "compression", "load": "compression", "save": "compression",
+          "export": "runtimes.export"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "measure":  # a package that can be called
+        return importlib.import_module("asrcompress.measure")
     if name not in _HOMES:
         raise AttributeError(f"module 'asrcompress' has no attribute '{name}'")
     return getattr(importlib.import_module(f"asrcompress.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})

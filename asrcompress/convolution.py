@@ -21,4 +21,5 @@ class Conv1d(nn.Conv1d):
     """`torch.nn.Conv1d` (zero padding, one group), computed by `conv1d`: (N, in, T) -> (N, out, T')."""
 
     def forward(self, input: Tensor) -> Tensor:
+        """(N, in, T) -> (N, out, T')."""
         return conv1d(input, self.weight, self.bias, self.stride[0], int(self.padding[0]), self.dilation[0])

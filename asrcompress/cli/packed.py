@@ -47,7 +47,8 @@ def show(path: str) -> None:
     for column in ("parameters", "bytes"):
         table.add_column(column, justify="right")
     for row in rows:
-        table.add_row(row["name"], " x ".join(map(str, row["shape"])), row["structure"], row["quantization"], row["coder"],
+        table.add_row(row["name"], " x ".join(map(str, row["shape"])),
+                      *(row[key] for key in ("structure", "quantization", "coder")),
                       f"{row['parameters']:,}" if row["parameters"] else "", f"{row['bytes']:,}")
     table.add_section()
     parameters, size = (sum(row[key] for row in rows) for key in ("parameters", "bytes"))

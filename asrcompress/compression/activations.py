@@ -41,14 +41,17 @@ class Grid(NamedTuple):
         return cls(scale, min(TOP, max(0, round(-low / scale))))
 
     def round(self, x: Tensor) -> Tensor:
+        """The nearest values of the grid, in the shape of x; gradients pass where x was not clipped."""
         return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, TOP)
 
     @property
     def low(self) -> float:
+        """The smallest value."""
         return -self.zero * self.scale
 
     @property
     def high(self) -> float:
+        """The largest value."""
         return (TOP - self.zero) * self.scale
 
 
@@ -68,6 +71,7 @@ class Seen:
         self.samples.append(x.reshape(-1)[drawn.to(x.device)].cpu())
 
     def grid(self, path: str, how: str) -> Grid:
+        """The grid of what was seen. Errors: UserError that names the layer at `path` where it is not finite."""
         if not math.isfinite(self.high - self.low) or any(not torch.isfinite(one).all() for one in self.samples):
             raise UserError(f"{path}: it sees values that are not finite; check the model and the calibration data")
         whole = Grid.of_range(self.low, self.high)
@@ -96,7 +100,8 @@ def observe(model: nn.Module, batches: Iterable[tuple[Any, ...]], how: str = "ms
 
     how: "mse", of the whole range and smaller ones that with the least squared error (on a sample), or "minmax", the
     whole range. A layer that is never called is not in the answer. The inputs are those of the model as it is: of a
-    compressed one, what it will see on the device.
+    compressed one, what it will see on the device. Errors: UserError for another `how`, and for
+    inputs that are not finite.
     """
     if how not in ("mse", "minmax"):
         raise UserError(f"activations: the range is chosen by mse or minmax, not by '{how}'")

@@ -47,10 +47,10 @@ def _plan(plan: Plan | str, size: float | None, quantization: str, options: Mapp
     """The plan that the arguments of `compress` say: those that are no field of a Plan are the structure's options."""
     if isinstance(plan, Plan):
         if size is not None or quantization != "float32" or options:
-            raise UserError("a Plan says everything itself; give size, quantization and options in the plan, not beside it")
+            raise UserError("a Plan says everything itself; give size, quantization and options in the plan")
         return plan
     if plan == "dense" and quantization == "float32":
-        raise UserError("that changes nothing: give a structure (\"svd\", size=0.25), a quantization (\"int8\"), or both")
+        raise UserError("that changes nothing: give a structure (svd, size=0.25), a quantization (int8), or both")
     known = {field.name for field in fields(Plan)}
     given = {key: value for key, value in options.items() if key in known}
     rest = {key: value for key, value in options.items() if key not in known}

@@ -37,11 +37,13 @@ class Moments:
         self.count = 0
 
     def add(self, rows: Tensor) -> None:
+        """Count rows (count, n) in."""
         rows = rows if rows.dtype == torch.float64 else rows.float()
         self.total = self.total + (rows.T @ rows).double()
         self.count += len(rows)
 
     def mean(self, path: str) -> Tensor:
+        """(n, n). Errors: UserError that names the layer at `path` where it is not finite."""
         mean = torch.as_tensor(self.total / max(self.count, 1))
         if not torch.isfinite(mean).all():
             raise UserError(f"{path}: it sees values that are not finite; check the model and the calibration data")

@@ -23,9 +23,9 @@ def can_be_compressed(model: nn.Module) -> None:
         raise UserError("a TorchScript model cannot be changed; compress the model that it was made from")
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise UserError(f"the parameter '{name}' has no shape yet; run the model once on an input, then compress it")
+            raise UserError(f"the parameter '{name}' has no shape yet; run the model on an input first")
         if parameter.is_meta:
-            raise UserError(f"the parameter '{name}' is on the meta device, without values; load the model's weights first")
+            raise UserError(f"the parameter '{name}' is on the meta device, without values; load weights first")
 
 
 @torch.no_grad()
@@ -55,7 +55,7 @@ def _both(module: Any, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def _compare(path: str, name: str, ours: Tensor, theirs: Tensor) -> None:
     if not (torch.isfinite(ours).all() and torch.isfinite(theirs).all()):
-        raise UserError(f"{path}: the outputs of its {name} are not finite; exclude the layer, or choose another structure")
+        raise UserError(f"{path}: the outputs of its {name} are not finite; exclude the layer, or change structure")
     far = ours.shape != theirs.shape or (ours - theirs).double().norm() > (
         CLOSE.get(ours.dtype, 0.01) * theirs.double().norm() + 1e-6)
     if far:
@@ -71,7 +71,7 @@ def quantizers(model: nn.Module, before: Mapping[str, Tensor]) -> None:
     for path, one in quantization.attached(model).items():
         made, old = one(), before.get(path)
         if not torch.isfinite(made).all():
-            raise UserError(f"{path}: its {one.name} values are not finite; exclude the tensor, or choose another quantization")
+            raise UserError(f"{path}: its {one.name} values are not finite; exclude the tensor")
         if old is not None and (made.shape != old.shape or made.dtype != old.dtype or
                                 made.double().norm() > 4 * old.double().norm() + 1e-6):
             raise UserError(f"{path}: its {one.name} values are of another shape, dtype or size than the tensor; "
@@ -96,5 +96,6 @@ def outputs(model: nn.Module, small: nn.Module, args: Sequence[Any], keywords: M
         if torch.isfinite(old).all() and not torch.isfinite(new).all():
             raise UserError("the compressed model gives values that are not finite; compress less, or fewer layers")
         if torch.isfinite(old).all() and new.double().norm() > LARGEST * old.double().norm() + 1e-6:
-            raise UserError(f"the outputs of the compressed model are {float(new.double().norm() / old.double().norm()):.3g} "
-                            "times as large as the model's; compress less, or fewer layers")
+            times = float(new.double().norm() / old.double().norm())
+            raise UserError(f"the outputs of the compressed model are {times:.3g} times as large as the model's; "
+                            "compress less, or fewer layers")

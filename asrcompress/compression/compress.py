@@ -37,7 +37,7 @@ class LayerRecord:
 
 
 def run(model: nn.Module, plan: Plan, moments: Mapping[str, Tensor]) -> tuple[nn.Module, list[LayerRecord]]:
-    """`api.compress` for a plan and the moments that `calibration.collect` saw."""
+    """`api.compress` for a plan, and the moments (n, n) of layers' inputs that `calibration.collect` saw."""
     checks.can_be_compressed(model)
     small = activations.remove(quantization.materialize(copy_model(model)))  # their ranges were those of another model
     found = {path: (weight.detach().clone(), why) for path, weight, why in modules.weights(small)}
@@ -70,7 +70,8 @@ def _chosen(found: Mapping[str, tuple[Tensor, str]], plan: Plan) -> dict[str, Te
     return chosen
 
 
-def _fit(model: nn.Module, plan: Plan, chosen: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> dict[str, Structure]:
+def _fit(model: nn.Module, plan: Plan, chosen: Mapping[str, Tensor],
+         moments: Mapping[str, Tensor]) -> dict[str, Structure]:
     """The structures of the chosen weights, by path, as large as the budget lets each be."""
     if plan.structure == "dense":
         return {}

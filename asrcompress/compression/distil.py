@@ -22,7 +22,7 @@ def divergence(teacher: Tensor, student: Tensor, lens: Tensor) -> Tensor:
 def distil(student: Any, teacher: Any, batches: Sequence[tuple[Tensor, Tensor]], steps: int, lr: float = 1e-4) -> Any:
     """A copy of the student after `steps` steps of Adam down `divergence`, one batch (x, x_lens) each, in turn.
 
-    Both are in eval mode: BatchNorms keep their statistics, dropout is off. Quantizer take part (`quantization.advance`), and
+    Both are in eval mode: BatchNorms keep their statistics, dropout is off. Quantizers take part (`advance`), and
     inputs that are rounded (`activations`) too. The learning rate falls as a cosine.
 
     Errors: UserError where there is no batch, or the divergence is not finite.

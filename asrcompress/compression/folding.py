@@ -17,7 +17,7 @@ def fold(model: nn.Module) -> nn.Module:
 
     The pairs are those of `model.batchnorm_pairs()`; a model without it is only copied. With s = g / sqrt(var + eps),
     g (W x + b - mean) / sqrt(var + eps) + h = (s W) x + s (b - mean) + h: the same output up to rounding. A `config`
-    (dict) then says `folded`. Errors: UserError where the weight before a BatchNorm is computed by others (weight_norm).
+    (dict) then says `folded`. Errors: UserError where the weight before a BatchNorm is computed (weight_norm).
     """
     folded = copy_model(model).eval()
     if not hasattr(folded, "batchnorm_pairs"):
@@ -50,6 +50,6 @@ def _fold_into(layer: Any, batchnorm: Any) -> None:
     elif isinstance(owner, quantization.Quantizer):
         owner.scale_rows(scale)
     elif not isinstance(layer.weight, nn.Parameter):
-        raise UserError("a BatchNorm cannot be folded into a layer whose weight is computed (weight_norm); remove that first")
+        raise UserError("a BatchNorm cannot be folded into a weight that is computed (weight_norm); remove that")
     else:
         layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))

@@ -1,4 +1,4 @@
-"""loading: the model file, to train on (safetensors, quantizers still attached), and one function that reads every file.
+"""loading: the model file, to train on (safetensors, quantizers attached), and one function that reads every file.
 
 Its metadata is JSON: `model` says how the dense model is built and `config` from what (`packed/adapters.py`),
 `compression` is the record of what was done to it (`record.py`).

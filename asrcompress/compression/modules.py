@@ -23,7 +23,7 @@ __all__ = ["StructuredConv1d", "StructuredLinear", "StructuredParameter", "copy_
 
 
 class StructuredLinear(nn.Module):
-    """`nn.Linear` whose weight is a structure: (..., in) -> (..., out). `weight` rebuilds the dense weight (out, in)."""
+    """`nn.Linear` whose weight is a structure: (..., in) -> (..., out)."""
 
     def __init__(self, structure: Structure, bias: nn.Parameter | None = None) -> None:
         super().__init__()
@@ -32,6 +32,7 @@ class StructuredLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
+        """The dense weight, (out, in) or (out, in, taps), made anew where gradients go to its structure."""
         return self.structure.cached()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,6 +55,7 @@ class StructuredConv1d(nn.Module):
 
     @property
     def weight(self) -> Tensor:
+        """The dense weight, (out, in) or (out, in, taps), made anew where gradients go to its structure."""
         return self.structure.cached()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,6 +79,7 @@ class StructuredParameter(nn.Module):
         return self.structure.cached().reshape(self.full_shape)
 
     def right_inverse(self, weight: Tensor) -> tuple[()]:
+        """Nothing is kept of the weight, of any shape."""
         return ()
 
 
@@ -93,7 +96,7 @@ def weights(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
     """(path, weight as (out, in) or (out, in, taps), why it has to stay dense or "") of every weight without structure.
 
     The path is that of the module where that is going to be replaced (Linear and plain Conv1d, no subclass), and that
-    of the parameter where it is going to be parametrized (everything else). A tied weight comes once, by its first name.
+    of the parameter where it is going to be parametrized (everything else). A tied weight comes once.
     """
     places = _places(model)
     seen: set[int] = set()
@@ -174,10 +177,11 @@ def replace_layer(model: nn.Module, path: str, structure: Structure) -> None:
 
 def _replacement(old: Any, structure: Structure) -> nn.Module:
     new: nn.Module
+    bias: Any = old.bias
     if isinstance(old, nn.Conv1d):
-        new = StructuredConv1d(structure, old.bias, old.stride[0], int(old.padding[0]), old.dilation[0])
+        new = StructuredConv1d(structure, bias, old.stride[0], int(old.padding[0]), old.dilation[0])
     else:
-        new = StructuredLinear(structure, old.bias)
+        new = StructuredLinear(structure, bias)
     for key in HOOKS:
         setattr(new, key, getattr(old, key))
     return new.train(old.training)
@@ -198,7 +202,7 @@ def structured(model: nn.Module) -> dict[str, Structure]:
 
 
 def weight_at(model: nn.Module, path: str) -> Tensor:
-    """The weight (out, in) or (out, in, taps) with which the model computes at a path of `weights`, compressed or not."""
+    """The weight (out, in) or (out, in, taps) at a path of `weights`, compressed or not."""
     owner, _, name = path.rpartition(".")
     found = getattr(model.get_submodule(owner), name)
     return _flat(found if isinstance(found, Tensor) else found.weight)

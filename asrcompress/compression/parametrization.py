@@ -28,7 +28,7 @@ def release(model: nn.Module, maker: nn.Module) -> None:
     value = nn.Parameter(maker().detach().clone(), requires_grad=learns)
     for module, name in owners(model, maker):
         detach_class(module)
-        made = module.parametrizations[name]  # type: ignore[union-attr,index]
+        made: Any = module.parametrizations[name]  # type: ignore[union-attr,index]
         made.original, made.is_tensor = value, True  # torch leaves the original, and there is none yet
         parametrize.remove_parametrizations(module, name, leave_parametrized=False)
 

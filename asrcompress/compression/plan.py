@@ -14,10 +14,11 @@ from asrcompress.errors import UserError
 class Plan:
     """One compression of one model.
 
-    `size` is the parameters of the whole compressed model as a fraction of the dense one's, what stays dense included on
-    both sides: at size 0.25 the packed file is at most a quarter of the dense packed file, header aside. With size None
-    the structure's options (`rank`, `energy`) say how much is kept, and the budget is not asked. `include` and `exclude`
-    are globs over layer paths (`layers.*.conv`); `options` are the structure's, `budget_options` the budget's.
+    `size` is the parameters of the whole compressed model as a fraction of the dense one's, what stays dense included
+    on both sides: at size 0.25 the packed file is at most a quarter of the dense packed file, header aside. With size
+    None the structure's options (`rank`, `energy`) say how much is kept, and the budget is not asked. `include` and
+    `exclude` are globs over layer paths (`layers.*.conv`); `options` are the structure's,
+    `budget_options` the budget's.
     `quantization` says how the values that then remain are represented, of the tensors that its own globs select;
     `coder` is what the packed file stores them with, and `vectors` (float32 or float16) how it stores all other tensors
     of one dimension, such as biases. Errors: UserError for an unknown name, option or value.

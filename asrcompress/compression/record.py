@@ -22,8 +22,8 @@ def record_config(model: nn.Module) -> dict[str, Any]:
     "activations": {path: grid}, "coder": {"name", "options", "vectors"}}, and where the model has them "ties"
     ({parameter: the first name that it has}) and "dtype" (that of all parameters, if it is not float32).
     """
-    record = {"layers": layers(model), "quantization": quantization.specs(model), "activations": activations.entries(model),
-              "coder": coder(model)}
+    record: dict[str, Any] = {"layers": layers(model), "quantization": quantization.specs(model),
+                              "activations": activations.entries(model), "coder": coder(model)}
     if ties := state.ties(model):
         record["ties"] = ties
     if (dtype := state.dtype_of(model)) in DTYPES.values():
@@ -54,7 +54,7 @@ def apply_config(model: nn.Module, record: Mapping[str, Any]) -> nn.Module:
 
 
 def layers(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """{path: {"structure": name, **spec}} of every structure; with "tied_to", the path of the first layer of its pool."""
+    """{path: {"structure": name, **spec}} of every structure; "tied_to" is the first layer of its pool."""
     specs: dict[str, dict[str, Any]] = {}
     firsts: dict[int, str] = {}
     for path, layer in modules.structured(model).items():
@@ -78,7 +78,7 @@ def build_layers(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Structur
             ours, first = (structures.pooled(one) if one is not None else None
                            for one in (layer, made.get(entry["tied_to"])))
             if ours is None or first is None:
-                raise UserError(f"layer '{path}' is tied to the pool of '{entry['tied_to']}', and there is none before it")
+                raise UserError(f"layer '{path}' is tied to '{entry['tied_to']}', which has no pool or comes later")
             ours.tie_pool(first.tied_pool())
         made[path] = layer
     return made

@@ -1,4 +1,4 @@
-"""Models that people have: compress, save and load give the same outputs, or the report says which layer stays and why."""
+"""Models that people have: compress, save and load give the same outputs, or the report says what stays dense."""
 
 import copy
 from collections.abc import Callable

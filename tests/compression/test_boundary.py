@@ -41,7 +41,8 @@ def test_a_plain_model_is_compressed_saved_and_loaded_without_speech(tmp_path: P
 
 
 def test_importing_asrcompress_loads_nothing_heavy() -> None:
-    program = ("import sys, asrcompress; print(asrcompress.__version__, 'torch' in sys.modules, 'numpy' in sys.modules, "
+    program = ("import sys, asrcompress; print(asrcompress.__version__, 'torch' in sys.modules, "
+               "'numpy' in sys.modules, "
                "{'compress', 'save', 'load', 'Plan'} <= set(dir(asrcompress)))")
     done = subprocess.run([sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True)
     assert done.stdout == "0.2.0 False False True\n", done.stderr

@@ -99,7 +99,8 @@ def test_from_the_command_line(tiny_corpus: Path, tmp_path: Path, capsys: pytest
     torch.manual_seed(0)
     stack = [{"dim": 32, "taps": 3, "stride": 2, "repeat": 2}]
     save_model(tmp_path / "dense", models.build({"model": "tdnn", "features": 80, "vocab": 24, "stack": stack}))
-    call = ["compress", "--model", str(tmp_path / "dense"), "--out", str(tmp_path / "small"), "structure=svd", "size=0.6",
+    call = ["compress", "--model", str(tmp_path / "dense"), "--out", str(tmp_path / "small"), "structure=svd",
+            "size=0.6",
             "structure.data_aware=true"]
     data = ["--calibrate", str(prepared.data(tiny_corpus))]
     assert cli.main([*call, *data]) == 0

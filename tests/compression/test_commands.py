@@ -38,7 +38,8 @@ def test_bad_input_is_one_sentence_exit_1_and_no_file(dense: Path, capsys: pytes
     damaged.write_bytes(content)
     compress = ["compress", "--out", str(out), "--model"]
     for command, said in (
-        ([*compress, str(dense), "structure=svd", "size=0.001"], "cannot be reached with structure svd; the smallest is"),
+        ([*compress, str(dense), "structure=svd", "size=0.001"], "cannot be reached with structure svd; the "
+                                                                 "smallest is"),
         ([*compress, str(dense), "structure=magic"], "magic"),
         ([*compress, str(dense), "structure=svd", "structure.rank_multiple=0"], "at least 1"),
         ([*compress, str(damaged)], "checksum"),

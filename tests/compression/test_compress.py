@@ -109,7 +109,8 @@ def test_a_transformer_layer_that_no_one_here_wrote(size: float) -> None:
     model = nn.TransformerEncoderLayer(64, 4, 128, batch_first=True)
     small, report = compress(model, Plan("svd", size=size))
     assert parameters(small) <= size * parameters(model)
-    assert {row.path for row in report} == {"self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1", "linear2"}
+    assert {row.path for row in report} == {"self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1",
+                                            "linear2"}
     _runs(small, torch.randn(2, 7, 64))
 
 

@@ -2,7 +2,7 @@
 
     {"adapter": "asrcompress", "config": {...}}                          our models, from their config
     {"adapter": "transformers", "class": "...", "config": {...}}         Hugging Face's, from theirs, nothing downloaded
-    {"adapter": "callable", "class": "Net", "config": {...}}             any other: by `build(config)`, which the caller gives
+    {"adapter": "callable", "class": "Net", "config": {...}}             any other, by the caller's `build`
 """
 
 import importlib
@@ -65,8 +65,9 @@ def builder(description: Mapping[str, Any], build: Build | None, where: str) -> 
     if adapter == "transformers":
         return _hugging_face(description, where)
     if adapter == "callable":
-        raise UserError(f"{where}: a {description.get('class')} is not rebuilt from its config by itself, as our models "
-                        "and Hugging Face's are; give build=FUNCTION, which makes the dense model from model.config")
+        raise UserError(f"{where}: a {description.get('class')} is not rebuilt from its config by itself, as our "
+                        "models and Hugging Face's are; give build=FUNCTION, which makes the dense model from "
+                        "model.config")
     raise UserError(f"{where}: its model is built by {adapter!r}, which this version does not know; use a newer one")
 
 
@@ -85,7 +86,8 @@ def _hugging_face(description: Mapping[str, Any], where: str) -> Callable[[], nn
         raise UserError(f"{where}: its class {name} is no model of transformers")
 
     def make() -> nn.Module:
-        config = kind.config_class.from_dict(dict(description["config"]))
+        config_class: Any = kind.config_class
+        config = config_class.from_dict(dict(description["config"]))
         if attention := description.get("attention"):
             config._attn_implementation = attention
         model = kind(config)
@@ -100,5 +102,6 @@ def example(model: nn.Module) -> tuple[Tensor, ...] | None:
     """Random inputs of a model whose inputs are known, ours: x (2, 200, features) and lengths; None of any other."""
     if not original_class(model).__module__.startswith("asrcompress.models."):
         return None
-    x = torch.randn(2, 200, int(model.config["features"]), generator=torch.Generator().manual_seed(0))
+    config: Any = model.config
+    x = torch.randn(2, 200, int(config["features"]), generator=torch.Generator().manual_seed(0))
     return x, torch.tensor([200, 151])

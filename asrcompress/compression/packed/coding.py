@@ -48,7 +48,8 @@ def decode_tensor(entry: Mapping[str, Any], stream: bytes) -> Tensor:
         return torch.from_numpy(decode(entry, stream)).to(QUANTIZED[entry.get("dtype", "float32")])
     kind = entry["quantization"]
     data = np.frombuffer(stream, DTYPES[kind])
-    tensor = torch.from_numpy(data.astype(data.dtype.newbyteorder("="))).reshape(entry["shape"])  # a copy: torch may own it
+    # a copy, which torch may own
+    tensor = torch.from_numpy(data.astype(data.dtype.newbyteorder("="))).reshape(entry["shape"])
     return tensor.view(torch.bfloat16) if kind == "bfloat16" else tensor
 
 
@@ -68,7 +69,8 @@ def encode(one: Quantizer, coder: str, options: Mapping[str, Any]) -> tuple[dict
     stream = b"".join(streams)
     dtype = str(getattr(one, "dtype", torch.float32)).removeprefix("torch.")
     return {"shape": list(one.shape), "quantization": one.name, "coder": coder if encoded.integers else "raw",
-            **({} if dtype == "float32" else {"dtype": dtype}), "spec": encoded.spec, "parts": parts, "length": len(stream)}, stream
+            **({} if dtype == "float32" else {"dtype": dtype}), "spec": encoded.spec,
+            "parts": parts, "length": len(stream)}, stream
 
 
 def check(entry: Mapping[str, Any]) -> None:

@@ -83,7 +83,7 @@ def _check_version(version: int, path: Path) -> None:
         raise PackedError(f"{path} has packed format version {version}, which asrcompress {READERS[version]} reads and "
                           f"this one, which writes version {VERSION}, does not; load it there, or make the file again")
     if version != VERSION:
-        raise PackedError(f"{path} has packed format version {version}, and this asrcompress reads {VERSION}; use a newer one")
+        raise PackedError(f"{path} has packed format version {version}, and this one reads {VERSION}; use a newer one")
 
 
 def _checksum(file: BinaryIO, total: int, path: Path) -> None:

@@ -56,7 +56,8 @@ def _check_shapes(header: dict[str, Any], builder: Callable[[], nn.Module], path
         model = _assemble(header, lambda: model, path)
     expected = {name: tuple(tensor.shape) for name, tensor in state.stored(model).items()}
     firsts = state.first_names(model)
-    if len(expected) != len(header["tensors"]) or expected != {firsts.get(entry["name"], entry["name"]): tuple(entry["shape"]) for entry in header["tensors"]}:
+    table = {firsts.get(entry["name"], entry["name"]): tuple(entry["shape"]) for entry in header["tensors"]}
+    if len(expected) != len(header["tensors"]) or expected != table:
         raise PackedError(f"{path}: its tensors are not those of the model in its config; make the file again")
 
 

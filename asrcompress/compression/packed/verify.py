@@ -27,8 +27,8 @@ def same(written: nn.Module, loaded: nn.Module, path: str, example: tuple[Any, .
     said, again = _said(plain), _said(loaded_plain)
     for name in {**said, **again}:
         if said.get(name) != again.get(name):
-            raise _not_kept(path, f"the model that is built again has {again.get(name, 'nothing')} at '{name}', where this "
-                                  f"one has {said.get(name, 'nothing')}")
+            new, old = again.get(name, "nothing"), said.get(name, "nothing")
+            raise _not_kept(path, f"the model that is built again has {new} at '{name}', where this one has {old}")
     if example is not None and (off := difference(outputs(written, example), outputs(loaded, example))) > TOLERANCE:
         raise _not_kept(path, f"the outputs differ by {off:g} once the file is loaded again")
 

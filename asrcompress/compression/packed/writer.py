@@ -16,9 +16,9 @@ from asrcompress.files import atomic
 
 
 @torch.no_grad()
-def save(path: Path | str, model: nn.Module, *, coder: str | None = None, coder_options: Mapping[str, Any] | None = None,
-         vectors: str | None = None, build: adapters.Build | None = None,
-         example: tuple[Any, ...] | None = None) -> nn.Module:
+def save(path: Path | str, model: nn.Module, *, coder: str | None = None,
+         coder_options: Mapping[str, Any] | None = None, vectors: str | None = None,
+         build: adapters.Build | None = None, example: tuple[Any, ...] | None = None) -> nn.Module:
     """Write a model, BatchNorms folded, into a packed file; load that again and compare before it gets its name.
 
     Quantized tensors go through the coder (default: the one of the model's plan), other tensors of one dimension, such

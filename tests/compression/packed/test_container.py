@@ -212,7 +212,8 @@ def test_a_header_that_lies_is_refused(change: Callable[[dict[str, Any]], Any], 
 
 
 def test_headers_that_are_no_json_object_are_refused(tmp_path: Path) -> None:
-    for text in (b"", b"{", b"[" * 100_000, b"\xff\xfe", b"[]", b"3", b"null", b'{"model": {"adapter": "callable", "config": {}}, "record": {"layers": {}}, "tensors": [1]}'):
+    for text in (b"", b"{", b"[" * 100_000, b"\xff\xfe", b"[]", b"3", b"null",
+                 b'{"model": {"adapter": "callable", "config": {}}, "record": {"layers": {}}, "tensors": [1]}'):
         refused(write(tmp_path / "odd", text, b""))
     length = struct.pack("<8sIQ", b"ASRCPACK", 2, 2**63)
     refused(_file(tmp_path / "huge", length + b" " * 100))

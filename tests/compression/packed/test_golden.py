@@ -35,7 +35,7 @@ def test_every_quantization_and_every_coder_has_one() -> None:
 @pytest.mark.parametrize("path", sorted((GOLDEN / "version1").glob("*.packed")), ids=lambda path: path.stem)
 def test_files_of_version_1_say_with_what_to_read_them(path: Path) -> None:
     for read in (packed.info, lambda path: packed.load(path, build)):
-        with pytest.raises(packed.PackedError, match="has packed format version 1, which asrcompress 0.1.0 reads") as error:
+        with pytest.raises(packed.PackedError, match="packed format version 1, which asrcompress 0.1.0 reads") as error:
             read(path)
         assert "\n" not in str(error.value)
 
