@@ -1,7 +1,7 @@
 """Members of a package by name: every module of it, or of its sub-packages, is one, so a new file is a new member.
 
-Helpers are not: modules with a leading underscore, and those of `HELPERS`. A package that is a registry offers
-`names(__name__)` and looks one up with `module` or `member`.
+Helpers are not: modules with a leading underscore, those of `HELPERS`, and what a package names in `without`. A package
+that is a registry offers `names(__name__)` and looks one up with `module` or `member`.
 """
 
 import importlib
@@ -16,13 +16,15 @@ HELPERS = ("base", "file", "fitting", "pool", "scaled", "tables")
 T = TypeVar("T")
 
 
-def members(package: str) -> dict[str, str]:
+def members(package: str, without: tuple[str, ...] = ()) -> dict[str, str]:
     """Name -> dotted module of every member, sorted by name; no member is imported."""
     spec = importlib.util.find_spec(package)
     assert spec is not None and spec.submodule_search_locations is not None
     found: dict[str, str] = {}
     for module in pkgutil.iter_modules(spec.submodule_search_locations):
         path = f"{package}.{module.name}"
+        if module.name in without:
+            continue
         if module.ispkg:
             found |= members(path)
         elif not module.name.startswith("_") and module.name not in HELPERS:
@@ -30,14 +32,15 @@ def members(package: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def names(package: str) -> tuple[str, ...]:
+def names(package: str, without: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The members of a package, sorted; none is imported."""
-    return tuple(members(package))
+    return tuple(members(package, without))
 
 
-def module(package: str, name: str, what: str, beside: tuple[str, ...] = ()) -> ModuleType:
+def module(package: str, name: str, what: str, beside: tuple[str, ...] = (),
+           without: tuple[str, ...] = ()) -> ModuleType:
     """The module of a member. Errors: UserError, "there `what` 'name'", with what there is, and is `beside` modules."""
-    known = members(package)
+    known = members(package, without)
     if name not in known:
         raise UserError(f"there {what} '{name}'; there are {', '.join((*beside, *known))}")
     return importlib.import_module(known[name])

@@ -1,4 +1,4 @@
-"""Transcribe waves with a device file, in the runtime that it is for.
+"""Transcribe waves with a device file, in one of the runtimes that it is for.
 
   asrcompress decode --model device/svd-0.25 --data data --set dev-clean-2 --out greedy
   asrcompress decode --model device/svd-0.25 --data data --set dev-clean-2 --out hlg \\
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runtime", choices=("sherpa-onnx",), default="sherpa-onnx")
+    parser.add_argument("--runtime", default="sherpa-onnx", help="sherpa-onnx, or onnxruntime (greedy search only)")
     parser.add_argument("--model", type=Path, required=True, help="folder with model.onnx and tokens.txt")
     parser.add_argument("--data", type=Path, help="folder of prepared sets")
     parser.add_argument("--set", help="the prepared set, whose waves are read")
@@ -31,12 +31,13 @@ def run(args: argparse.Namespace) -> None:
     import json
     import time
 
+    from asrcompress import runtimes
     from asrcompress.decoding import greedy
     from asrcompress.errors import UserError
     from asrcompress.files import atomic
     from asrcompress.lang import text
     from asrcompress.lang.tokens import read_symbols
-    from asrcompress.runtimes import sherpa_onnx
+    from asrcompress.runtimes.base import waves_of_files, waves_of_set
 
     if bool(args.wavs) == bool(args.data and args.set):
         raise UserError("give either --data and --set, or --wavs")
@@ -44,11 +45,12 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--graph and --words belong together: HLG.fst, and the words.txt it was built with")
     if bool(args.ref) != bool(args.lang) or (args.ref and args.graph):
         raise UserError("--ref and --lang belong together, and to greedy search: transcripts become tokens")
+    runtime = runtimes.find(args.runtime)
     started = time.perf_counter()
-    recognizer = sherpa_onnx.recognizer(args.model, args.graph, args.max_active, args.threads)
+    recognizer = runtime.load(args.model, args.threads, args.graph, args.max_active)
     loaded = time.perf_counter() - started
-    waves = sherpa_onnx.waves_of_files(args.wavs) if args.wavs else sherpa_onnx.waves_of_set(args.data, args.set)
-    found = sherpa_onnx.transcribe(recognizer, waves, args.words)
+    waves = waves_of_files(args.wavs) if args.wavs else waves_of_set(args.data, args.set)
+    found = runtime.decode(recognizer, waves, args.words)
     if args.ref:
         print(greedy.write_scorable(args.out, found.tokens, args.ref, args.lang))
     elif not args.graph:

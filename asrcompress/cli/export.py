@@ -1,12 +1,13 @@
-"""Write a packed model as a file for devices: model.onnx and tokens.txt, which sherpa-onnx takes as they are.
+"""Write a packed model as a file for a device: model.onnx and tokens.txt, which sherpa-onnx takes as they are.
 
     asrcompress export exp/svd-0.25/model.packed --lang lang --out device/svd-0.25 --data data --set dev-clean-2
     asrcompress export exp/dense/model.packed --lang lang --out device/int8 --data data --set dev-clean-2 \\
         --precision int8-dynamic --sensitivity-set dev --max-loss 0.2
+    asrcompress export whisper.packed --runtime onnxruntime --inputs one.npz --out whisper.onnx     any torch model
 
-Before anything is written, torch and onnxruntime have to agree frame by frame: on utterances of --data and --set, or
-without them on random features. For quantized files that is a share of frames with the same best token, and a small
-divergence.
+Before anything is written, torch and the runtime have to agree: on utterances of --data and --set frame by frame, on
+--inputs, or without either on random features. For quantized files that is a fraction of frames with the same best
+token, and a small divergence.
 """
 
 import argparse
@@ -16,9 +17,13 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a packed file, or a model file")
-    parser.add_argument("--format", choices=("onnx",), default="onnx")
-    parser.add_argument("--lang", type=Path, required=True, help="the lang folder, for its tokens.txt")
-    parser.add_argument("--out", type=Path, required=True, help="a folder")
+    parser.add_argument("--runtime", default="sherpa-onnx", help="sherpa-onnx (TDNN only) or onnxruntime (any model)")
+    parser.add_argument("--lang", type=Path, help="the lang folder, for its tokens.txt; sherpa-onnx needs it")
+    parser.add_argument("--out", type=Path, required=True, help="a folder; for onnxruntime a file")
+    parser.add_argument("--inputs", type=Path, metavar="FILE.npz",
+                        help="an array for each argument of forward, where the model does not know its own inputs")
+    parser.add_argument("--exporter", choices=("torchscript", "dynamo"), default="torchscript",
+                        help="of torch.onnx.export; dynamo needs onnxscript")
     parser.add_argument("--batch1", action="store_true", help="one utterance a call: without masks, faster and smaller")
     parser.add_argument("--keep-small", action="store_true",
                         help="hashed weights are made again from their pools at load, instead of now")
@@ -41,51 +46,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", help="the prepared set of the parity check")
     parser.add_argument("--tolerance", type=float,
                         help="largest difference of log-probabilities: 0.001, or 0.2 for float16, unless given; of "
-                             "quantized files the share of frames with another best token, and mean divergence in "
-                             "nats: 0.05 for int8 and 0.15 for the others")
+                             "quantized files the fraction of frames with another best token, and mean divergence in "
+                             "nats: 0.05 for int8 and 0.15 for the others; of any other model the largest difference "
+                             "of outputs, 0.0001")
 
 
 def run(args: argparse.Namespace) -> None:
-    from dataclasses import replace
-
     from asrcompress import compression
-    from asrcompress.compression import activations
-    from asrcompress.compression.folding import fold
-    from asrcompress.errors import UserError
-    from asrcompress.runtimes import onnx, parity
 
     check(args)
-    model: Any = fold(compression.load(args.model))
-    if activations.grids(model):
-        raise UserError(f"{args.model} rounds the inputs of its layers, and a device file does that in its own way; "
-                        "compress without --activations, and export with --precision int8-static")
+    model: Any = compression.load(args.model)
+    exported = speech_model(args, model) if args.runtime == "sherpa-onnx" else any_model(args, model)
+    print(f"{exported.path}: {exported.size:,} bytes, {exported.agreement} on "
+          f"{args.set or args.inputs or 'random features'}")
+
+
+def any_model(args: argparse.Namespace, model: Any) -> Any:
+    """One file, through torch.onnx.export or, of a TDNN without --inputs, the hand-made graph."""
+    from asrcompress.runtimes.export import export
+
+    chosen = {"batch1": args.batch1, "keep_small": args.keep_small, "precision": args.precision,
+              "acoustic_scale": args.acoustic_scale, "keep_float": tuple(args.keep_float), "entries": args.entries}
+    defaults = {"batch1": False, "keep_small": False, "precision": "float32", "acoustic_scale": 1.0, "keep_float": (),
+                "entries": 256}
+    options = {name: value for name, value in chosen.items() if value != defaults[name]}
+    return export(model, args.out, args.inputs, runtime=args.runtime, exporter=args.exporter, tolerance=args.tolerance,
+                  **options)
+
+
+def speech_model(args: argparse.Namespace, model: Any) -> Any:
+    """A folder for sherpa-onnx, checked on speech where there is some."""
+    from dataclasses import asdict, replace
+
+    from asrcompress.compression.folding import fold
+    from asrcompress.runtimes import sherpa_onnx
+    from asrcompress.runtimes.export import export
+    from asrcompress.runtimes.onnx_graph import parity, tdnn
+
+    sherpa_onnx.check(model)
     tokens = args.lang / "tokens.txt"
-    onnx.check_tokens(tokens, model.config["vocab"])
-    factor = args.acoustic_scale * onnx.BEAM / args.beam if args.beam > 0 else 0.0
-    options = chosen(args, model, onnx.Options(args.batch1, args.keep_small, args.precision, factor,
-                                               tuple(args.keep_float), entries=args.entries))
-    proto = onnx.convert(model, options)
-    batches = parity.real_batches(args.data, args.set, args.batch1) if args.set else parity.random_batches(args.batch1)
-    tolerance = args.tolerance or parity.TOLERANCES[args.precision]
-    if args.precision in onnx.FLOAT:
-        error = parity.check(model, proto, batches, tolerance, factor)
-        agreement = f"log-probabilities equal within {error:.1e}"
-    else:
-        other, divergence = parity.check_quantised(model, proto, batches, tolerance, factor)
-        agreement = f"the best token of {100 * (1 - other):.2f} % of the frames, divergence {divergence:.1e} nats,"
-    data = proto.SerializeToString()
-    onnx.write(args.out, data, tokens)
-    print(f"{args.out / 'model.onnx'}: {len(data):,} bytes, {agreement} on {args.set or 'random features'}")
+    tdnn.check_tokens(tokens, model.config["vocab"])
+    model = fold(model)
+    factor = args.acoustic_scale * sherpa_onnx.BEAM / args.beam if args.beam > 0 else 0.0
+    ranges = calibrated(args, model)
+    options = tdnn.Options(args.batch1, args.keep_small, args.precision, factor, tuple(args.keep_float), ranges,
+                           args.entries)
+    if args.sensitivity_set:
+        options = replace(options, keep_float=left_out(args, model, options))
+    batches = parity.real_batches(args.data, args.set, args.batch1) if args.set else None
+    exported = export(model, args.out, batches, runtime=args.runtime, tokens=tokens, tolerance=args.tolerance,
+                      **asdict(options))
     if args.keep_small:
-        rebuilt = onnx.convert(model, replace(options, keep_small=False))
+        rebuilt = tdnn.convert(model, replace(options, keep_small=False))
         print(f"without --keep-small it would take {rebuilt.ByteSize():,} bytes")
+    return exported
 
 
 def check(args: argparse.Namespace) -> None:
-    """Options that belong together."""
+    """Options that belong together. Errors: UserError."""
+    from asrcompress import runtimes
     from asrcompress.errors import UserError
 
+    runtimes.find(args.runtime)
+    if (args.lang is None) == (args.runtime == "sherpa-onnx"):
+        raise UserError("--lang belongs to --runtime sherpa-onnx, which needs the tokens of the model")
+    if args.inputs and args.runtime == "sherpa-onnx":
+        raise UserError("--inputs is for --runtime onnxruntime: sherpa-onnx makes features itself; give --data and "
+                        "--set")
     sets = [name for name in (args.set, args.calibrate_set, args.sensitivity_set) if name is not None]
+    if sets and args.runtime != "sherpa-onnx":
+        raise UserError("--set, --calibrate-set and --sensitivity-set are for --runtime sherpa-onnx; give --inputs")
     if (args.data is None) != (not sets):
         raise UserError("--data and --set belong together: the folder, and the set in it to check with (or "
                         "--calibrate-set, or --sensitivity-set)")
@@ -97,20 +127,21 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"nothing is quantized at precision {args.precision}, so there is no sensitivity to find")
 
 
-def chosen(args: argparse.Namespace, model: Any, options: Any) -> Any:
-    """The options with calibrated ranges, and with what the sensitivity leaves in float."""
-    from dataclasses import replace
+def calibrated(args: argparse.Namespace, model: Any) -> Any:
+    """The ranges of the inputs of products on --calibrate-set; None without one."""
+    from asrcompress.runtimes.onnx_graph import parity, sensitivity, tdnn
 
-    if not args.calibrate_set and not args.sensitivity_set:
-        return options
-    from asrcompress.runtimes import parity, sensitivity
+    if not args.calibrate_set:
+        return None
+    speech = parity.utterances(args.data, args.calibrate_set, args.calibrate_minutes)
+    return sensitivity.ranges(model, tdnn.Options(args.batch1), speech.values())
 
-    if args.calibrate_set:
-        speech = parity.utterances(args.data, args.calibrate_set, args.calibrate_minutes)
-        options = replace(options, ranges=sensitivity.ranges(model, options, speech.values()))
-    if args.sensitivity_set:
-        held_out = sensitivity.HeldOut(model, options, args.data, args.sensitivity_set, args.lang)
-        keep, lines = sensitivity.leave_out(held_out, args.max_loss)
-        print("\n".join(lines))
-        options = replace(options, keep_float=keep)
-    return options
+
+def left_out(args: argparse.Namespace, model: Any, options: Any) -> tuple[str, ...]:
+    """The products that stay float so that quantizing loses at most --max-loss on --sensitivity-set."""
+    from asrcompress.runtimes.onnx_graph import sensitivity
+
+    held_out = sensitivity.HeldOut(model, options, args.data, args.sensitivity_set, args.lang)
+    keep, lines = sensitivity.leave_out(held_out, args.max_loss)
+    print("\n".join(lines))
+    return keep

@@ -17,8 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="write the JSON object to this file")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=20, help="length of the utterance that is timed")
-    parser.add_argument("--runtime", choices=("onnxruntime", "sherpa-onnx"), default="onnxruntime",
-                        help="of a device file: the network alone, or features, network and search")
+    parser.add_argument("--inputs", type=Path, metavar="FILE.npz",
+                        help="an array for each input of the model, where it is no model of speech features")
+    parser.add_argument("--runtime", default="onnxruntime",
+                        help="of a device file: onnxruntime, the network alone, or sherpa-onnx, which adds features "
+                             "and search")
     parser.add_argument("--graph", type=Path, metavar="HLG.fst", help="sherpa-onnx loads it too")
     parser.add_argument("--against", type=Path, metavar="DENSE",
                         help="another device file, run in turns with this one: the ratio of their speeds")
@@ -47,11 +50,13 @@ def run(args: argparse.Namespace) -> None:
 def measured(args: argparse.Namespace) -> dict[str, Any]:
     from asrcompress.errors import UserError
     from asrcompress.measure import device, speed
+    from asrcompress.runtimes.base import Timing
 
     if device.is_device_file(args.model):
-        measure = device.here if args.here else device.measure
-        return measure(args.model, device.Options(args.runtime, args.threads, args.seconds, args.graph, args.against))
+        timing = Timing(args.threads, args.seconds, args.graph, args.against, args.inputs)
+        return (device.here if args.here else device.measure)(args.model, args.runtime, timing)
     if args.graph or args.against or args.runtime != "onnxruntime":
         raise UserError(f"--runtime, --graph and --against are for device files, and {args.model} is none; "
                         "make one with `asrcompress export`")
-    return (speed.in_this_process if args.here else speed.in_fresh_process)(args.model, args.threads, args.seconds)
+    measure = speed.in_this_process if args.here else speed.in_fresh_process
+    return measure(args.model, args.threads, args.seconds, args.inputs)

@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> None:
 
     model: Any
     if args.model.suffix == ".onnx":
-        from asrcompress.runtimes.runtime import OnnxModel
+        from asrcompress.runtimes import onnxruntime
 
-        model = OnnxModel(args.model)
+        model = onnxruntime.load(args.model)
     else:
         model = compression.load(args.model)
     cuts = load_manifest(require_file(args.data / f"{args.set}.jsonl.gz", "the prepared set"))

@@ -1,66 +1,103 @@
-"""Multiply-adds of a model, counted where they happen: in one forward pass, layer by layer."""
+"""Multiply-adds of a model, counted where they happen: in one forward pass, at every product that torch computes."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-FRAMES_PER_SECOND = 100
+from asrcompress.compression.calibration import in_eval_mode
+from asrcompress.compression.modules import StructuredConv1d, StructuredLinear
+from asrcompress.measure import inputs as examples
+
+aten = torch.ops.aten
+VECTORS: dict[Any, Callable[..., int]] = {  # products of vectors, which torch's flop counter leaves out
+    aten.mv: lambda matrix, vector: matrix.numel(), aten.dot: lambda one, two: one.numel(),
+    aten.addmv: lambda bias, matrix, vector, **_: matrix.numel()}
 
 
-def macs(model: nn.Module, *inputs: Tensor) -> int:
-    """Multiply-adds of the matrix products and convolutions of `model(*inputs)`.
+def macs(model: nn.Module, *arguments: Any, **named: Any) -> int:
+    """Multiply-adds of the products of `model(*arguments, **named)`, in eval mode.
 
-    Counted are nn.Linear, the convolutions of torch, and compressed layers: a module with a `structure` answers for
-    itself through `structure.macs(frames, stride)`, where frames are its output vectors. Biases, normalisation,
-    activations and what attention multiplies inside itself are not counted: a TDNN has next to nothing of these.
+    Counted are matrix products and convolutions wherever they are, those of attention and recurrent layers included;
+    biases, normalization and activations are not. A compressed layer answers for itself: `structure.macs(frames,
+    stride)`, where frames are its output vectors. Making a weight (rebuilding it from a structure, dequantizing it)
+    does not count, as inference does that once.
     """
-    total = 0
-
-    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        total += _macs_of(module, output)
-
-    hooks = [module.register_forward_hook(count) for module in _counted(model)]
-    training = model.training
-    try:
-        with torch.inference_mode():
-            model.eval()(*inputs)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return total
+    counter = Counter()
+    with _counting(model, counter), torch.no_grad():
+        model(*arguments, **named)  # what is made once is made here
+        counter.total = 0
+        with counter:
+            model(*arguments, **named)
+    return counter.total
 
 
-def macs_per_second(model: nn.Module, seconds: int = 20) -> int:
-    """Multiply-adds for one second of audio, from an utterance of `seconds`: its padded ends weigh little."""
-    frames = seconds * FRAMES_PER_SECOND
-    return round(macs(model, *speech(model, frames)) / seconds)
+def macs_per_second(model: nn.Module, seconds: float = 20) -> int:
+    """Multiply-adds for one second of audio, from an utterance of `seconds`: its padded ends weigh little.
+
+    Errors: UserError for a model whose inputs are not known (`measure.inputs.example`).
+    """
+    found = examples.example(model, seconds)
+    assert found.seconds
+    return round(macs(model, **found.arguments) / found.seconds)
 
 
-def speech(model: nn.Module, frames: int) -> tuple[Tensor, Tensor]:
-    """x (1, frames, features) and x_lens (1,): random input of the shape that our models take."""
-    features = getattr(model, "config", {}).get("features", 80)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, frames, features, generator=generator), torch.tensor([frames])
+class Counter(TorchDispatchMode):
+    """While it is open: the multiply-adds of every product, in `total`, except while `paused` is above 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.paused = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        kind, kwargs = func._overloadpacket, kwargs or {}
+        counted = kind in flop_registry or kind in VECTORS
+        if not counted and not self.paused:
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        output = func(*args, **kwargs)
+        if counted and not self.paused:
+            self.total += (VECTORS[kind](*args, **kwargs) if kind in VECTORS else
+                           int(flop_registry[kind](*args, **kwargs, out_val=output)) // 2)
+        return output
 
 
-def _counted(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules that count, never one inside another: what `parametrize` hangs below a layer makes its weight."""
-    if hasattr(module, "structure") or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
-        yield module
-    else:
-        for child in module.children():
-            yield from _counted(child)
+@contextmanager
+def _counting(model: nn.Module, counter: Counter) -> Iterator[None]:
+    """Eval mode, hooks on what answers for itself, and torch without its fused kernels, whose products nobody sees."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with in_eval_mode(model), ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, StructuredLinear | StructuredConv1d | ParametrizationList):
+                for handle in _hooks(module, counter):
+                    stack.callback(handle.remove)
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "TF32 acceleration on top of oneDNN")
+        stack.enter_context(torch.backends.mkldnn.flags(enabled=False))  # type: ignore[attr-defined]
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        torch.backends.mha.set_fastpath_enabled(False)
+        yield
 
 
-def _macs_of(module: Any, output: Tensor) -> int:
-    if hasattr(module, "structure"):
-        stride = getattr(module, "stride", 1)
-        frames = output.numel() // module.structure.shape[0]
-        return int(module.structure.macs(frames, stride if isinstance(stride, int) else stride[0]))
-    if isinstance(module, nn.Linear):
-        return output.numel() * module.in_features
-    return output.numel() * module.weight[0].numel()  # a convolution: each output is a product with one filter
+def _hooks(module: nn.Module, counter: Counter) -> list[Any]:
+    """Pause counting inside a module; of a compressed layer, add what its structure says."""
+    def before(*_: Any) -> None:
+        counter.paused += 1
+
+    def after(module: nn.Module, _: Any, output: Tensor) -> None:
+        counter.paused -= 1
+        if isinstance(module, StructuredLinear | StructuredConv1d):
+            stride = module.stride[0] if isinstance(module, StructuredConv1d) else 1
+            counter.total += module.structure.macs(output.numel() // module.structure.shape[0], stride)
+
+    return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]

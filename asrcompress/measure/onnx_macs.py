@@ -6,27 +6,37 @@ from typing import Any
 import numpy as np
 
 from asrcompress.errors import UserError
+from asrcompress.runtimes.onnx_graph.session import run, session
 
 # Of each operator that counts: which input holds the matrix or the filters.
 PRODUCTS = {"MatMul": 1, "MatMulInteger": 1, "QLinearMatMul": 3, "DynamicQuantizeMatMul": 1, "MatMulIntegerToFloat": 1,
             "Gemm": 1, "QGemm": 3, "FusedMatMul": 1}
 CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
+RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 def macs(path: Path | str, feeds: dict[str, Any]) -> int:
-    """Of one run on `feeds`. MatMulNBits, whose matrix is packed, says its width in its attributes."""
+    """Multiply-adds of one run on `feeds`: matrix products, whichever operands the input makes, convolutions and
+    recurrent layers. MatMulNBits, whose matrix is packed, says its width in its attributes.
+
+    Errors: UserError for a file that is no ONNX or does not run.
+    """
     import onnx
 
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf's and the system's share no other base
-        raise UserError(f"{path} cannot be read as ONNX ({' '.join(str(error).split())}); export it again") from None
-    counted = [node for node in model.graph.node if node.op_type in {*PRODUCTS, *CONVOLUTIONS, "MatMulNBits"}]
-    shapes = shapes_of(model, [name for node in counted for name in (*node.input, node.output[0]) if name], feeds)
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as ONNX ({reason}); export it again") from None
+    kinds = {*PRODUCTS, *CONVOLUTIONS, *RECURRENT, "MatMulNBits"}
+    counted = [node for node in model.graph.node if node.op_type in kinds]
+    shapes = shapes_of(model, [name for node in counted for name in (*node.input, *node.output[:1]) if name], feeds)
     return sum(_macs_of(node, shapes) for node in counted)
 
 
 def _macs_of(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    if node.op_type in RECURRENT:  # X (T, N, in), the weights of its inputs and of its state for each direction
+        return int(np.prod(shapes[node.input[0]][:2]) * sum(np.prod(shapes[name]) for name in node.input[1:3]))
     outputs = int(np.prod(shapes[node.output[0]]))
     attributes = {one.name: one.i for one in node.attribute}
     if node.op_type == "MatMulNBits":
@@ -39,22 +49,14 @@ def _macs_of(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def shapes_of(model: Any, names: list[str], feeds: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of these values of an ONNX model, run without optimisation."""
+    """The shapes of these values of an ONNX model, run without optimization. Errors: UserError where it cannot run."""
     import onnx
-    import onnxruntime
 
     shapes = {one.name: tuple(one.dims) for one in model.graph.initializer}
     wanted = [name for name in dict.fromkeys(names) if name not in shapes and name not in feeds]
     larger = onnx.ModelProto.FromString(model.SerializeToString())
     there = {one.name for one in larger.graph.output}
     larger.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in there)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(larger.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        values = session.run(wanted, feeds)
-    except Exception as error:
-        raise UserError(f"onnxruntime cannot run the model: {' '.join(str(error).split())}; export it again") from None
+    values = run(session(larger.SerializeToString(), optimize=False), wanted, feeds)
     return shapes | {name: value.shape for name, value in zip(wanted, values, strict=True)} | {
         name: value.shape for name, value in feeds.items()}

@@ -1,4 +1,4 @@
-"""How much a model holds, in numbers; and how much its file takes, in bytes."""
+"""How many parameters a model holds, and how many bytes its file takes."""
 
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,10 @@ from torch import nn
 from asrcompress.files import require_file
 
 
-def numbers(model: nn.Module) -> dict[str, int]:
+def of_model(model: nn.Module) -> dict[str, int]:
     """`parameters`, `numbers` and `dense_bytes` of a model, compressed or not.
 
-    parameters   the numbers that training adjusts; a compressed layer's structure says how many it stores
+    parameters   what training adjusts; a compressed layer's structure says how many it stores
     numbers      those and the floating-point buffers that a file needs as well (BatchNorm's statistics)
     dense_bytes  float32 bytes of `numbers` for the dense model that this one stands for
     """
@@ -25,5 +25,5 @@ def numbers(model: nn.Module) -> dict[str, int]:
 
 
 def of_file(path: Path | str) -> dict[str, Any]:
-    """`packed_bytes`: the file's size on disk, and nothing else's."""
+    """`packed_bytes`: the file's size on disk, and nothing else's. Errors: UserError where there is no file."""
     return {"packed_bytes": require_file(path, "the packed model").stat().st_size}

@@ -2,29 +2,35 @@
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asrcompress
 from asrcompress.errors import UserError
 from asrcompress.files import require_file
-from asrcompress.measure import machine
+from asrcompress.measure import machine, timing
 
-REPEATS = 5
+if TYPE_CHECKING:
+    from torch import nn
+
 PREFIX = "asrcompress measure: "  # before every sentence that the command says about bad input
 
 
-def in_fresh_process(path: Path | str, threads: int = 1, seconds: int = 20) -> dict[str, Any]:
-    """`in_this_process`, run by a new Python: memory that this one used does not count."""
-    return in_fresh_python([str(require_file(path, "the packed model")), "--seconds", str(seconds)], threads)
+def in_fresh_process(path: Path | str, threads: int = 1, seconds: int = 20,
+                     inputs: Path | None = None) -> dict[str, Any]:
+    """`in_this_process`, run by a new Python: memory that this one used does not count. `inputs`: an .npz file."""
+    arguments = [str(require_file(path, "the packed model")), "--seconds", str(seconds)]
+    return in_fresh_python(arguments + (["--inputs", str(inputs)] if inputs else []), threads)
 
 
 def in_fresh_python(arguments: list[str], threads: int) -> dict[str, Any]:
-    """What `asrcompress measure ARGUMENTS --json --here` says in a new Python; its UserErrors become ours."""
+    """What `asrcompress measure ARGUMENTS --json --here` says in a new Python.
+
+    Errors: its UserErrors, and RuntimeError where it ends in another way.
+    """
     command = [sys.executable, "-m", "asrcompress.cli", "measure", *arguments, "--json", "--here",
                "--threads", str(threads)]
     paths = [str(Path(asrcompress.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -39,39 +45,53 @@ def in_fresh_python(arguments: list[str], threads: int) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def in_this_process(path: Path | str, threads: int = 1, seconds: int = 20) -> dict[str, Any]:
-    """Load a packed model and measure it: the keys of a result row that belong to the model alone.
+def in_this_process(path: Path | str, threads: int = 1, seconds: int = 20,
+                    inputs: Path | None = None) -> dict[str, Any]:
+    """Load a packed model and measure it: `of_model`, and
 
-    rtf             seconds of computing per second of audio: the torch forward, one utterance, the median of 5 runs
+    packed_bytes    of the file
     load_seconds    reading, verifying and rebuilding the model from its file
     peak_rss_bytes  of the whole process; `rss_before_load_bytes` of them are Python and torch
+    Errors: UserError for a file that is no packed model, or damaged.
     """
-    import torch
+    import torch  # noqa: F401, its memory counts as there before the model
 
     from asrcompress import compression
-    from asrcompress.measure import macs, size
+    from asrcompress.measure import size
 
     if not compression.packed.is_packed(path):
         raise UserError(f"{path} is not a packed model; make one with `asrcompress packed save` and measure that")
-    torch.set_num_threads(threads)
     before, start = machine.peak_rss(), time.perf_counter()
-    model = compression.load(path).eval()
+    model = compression.load(path)
     loaded = time.perf_counter() - start
-    rtf = forward_seconds(model, *macs.speech(model, seconds * macs.FRAMES_PER_SECOND)) / seconds
-    peak = machine.peak_rss()  # before counting, which may rebuild dense weights
-    return {**size.of_file(path), **size.numbers(model), "macs_per_second": macs.macs_per_second(model),
-            "rtf": round(rtf, 6), "load_seconds": round(loaded, 4), "peak_rss_bytes": peak,
-            "rss_before_load_bytes": before, "threads": threads, "cpu": machine.cpu(), "runtime": "torch"}
+    return {**size.of_file(path), **of_model(model, threads, seconds, inputs), "load_seconds": round(loaded, 4),
+            "rss_before_load_bytes": before}
 
 
-def forward_seconds(model: Any, *inputs: Any, repeats: int = REPEATS) -> float:
-    """Median wall-clock seconds of `model(*inputs)`, after one run that is not counted."""
+def of_model(model: "nn.Module", threads: int = 1, seconds: int = 20, inputs: Any = None) -> dict[str, Any]:
+    """What a torch model costs, in this process: `size.of_model`, `macs_per_second`, and
+
+    rtf             seconds of computing per second of audio: the torch forward, one utterance, the median of 5 runs
+    peak_rss_bytes  of the whole process, before multiply-adds were counted, which may rebuild dense weights
+    With `inputs` (`measure.inputs.given`) instead of random speech: `macs` and `forward_seconds` of one call.
+    Errors: UserError for a model whose inputs are not known.
+    """
     import torch
 
-    times = []
-    with torch.inference_mode():
-        for _ in range(repeats + 1):
-            start = time.perf_counter()
-            model(*inputs)
-            times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    from asrcompress.compression.calibration import in_eval_mode
+    from asrcompress.measure import inputs as examples
+    from asrcompress.measure import macs, size
+
+    found = examples.example(model, seconds) if inputs is None else examples.given(model, inputs)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with in_eval_mode(model), torch.inference_mode():
+            took = timing.median_seconds(lambda: model(**found.arguments))
+    finally:
+        torch.set_num_threads(before)
+    peak, total = machine.peak_rss(), macs.macs(model, **found.arguments)
+    costs = ({"macs_per_second": round(total / found.seconds), "rtf": round(took / found.seconds, 6)} if found.seconds
+             else {"macs": total, "forward_seconds": round(took, 6)})
+    return {**size.of_model(model), **costs, "peak_rss_bytes": peak, "threads": threads, "cpu": machine.cpu(),
+            "runtime": "torch"}

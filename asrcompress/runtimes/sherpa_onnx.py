@@ -1,43 +1,81 @@
-"""sherpa-onnx on this machine: the same C++ core that transcribes on phones and small boards."""
+"""sherpa-onnx on this machine: the same C++ core that transcribes on phones and small boards.
+
+A model is a folder with model.onnx and tokens.txt. It hears 80 log-mel energies that sherpa-onnx computes itself, and
+has a subsampling of 4.
+"""
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from asrcompress.errors import UserError
 from asrcompress.files import require_file
 from asrcompress.lang.tokens import read_symbols
+from asrcompress.measure import timing as timed
+from asrcompress.runtimes.base import RATE, Exported, Timing, Transcripts, Wave
 
-Wave = tuple[str, npt.NDArray[np.float32], int]  # utterance, samples in [-1, 1], sampling rate
+if TYPE_CHECKING:
+    from torch import nn
 
+    from asrcompress.runtimes.onnx_graph.parity import Batch
 
-@dataclass
-class Transcripts:
-    """What the device file made of some waves. `seconds` is computing, features included, and `audio` was heard."""
-
-    tokens: dict[str, str] = field(default_factory=dict)
-    words: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-    audio: float = 0.0
-
-    @property
-    def rtf(self) -> float:
-        return self.seconds / self.audio if self.audio else 0.0
+NAME = "sherpa-onnx"
+FEATURES, SUBSAMPLING, BEAM = 80, 4, 16.0  # it takes all three for granted
 
 
-def recognizer(folder: Path, graph: Path | None = None, max_active: int = 3000, threads: int = 1) -> Any:
-    """The recognizer of FOLDER/model.onnx, greedy or over HLG.fst. sherpa-onnx ends the process on missing files."""
+def export(model: "nn.Module", path: Path, inputs: "Sequence[Batch] | None" = None, *, tokens: Path,
+           tolerance: float | None = None, **options: Any) -> Exported:
+    """Write PATH/model.onnx and PATH/tokens.txt of a TDNN, compressed or not.
+
+    `inputs`: batches of x (N, T, 80), x_lens (N,) on which torch and onnxruntime have to agree, random ones unless
+    given. `tokens`: the tokens.txt of its lang folder. `tolerance`: see `parity.TOLERANCES`. `options`: those of
+    `onnx_graph.tdnn.Options`. Errors: UserError for another model, tokens or option, and where the two do not agree;
+    nothing is written then.
+    """
+    from asrcompress import options as typed
+    from asrcompress.runtimes.onnx_graph import parity, tdnn
+
+    ranges = options.pop("ranges", None)
+    chosen = replace(typed.make(tdnn.Options, options, f"runtime {NAME}"), ranges=ranges)
+    check(model)
+    tdnn.check_tokens(Path(tokens), model.config["vocab"])  # type: ignore[arg-type,index]
+    proto = tdnn.convert(model, chosen)
+    batches = inputs or parity.random_batches(chosen.batch1)
+    agreement = parity.agreement(model, proto, batches, chosen.precision, tolerance, chosen.acoustic_scale)
+    data = proto.SerializeToString()
+    tdnn.write(Path(path), data, Path(tokens))
+    return Exported(Path(path) / "model.onnx", len(data), agreement)
+
+
+def check(model: "nn.Module") -> None:
+    """A UserError unless the model is one that sherpa-onnx can run."""
+    from asrcompress.models.tdnn import TDNN
+
+    if not isinstance(model, TDNN):
+        raise UserError(f"sherpa-onnx runs TDNN models only, and this is a {type(model).__name__}; export it with "
+                        "--runtime onnxruntime")
+    if (model.config["features"], model.subsampling) != (FEATURES, SUBSAMPLING):
+        raise UserError(f"sherpa-onnx wants {FEATURES} features and a subsampling of {SUBSAMPLING}, and this model has "
+                        f"{model.config['features']} and {model.subsampling}; train one with those")
+
+
+def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: int = 3000) -> Any:
+    """The `OfflineRecognizer` of a folder, greedy or over `graph` (HLG.fst) with at most `max_active` states a frame.
+
+    Errors: UserError for a missing file (on which sherpa-onnx would end the process) and one that it cannot load.
+    """
     try:
         import sherpa_onnx
     except ImportError:
         raise UserError("sherpa-onnx is not installed; `pip install sherpa-onnx`") from None
-    model = require_file(folder / "model.onnx", "the device model")
-    tokens = require_file(folder / "tokens.txt", "the symbol table")
+    if path.is_file():
+        raise UserError(f"sherpa-onnx needs a folder with model.onnx and tokens.txt, and {path} is none")
+    model = require_file(path / "model.onnx", "the device model")
+    tokens = require_file(path / "tokens.txt", "the symbol table")
     try:
         return sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
             str(model), str(tokens), num_threads=threads, ctc_max_active=max_active,
@@ -46,15 +84,16 @@ def recognizer(folder: Path, graph: Path | None = None, max_active: int = 3000, 
         raise UserError(f"sherpa-onnx cannot load {model}: {' '.join(str(error).split())}") from None
 
 
-def transcribe(recognizer: Any, waves: Iterable[Wave], words: Path | None = None) -> Transcripts:
-    """One utterance after the other. Words come from a graph and `words` (words.txt), or from BPE tokens."""
+def decode(loaded: Any, waves: Iterable[Wave], words: Path | None = None) -> Transcripts:
+    """One utterance after the other, of any sampling rate. Words come from a graph and `words` (its words.txt), or from
+    BPE tokens. Errors: UserError for a `words` that cannot be read."""
     names = {number: word for word, number in read_symbols(words).items()} if words else {}
     found = Transcripts()
     for utt, samples, rate in waves:
         started = time.perf_counter()
-        stream = recognizer.create_stream()
+        stream = loaded.create_stream()
         stream.accept_waveform(rate, samples)
-        recognizer.decode_stream(stream)
+        loaded.decode_stream(stream)
         found.seconds += time.perf_counter() - started
         found.audio += len(samples) / rate
         result = stream.result
@@ -63,21 +102,13 @@ def transcribe(recognizer: Any, waves: Iterable[Wave], words: Path | None = None
     return found
 
 
-def waves_of_set(data: Path, name: str) -> Iterator[Wave]:
-    """The recordings of a prepared set, by the ids of its transcripts."""
-    from lhotse import load_manifest
+def measure(path: Path, timing: Timing = Timing()) -> dict[str, Any]:  # noqa: B008
+    """Features, network and search, on quiet white noise: `measure.timing.alone`, or `in_turns` with `against`."""
+    def ready(folder: Path) -> timed.Run:
+        recognizer = load(folder, timing.threads, timing.graph)
+        return lambda: decode(recognizer, [("noise", samples, RATE)])
 
-    for cut in load_manifest(require_file(data / f"{name}.jsonl.gz", "the prepared set")):
-        yield cut.supervisions[0].id, np.ascontiguousarray(cut.load_audio()[0], np.float32), cut.sampling_rate
-
-
-def waves_of_files(paths: Iterable[Path]) -> Iterator[Wave]:
-    """Audio files, the first channel, by their names without ending."""
-    import soundfile
-
-    for path in paths:
-        try:
-            samples, rate = soundfile.read(require_file(path, "the audio file"), dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise UserError(f"{path} cannot be read as audio ({error}); give WAV or FLAC files") from None
-        yield path.stem, np.ascontiguousarray(samples[:, 0]), rate
+    samples = (0.02 * np.random.default_rng(0).standard_normal(timing.seconds * RATE)).astype(np.float32)
+    if timing.against:
+        return timed.in_turns(ready(timing.against), ready(path))
+    return timed.alone(NAME, lambda: ready(path), timing.threads, timing.seconds)

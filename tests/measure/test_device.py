@@ -10,9 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from asrcompress import runtimes
 from asrcompress.cli import main
 from asrcompress.compression import packed
-from asrcompress.measure import device, macs, onnx_macs
+from asrcompress.errors import UserError
+from asrcompress.measure import macs, onnx_macs, timing
 from asrcompress.report import rows
 from tests.runtimes import tiny
 
@@ -53,7 +55,7 @@ def test_the_command_in_sherpa_onnx(files: Path, capsys: pytest.CaptureFixture[s
     assert 10e6 < found["rss_before_load_bytes"] <= found["peak_rss_bytes"] < 250e6
 
 
-@pytest.mark.parametrize("runtime", device.RUNTIMES)
+@pytest.mark.parametrize("runtime", runtimes.names())
 def test_the_measuring_process_has_no_torch(files: Path, runtime: str) -> None:
     arguments = ["measure", str(files / "svd" / "device"), "--here", "--json", "--seconds", "1", "--runtime", runtime]
     program = ("import sys; from asrcompress.cli import main; code = main(sys.argv[1:]); "
@@ -64,9 +66,9 @@ def test_the_measuring_process_has_no_torch(files: Path, runtime: str) -> None:
 def test_interval_of_a_ratio() -> None:
     rounds = np.random.default_rng(1).uniform(0.9, 1.1, (40, 1)) * np.array([[3.0, 1.0]])  # noise that both share
     rounds *= np.random.default_rng(2).normal(1, 0.02, rounds.shape)
-    low, high = device.interval(rounds)
-    assert low < device.ratio_of_medians(rounds) < high and low < 3 < high and high - low < 0.4
-    assert device.interval(np.tile([2.0, 1.0], (5, 1))) == (2, 2)
+    low, high = timing.interval(rounds)
+    assert low < timing.ratio_of_medians(rounds) < high and low < 3 < high and high - low < 0.4
+    assert timing.interval(np.tile([2.0, 1.0], (5, 1))) == (2, 2)
 
 
 def test_macs_of_every_product(tmp_path: Path) -> None:
@@ -110,7 +112,13 @@ def test_errors_are_sentences(files: Path, tmp_path: Path, capsys: pytest.Captur
     assert "is for --runtime sherpa-onnx" in fails(str(svd), "--graph", str(tmp_path / "HLG.fst"))
     assert "are for device files" in fails(str(files / "svd" / "model.packed"), "--against", str(svd))
     assert "needs a folder" in fails(str(svd / "model.onnx"), "--runtime", "sherpa-onnx")
+
+    def fails_to_load(path: Path) -> str:
+        with pytest.raises(UserError) as error:
+            runtimes.find("onnxruntime").load(path)
+        return str(error.value)
+
     other = onnx.load(svd / "model.onnx")
     del other.metadata_props[:]
     onnx.save(other, tmp_path / "other.onnx")
-    assert "export it again" in fails(str(tmp_path / "other.onnx"))
+    assert "not an acoustic model" in fails_to_load(tmp_path / "other.onnx")

@@ -15,13 +15,13 @@ def net() -> nn.Module:
 def test_dense_by_hand() -> None:
     parameters = 16 * 8 * 3 + 16 + 2 * 16 + 16 * 4
     numbers = parameters + 2 * 16  # the running mean and variance; BatchNorm's counter is no number of the model
-    assert size.numbers(net()) == {"parameters": parameters, "numbers": numbers, "dense_bytes": 4 * numbers}
+    assert size.of_model(net()) == {"parameters": parameters, "numbers": numbers, "dense_bytes": 4 * numbers}
 
 
 def test_compressed_against_its_report() -> None:
     model = net()
     small, report = compress(model, Plan(structure="svd", size=0.5))
-    dense, found = size.numbers(model), size.numbers(small)
+    dense, found = size.of_model(model), size.of_model(small)
     assert found["dense_bytes"] == dense["dense_bytes"]
     assert dense["parameters"] - found["parameters"] == sum(record.before - record.after for record in report) > 0
     assert found["parameters"] == sum(parameter.numel() for parameter in small.parameters())

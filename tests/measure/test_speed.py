@@ -22,7 +22,7 @@ def packed_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_median_of_runs_without_the_first() -> None:
     waits = iter((0.2, 0.0, 0.0, 0.03, 0.03, 0.03))
-    assert 0.03 <= speed.forward_seconds(lambda: time.sleep(next(waits))) < 0.15
+    assert 0.03 <= timing.median_seconds(lambda: time.sleep(next(waits))) < 0.15
 
 
 def test_command_in_a_fresh_process(packed_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,7 +33,7 @@ def test_command_in_a_fresh_process(packed_model: Path, tmp_path: Path, capsys: 
     assert found == json.loads(out.read_text())
     model = packed.load(packed_model)
     assert found["packed_bytes"] == packed_model.stat().st_size
-    assert found["parameters"] == size.numbers(model)["parameters"]
+    assert found["parameters"] == size.of_model(model)["parameters"]
     assert found["macs_per_second"] == macs.macs_per_second(model)
     assert 0 < found["rtf"] < 1 and found["load_seconds"] > 0 and found["threads"] == 1 and found["cpu"]
     assert 50e6 < found["rss_before_load_bytes"] <= found["peak_rss_bytes"] < machine.peak_rss() - ballast.nbytes / 2

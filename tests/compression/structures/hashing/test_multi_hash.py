@@ -202,8 +202,8 @@ def test_the_model_gets_as_small_as_promised_and_the_report_counts_the_pool_once
     small, report = compress(model, Plan("multi_hash", size, budget="uniform", options={"way": way}))
     assert 0.97 * size <= parameters(small) / parameters(model) <= size
     assert sum(row.before - row.after for row in report) == parameters(model) - parameters(small)
-    assert measured.numbers(small)["parameters"] == parameters(small)
-    assert measured.numbers(small)["dense_bytes"] == measured.numbers(model)["dense_bytes"]
+    assert measured.of_model(small)["parameters"] == parameters(small)
+    assert measured.of_model(small)["dense_bytes"] == measured.of_model(model)["dense_bytes"]
     assert len(pools(small)) == 1 and all(0 < row.error < 1 for row in report if row.structure == "multi_hash")
 
 
@@ -261,7 +261,7 @@ def test_every_kind_of_file_holds_the_pool_once_and_ties_it_again(small: nn.Modu
     x = torch.randn(2, 16, 20)
     save_model(tmp_path / "m.safetensors", small, Net)
     packed.save(tmp_path / "m.packed", small, build=Net)
-    numbers = measured.numbers(fold(small))["numbers"]
+    numbers = measured.of_model(fold(small))["numbers"]
     assert sum(row["parameters"] for row in packed.info(tmp_path / "m.packed")) == numbers
     assert [row["name"] for row in packed.info(tmp_path / "m.packed") if "pool" in row["name"]] == [
         "convs.0.structure.pool.left", "convs.0.structure.pool.right"]
@@ -270,7 +270,7 @@ def test_every_kind_of_file_holds_the_pool_once_and_ties_it_again(small: nn.Modu
     assert len(pools(again)) == len(pools(unpacked)) == 1
     assert torch.equal(again(x), small.eval()(x)) and again.config == small.config
     torch.testing.assert_close(unpacked(x), small(x), rtol=1e-4, atol=1e-5)
-    assert measured.numbers(unpacked)["numbers"] == numbers and parameters(again) == parameters(small)
+    assert measured.of_model(unpacked)["numbers"] == numbers and parameters(again) == parameters(small)
 
 
 def test_checkpoints_that_hold_the_pool_under_every_layer_average(small: nn.Module, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_wrapped_layers_share_and_count_too() -> None:
     model.config = {}
     for path, layer in fitted.items():
         modules.replace_layer(model, path, Scaled(layer, weight(6, seed=2)))
-    assert measured.numbers(model)["parameters"] == parameters(model) and len(pools(model)) == 1
+    assert measured.of_model(model)["parameters"] == parameters(model) and len(pools(model)) == 1
     made = record.build_layers(json.loads(json.dumps(record.layers(model))))
     assert structures.pooled(made["a"]).tied_pool() is structures.pooled(made["b"]).tied_pool()
 

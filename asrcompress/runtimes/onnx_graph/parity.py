@@ -11,13 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from asrcompress.errors import UserError
-from asrcompress.runtimes.session import session
+from asrcompress.runtimes.onnx_graph.session import session
 
 # By how weights are stored: the largest difference of log-probabilities, or for quantized files the largest share of
 # frames with another best token, which the mean Kullback-Leibler divergence, in nats, has to stay under as well.
 TOLERANCES = {"float32": 1e-3, "float16": 0.2, "int8-dynamic": 0.05, "int8-static": 0.05, "int4": 0.15,
               "codebook": 0.15}
 Batch = tuple[Tensor, Tensor]
+
+
+def agreement(model: nn.Module, proto: onnx.ModelProto, batches: Sequence[Batch], precision: str,
+              tolerance: float | None = None, scale: float = 1.0) -> str:
+    """`check` of a float file or `check_quantized` of another, in words. `tolerance`: that of `TOLERANCES` for None."""
+    most = TOLERANCES[precision] if tolerance is None else tolerance
+    if precision in ("float32", "float16"):
+        return f"log-probabilities equal within {check(model, proto, batches, most, scale):.1e}"
+    other, divergence = check_quantized(model, proto, batches, most, scale)
+    return f"the best token of {100 * (1 - other):.2f} % of the frames, divergence {divergence:.1e} nats,"
 
 
 def check(model: nn.Module, proto: onnx.ModelProto, batches: Sequence[Batch], tolerance: float,
@@ -37,7 +47,7 @@ def check(model: nn.Module, proto: onnx.ModelProto, batches: Sequence[Batch], to
     return largest
 
 
-def check_quantised(model: nn.Module, proto: onnx.ModelProto, batches: Sequence[Batch], tolerance: float,
+def check_quantized(model: nn.Module, proto: onnx.ModelProto, batches: Sequence[Batch], tolerance: float,
                     scale: float = 1.0) -> tuple[float, float]:
     """(share of frames with another best token than torch's, mean divergence from torch in nats), both at most
     `tolerance`, otherwise a UserError that names the layer whose output is furthest from torch's."""
@@ -125,10 +135,10 @@ def onnx_outputs(proto: onnx.ModelProto, names: Sequence[str], batch: Batch) -> 
     return dict(zip(wanted, values, strict=True))
 
 
-def random_batches(batch1: bool) -> list[Batch]:
+def random_batches(batch1: bool, features: int = 80) -> list[Batch]:
     """Seeded features of three lengths: one padded batch, or one utterance a batch."""
     lengths = (203, 150, 97)
-    x = 4 * torch.randn(3, lengths[0], 80, generator=torch.Generator().manual_seed(0)) - 8
+    x = 4 * torch.randn(3, lengths[0], features, generator=torch.Generator().manual_seed(0)) - 8
     if not batch1:
         return [(x, torch.tensor(lengths))]
     return [(x[i: i + 1, :length], torch.tensor([length])) for i, length in enumerate(lengths)]

@@ -18,8 +18,8 @@ from asrcompress.compression.structures.low_rank.grouped import Grouped
 from asrcompress.compression.structures.low_rank.svd import Svd
 from asrcompress.compression.structures.low_rank.tensor_train import TensorTrain
 from asrcompress.compression.structures.low_rank.tucker import Tucker
-from asrcompress.runtimes import hashing
-from asrcompress.runtimes.graph import POINT, Graph, Window
+from asrcompress.runtimes.onnx_graph import hashing
+from asrcompress.runtimes.onnx_graph.builder import POINT, Graph, Window
 
 FRAMES = 256  # for what depends on how many there are: 10 s after subsampling
 
@@ -53,13 +53,26 @@ def grouped(g: Graph, name: str, layer: Grouped, x: str, window: Window) -> str:
 
 
 def tucker(g: Graph, name: str, layer: Tucker, x: str, window: Window) -> str:
+    if layer.context_frames > 1:
+        middle = g.product(f"{name}.right", _side_by_side(g, x, layer.context_frames), layer.right)
+        middle = g.op("Reshape", middle, g.ints(0, 0, -1))
+        return g.product(f"{name}.left", g.product(f"{name}.core", middle, layer.core.mT.flatten(1)), layer.left)
     middle = g.product(f"{name}.right", x, layer.right)
     if len(layer.shape) == 2:
         return g.product(f"{name}.left", middle, layer.left @ layer.core[..., 0])
     return g.product(f"{name}.left", g.product(f"{name}.core", middle, layer.core, window), layer.left)
 
 
+def _side_by_side(g: Graph, x: str, frames: int) -> str:
+    """(N, T, frames x in) -> (N, T, frames, in)."""
+    return g.op("Reshape", x, g.ints(0, 0, frames, -1))
+
+
 def cp(g: Graph, name: str, layer: Cp, x: str, window: Window) -> str:
+    if layer.taps is not None and layer.context_frames > 1:
+        middle = g.product(f"{name}.right", _side_by_side(g, x, layer.context_frames), layer.right)
+        middle = g.op("Mul", middle, g.weight(f"{name}.taps", layer.taps.T))
+        return g.product(f"{name}.left", g.op("ReduceSum", middle, g.ints(2), keepdims=0), layer.left)
     middle = g.product(f"{name}.right", x, layer.right)
     if layer.taps is None:
         return g.product(f"{name}.left", middle, layer.left, window)

@@ -11,10 +11,11 @@ from asrcompress.cli import main
 from asrcompress.compression import activations, structures
 from asrcompress.compression.structures.low_rank.tensor_train import TensorTrain
 from asrcompress.errors import UserError
-from asrcompress.runtimes import onnx, parity
-from asrcompress.runtimes.graph import Graph, Window
-from asrcompress.runtimes.session import session
-from asrcompress.runtimes.structures import multiply
+from asrcompress.runtimes import sherpa_onnx
+from asrcompress.runtimes.onnx_graph import parity, tdnn
+from asrcompress.runtimes.onnx_graph.builder import Graph, Window
+from asrcompress.runtimes.onnx_graph.chains import multiply
+from asrcompress.runtimes.onnx_graph.session import session
 from tests.runtimes import tiny
 
 
@@ -26,7 +27,7 @@ def kinds(proto: onnx_package.ModelProto) -> list[str]:
 @pytest.mark.parametrize("structure", structures.names())
 def test_every_structure_gives_the_same_log_probabilities(structure: str, batch1: bool) -> None:
     model = tiny.compressed(structure)
-    proto = onnx.convert(model, onnx.Options(batch1=batch1))
+    proto = tdnn.convert(model, tdnn.Options(batch1=batch1))
     assert parity.check(model, proto, parity.random_batches(batch1), 1e-3) < 1e-3
     inside = set(parity.layer_outputs(model, parity.random_batches(batch1)[0])) & {n.name for n in proto.graph.node}
     assert {f"layers.{i}.conv" for i in range(4)} | {f"layers.{i}" for i in range(4)} | {"output"} == inside
@@ -41,11 +42,11 @@ def test_every_structure_gives_the_same_log_probabilities(structure: str, batch1
 def test_every_kind_of_layer(changes: dict[str, Any]) -> None:
     model = tiny.tdnn(**changes)
     for batch1 in (False, True):
-        parity.check(model, onnx.convert(model, onnx.Options(batch1)), parity.random_batches(batch1), 1e-4)
+        parity.check(model, tdnn.convert(model, tdnn.Options(batch1)), parity.random_batches(batch1), 1e-4)
 
 
 def test_padding_does_not_leak() -> None:
-    running = session(onnx.convert(tiny.tdnn()).SerializeToString())
+    running = session(tdnn.convert(tiny.tdnn()).SerializeToString())
     x, lens = (tensor.numpy() for tensor in parity.random_batches(False)[0])
     together, frames = running.run(None, {"x": x, "x_lens": lens})
     for row, length, n, some in zip(x, lens, frames, together, strict=True):
@@ -56,7 +57,7 @@ def test_padding_does_not_leak() -> None:
 
 def test_factors_stay_factors_and_the_rest_is_dense() -> None:
     names = ("dense", "svd", "cp", "tucker", "hashed")
-    sizes = {name: onnx.convert(tiny.compressed(name)).ByteSize() for name in names}
+    sizes = {name: tdnn.convert(tiny.compressed(name)).ByteSize() for name in names}
     assert max(sizes[name] for name in ("svd", "cp", "tucker")) < 0.6 * sizes["dense"]
     assert abs(sizes["hashed"] - sizes["dense"]) < 100
 
@@ -82,6 +83,14 @@ def test_a_chain_is_the_convolution_with_the_dense_weight(name: str, options: di
         np.testing.assert_allclose(output(one, x, window), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["tucker", "cp"])
+@pytest.mark.parametrize("context_frames", [1, 4])
+def test_a_chain_of_a_matrix_whose_inputs_are_frames_side_by_side(name: str, context_frames: int) -> None:
+    layer, x = structures.init(name, (18, 20), 0.4, context_frames=context_frames), torch.randn(2, 25, 20)
+    for one in (layer, structures.Scaled(layer, torch.rand(18))):
+        np.testing.assert_allclose(output(one, x, Window()), (x @ one.dense().T).detach(), atol=1e-5)
+
+
 @pytest.mark.parametrize("way", ["first", "last"])
 @pytest.mark.parametrize("factors", [[[3, 6], [4, 5]], [[2, 3, 3], [5, 2, 2]], [[4, 5], [3, 7]]])
 def test_paired_trains_can_be_contracted(way: str, factors: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +106,7 @@ def test_paired_trains_can_be_contracted(way: str, factors: list[list[int]], mon
 
 def test_float16_halves_the_file() -> None:
     model = tiny.compressed("svd")
-    single, half = (onnx.convert(model, onnx.Options(precision=kind)) for kind in ("float32", "float16"))
+    single, half = (tdnn.convert(model, tdnn.Options(precision=kind)) for kind in ("float32", "float16"))
     assert 0.5 < half.ByteSize() / single.ByteSize() < 0.8  # a tiny model is mostly nodes
     error = parity.check(model, half, parity.random_batches(False), parity.TOLERANCES["float16"])
     assert error > 1e-5
@@ -105,14 +114,14 @@ def test_float16_halves_the_file() -> None:
 
 def test_acoustic_scale_is_a_factor() -> None:
     model = tiny.tdnn()
-    proto = onnx.convert(model, onnx.Options(acoustic_scale=2.5))
+    proto = tdnn.convert(model, tdnn.Options(acoustic_scale=2.5))
     parity.check(model, proto, parity.random_batches(False), 1e-4, scale=2.5)
     assert {entry.key: entry.value for entry in proto.metadata_props}["acoustic_scale"] == "2.5"
 
 
 def test_the_first_layer_that_differs_is_named() -> None:
     model = tiny.compressed("svd")
-    proto = onnx.convert(model)
+    proto = tdnn.convert(model)
     wrong = next(one for one in proto.graph.initializer if one.name == "layers.2.conv.left")
     wrong.CopyFrom(onnx_package.numpy_helper.from_array(onnx_package.numpy_helper.to_array(wrong) * 1.5, wrong.name))
     with pytest.raises(UserError, match=r"differ from torch's by .*first layer that differs is layers\.2\.conv, by"):
@@ -121,15 +130,15 @@ def test_the_first_layer_that_differs_is_named() -> None:
 
 @pytest.mark.parametrize("model, sentence", [
     (tiny.tdnn(features=40), "wants 80 features"), (tiny.tdnn(stack=tiny.STACK[1:]), "a subsampling of 4"),
-    (torch.nn.Linear(2, 2), "only TDNN models")])
+    (torch.nn.Linear(2, 2), "TDNN models only")])
 def test_what_the_device_cannot_take_is_said(model: torch.nn.Module, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        onnx.convert(model)
+        sherpa_onnx.check(model)
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, lang = tiny.packed(tmp_path, tiny.compressed("svd"))
-    assert main(["export", str(path), "--format", "onnx", "--lang", str(lang), "--out", str(tmp_path / "device")]) == 0
+    assert main(["export", str(path), "--lang", str(lang), "--out", str(tmp_path / "device")]) == 0
     written = (tmp_path / "device" / "model.onnx").stat().st_size
     assert f"model.onnx: {written:,} bytes, log-probabilities equal within" in capsys.readouterr().out
     assert (tmp_path / "device" / "tokens.txt").read_text() == (lang / "tokens.txt").read_text()

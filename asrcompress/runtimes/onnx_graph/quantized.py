@@ -24,7 +24,7 @@ from torch import Tensor
 
 from asrcompress.compression import quantization
 from asrcompress.compression.quantization.codebook import Codebook
-from asrcompress.runtimes.graph import POINT, Graph, Window
+from asrcompress.runtimes.onnx_graph.builder import POINT, Graph, Window
 
 BLOCK = 32  # numbers of a row that share a scale in 4 bits
 Ranges = Mapping[str, tuple[float, float]]  # of the inputs of products, by the names of these

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asrcompress.compression.structures import tables as hashes
 from asrcompress.compression.structures.hashing.hashed import PIECE, Hashed
-from asrcompress.runtimes.graph import Graph
+from asrcompress.runtimes.onnx_graph.builder import Graph
 
 
 def matrix(g: Graph, name: str, layer: Hashed, scale: Tensor | None = None) -> str:

@@ -1,12 +1,13 @@
-"""One ONNX file of a TDNN, as sherpa-onnx's `OfflineRecognizer.from_zipformer_ctc` takes it.
+"""tdnn: the ONNX graph of a TDNN, written by hand, as sherpa-onnx's `OfflineRecognizer.from_zipformer_ctc` takes it.
 
     x (N, T, 80) float32, x_lens (N,) int64 -> log_probs (N, T / 4, vocab) float32, log_probs_len (N,) int64
 
-Quantizer are named after the modules of the torch model: what layer i puts out is `layers.i`, its convolution with bias
+Values are named after the modules of the torch model: what layer i puts out is `layers.i`, its convolution with bias
 `layers.i.conv`; weights are `layers.i.conv.weight`, or `.left` and `.right` and the like where they have a structure,
 and so are the products with them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,19 @@ from asrcompress.errors import UserError
 from asrcompress.files import atomic
 from asrcompress.lang.tokens import BLANK, read_symbols, write_symbols
 from asrcompress.models.tdnn import TDNN, PNorm
-from asrcompress.runtimes import quantized, structures
-from asrcompress.runtimes.graph import Graph, Window
+from asrcompress.options import require
+from asrcompress.runtimes.onnx_graph import chains, quantized
+from asrcompress.runtimes.onnx_graph.builder import Graph, Window
 
 FLOAT = ("float32", "float16")
 PRECISIONS = (*FLOAT, "int8-dynamic", "int8-static", "int4", "codebook")
-FEATURES, SUBSAMPLING, BEAM = 80, 4, 16.0  # sherpa-onnx takes all three for granted
 
 
 @dataclass(frozen=True)
 class Options:
-    """batch1: one utterance a call, so nothing masks padding. keep_small: hashed weights are made again at load.
+    """How a TDNN is written. Errors: UserError for a value out of its range, and for options that exclude each other.
+
+    batch1: one utterance a call, so nothing masks padding. keep_small: hashed weights are made again at load.
 
     precision: one of `PRECISIONS`; products of float16 and codebook weights are float32. acoustic_scale: a factor on
     log_probs, since the search of sherpa-onnx has no acoustic scale of its own. keep_float: products (globs, or layers)
@@ -47,9 +50,23 @@ class Options:
     ranges: quantized.Ranges | None = None
     entries: int = 256
 
+    def __post_init__(self) -> None:
+        require(self.precision in PRECISIONS, f"export: precision is one of {', '.join(PRECISIONS)}, not "
+                f"'{self.precision}'")
+        require(self.acoustic_scale > 0, "export: the acoustic scale and the beam are above 0")
+        require(2 <= self.entries <= 256, f"a codebook of the device has 2 to 256 entries, not {self.entries}")
+        require(not (self.keep_small and self.precision in ("int4", "codebook")), "hashed weights that are made again "
+                f"at load cannot be {self.precision}; leave --keep-small away, or take another precision")
+        require(not (self.keep_float and self.precision in FLOAT), f"nothing is quantized at precision "
+                f"{self.precision}, so no layer can be kept in float")
+
 
 def convert(model: nn.Module, options: Options = Options()) -> onnx.ModelProto:  # noqa: B008
-    """The ONNX model of a TDNN with any structures; BatchNorm is folded if it is not yet."""
+    """The ONNX model of a TDNN with any structures; BatchNorm is folded if it is not yet.
+
+    Errors: UserError for another model, one that rounds the inputs of its layers, and a layer of `keep_float` that it
+    does not have.
+    """
     return convert_with_inputs(model, options)[0]
 
 
@@ -61,7 +78,7 @@ def convert_with_inputs(model: nn.Module, options: Options) -> tuple[onnx.ModelP
     assert isinstance(model, TDNN)
     g = _graph(options)
     lens, mask = "x_lens", "" if options.batch1 else _mask(g, "x_lens", "x")
-    y = _normalised(g, mask)
+    y = _normalized(g, mask)
     for i, stride in enumerate(model.strides):
         y = _layer(g, f"layers.{i}", model.layers[i], g.op("Mul", y, mask) if mask else y, options)
         if stride > 1:
@@ -76,7 +93,7 @@ def convert_with_inputs(model: nn.Module, options: Options) -> tuple[onnx.ModelP
     unknown = [glob for glob in options.keep_float if not any(quantized.kept(name, (glob,)) for name in g.inputs)]
     if unknown:
         raise UserError(f"no product is called {unknown[0]}; keep some of {', '.join(g.inputs)} in float")
-    return g.model(*_signature(options.batch1, model.config["vocab"]), _metadata(model, options)), g.inputs
+    return g.model(*_signature(options.batch1, model.config), _metadata(model, options)), g.inputs
 
 
 def _graph(options: Options) -> Graph:
@@ -89,24 +106,14 @@ def _graph(options: Options) -> Graph:
     return Graph(half=options.precision == "float16")
 
 
-def _check(model: Any, options: Options) -> None:
+def _check(model: nn.Module, options: Options) -> None:
     if not isinstance(model, TDNN):
-        raise UserError(f"only TDNN models can be exported to ONNX, and this is a {type(model).__name__}")
-    if (model.config["features"], model.subsampling) != (FEATURES, SUBSAMPLING):
-        raise UserError(f"sherpa-onnx wants {FEATURES} features and a subsampling of {SUBSAMPLING}, and this model has "
-                        f"{model.config['features']} and {model.subsampling}; train one with those")
-    if options.precision not in PRECISIONS or not options.acoustic_scale > 0:
-        raise UserError(f"export: precision is one of {', '.join(PRECISIONS)}, and the acoustic scale and the beam are "
-                        "above 0")
-    if options.keep_small and options.precision in ("int4", "codebook"):
-        raise UserError(f"hashed weights that are made again at load cannot be {options.precision}; leave --keep-small "
-                        "away, or take another precision")
-    if options.keep_float and options.precision in FLOAT:
-        raise UserError(f"nothing is quantized at precision {options.precision}, so no layer can be kept in float")
+        raise UserError(f"the graph of a TDNN was asked for, and this is a {type(model).__name__}")
+    if any(hasattr(hook, "grid") for module in model.modules() for hook in module._forward_pre_hooks.values()):
+        raise UserError("the model rounds the inputs of its layers, and a device file does that in its own way; "
+                        "compress without --activations, and export with --precision int8-static")
     if (options.ranges is None) == (options.precision == "int8-static"):
         raise UserError("static int8 needs the ranges of calibration, and nothing else does; give --calibrate-set")
-    if not 2 <= options.entries <= 256:
-        raise UserError(f"a codebook of the device has 2 to 256 entries, not {options.entries}")
 
 
 def _mask(g: Graph, lens: str, x: str) -> str:
@@ -116,7 +123,7 @@ def _mask(g: Graph, lens: str, x: str) -> str:
     return g.op("Unsqueeze", g.op("Cast", inside, to=TensorProto.FLOAT), g.ints(2))
 
 
-def _normalised(g: Graph, mask: str) -> str:
+def _normalized(g: Graph, mask: str) -> str:
     """x less its mean over the frames of each utterance."""
     if not mask:
         return g.op("Sub", "x", g.op("ReduceMean", "x", g.ints(1)))
@@ -146,7 +153,7 @@ def _affine(g: Graph, name: str, module: Any, x: str, options: Options) -> str:
     if hasattr(module, "stride"):
         window = Window(module.stride[0], int(module.padding[0]), module.dilation[0])
     if isinstance(module, StructuredConv1d | StructuredLinear):
-        y = structures.multiply(g, name, module.structure, x, window, options.keep_small)
+        y = chains.multiply(g, name, module.structure, x, window, options.keep_small)
     else:
         y = g.product(f"{name}.weight", x, module.weight, window)
     if module.bias is None:
@@ -154,12 +161,12 @@ def _affine(g: Graph, name: str, module: Any, x: str, options: Options) -> str:
     return g.op("Add", y, g.bias(f"{name}.bias", module.bias), name=name)
 
 
-def _signature(batch1: bool, vocab: int) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
+def _signature(batch1: bool, config: Mapping[str, Any]) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
     """The inputs and outputs. sherpa-onnx reads the vocabulary's size from the shape of log_probs."""
     batch = 1 if batch1 else "N"
-    return ([helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, "T", FEATURES]),
+    return ([helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, "T", config["features"]]),
              helper.make_tensor_value_info("x_lens", TensorProto.INT64, [batch])],
-            [helper.make_tensor_value_info("log_probs", TensorProto.FLOAT, [batch, "U", vocab]),
+            [helper.make_tensor_value_info("log_probs", TensorProto.FLOAT, [batch, "U", config["vocab"]]),
              helper.make_tensor_value_info("log_probs_len", TensorProto.INT64, [batch])])
 
 

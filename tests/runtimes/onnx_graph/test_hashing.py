@@ -9,14 +9,14 @@ from onnx import TensorProto, helper
 
 from asrcompress.compression import structures
 from asrcompress.compression.structures.hashing import hashed
-from asrcompress.runtimes import graph, hashing, onnx, parity
-from asrcompress.runtimes.session import session
+from asrcompress.runtimes.onnx_graph import builder, hashing, parity, tdnn
+from asrcompress.runtimes.onnx_graph.session import session
 from tests.runtimes import tiny
 
 
 def rebuilt(layer: hashed.Hashed, scale: torch.Tensor | None = None) -> np.ndarray:
     """The weight (taps x in, out) that the graph makes."""
-    g = graph.Graph()
+    g = builder.Graph()
     g.op("Identity", hashing.matrix(g, "layer", layer, scale), name="y")
     proto = g.model([], [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["in", "out"])], {})
     return session(proto.SerializeToString()).run(None, {})[0]
@@ -48,7 +48,7 @@ def test_the_file_stays_small_and_the_session_holds_the_weight(tmp_path: Path) -
     from asrcompress.compression import modules
 
     modules.replace_layer(model, "layers.2.conv", structures.Scaled(layer, torch.rand(256)))
-    small, large = (onnx.convert(model.eval(), onnx.Options(keep_small=keep)) for keep in (True, False))
+    small, large = (tdnn.convert(model.eval(), tdnn.Options(keep_small=keep)) for keep in (True, False))
     assert large.ByteSize() - small.ByteSize() > 0.9 * 4 * 256 * 256 * 3
     parity.check(model, small, parity.random_batches(False), 1e-4)
     options = onnxruntime.SessionOptions()

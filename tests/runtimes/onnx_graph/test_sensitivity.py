@@ -9,12 +9,12 @@ from asrcompress.decoding.greedy import best_tokens
 from asrcompress.errors import UserError
 from asrcompress.lang.tokens import read_symbols
 from asrcompress.models.tdnn import TDNN
-from asrcompress.runtimes import onnx, parity, sensitivity
+from asrcompress.runtimes.onnx_graph import parity, sensitivity, tdnn
 from tests import prepared
 from tests.runtimes import tiny
 
 WORST = "layers.2.conv.weight"
-OPTIONS = onnx.Options(precision="int4")
+OPTIONS = tdnn.Options(precision="int4")
 
 
 def fragile(vocab: int) -> TDNN:
@@ -44,7 +44,7 @@ def test_the_error_is_that_of_greedy_tokens(held_out: sensitivity.HeldOut) -> No
     assert held_out.error == pytest.approx(100 * wrong / sum(map(len, held_out.references.values())))
 
 
-def test_the_layer_that_cannot_be_quantised_ranks_first(held_out: sensitivity.HeldOut) -> None:
+def test_the_layer_that_cannot_be_quantized_ranks_first(held_out: sensitivity.HeldOut) -> None:
     ranking = held_out.ranking()
     assert sorted(name for name, _ in ranking) == sorted(held_out.products)
     divergences = [divergence for _, divergence in ranking]

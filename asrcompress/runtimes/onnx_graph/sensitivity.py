@@ -15,11 +15,11 @@ from asrcompress.errors import UserError
 from asrcompress.files import require_file
 from asrcompress.lang import text
 from asrcompress.lang.tokens import read_symbols
-from asrcompress.runtimes import onnx, parity, quantized
-from asrcompress.runtimes.onnx import Options
-from asrcompress.runtimes.parity import Batch
-from asrcompress.runtimes.quantized import Array, Ranges
-from asrcompress.runtimes.session import session
+from asrcompress.runtimes.onnx_graph import parity, quantized, tdnn
+from asrcompress.runtimes.onnx_graph.parity import Batch
+from asrcompress.runtimes.onnx_graph.quantized import Array, Ranges
+from asrcompress.runtimes.onnx_graph.session import session
+from asrcompress.runtimes.onnx_graph.tdnn import Options
 
 CLIPPED = 1e-4  # of the numbers of each side, in each utterance: outliers would cost the others their precision
 RANKING = 20  # utterances
@@ -32,7 +32,7 @@ def plain(options: Options) -> Options:
 
 def ranges(model: nn.Module, options: Options, batches: Iterable[Batch]) -> Ranges:
     """The range of the input of each product, 0 included, over some speech."""
-    proto, inputs = onnx.convert_with_inputs(model, plain(options))
+    proto, inputs = tdnn.convert_with_inputs(model, plain(options))
     names = sorted(set(inputs.values()))
     proto.graph.output.extend(onnx_package.ValueInfoProto(name=name) for name in names)
     running = session(proto.SerializeToString())
@@ -64,7 +64,7 @@ class HeldOut:
         self.batches = parity.utterances(data, name)
         self.ranked = list(self.batches)[:: max(1, len(self.batches) // RANKING)]
         self.symbols = {number: token for token, number in read_symbols(lang / "tokens.txt").items()}
-        proto, inputs = onnx.convert_with_inputs(model, plain(options))
+        proto, inputs = tdnn.convert_with_inputs(model, plain(options))
         self.products = list(inputs)
         self.expected = self._log_probs(proto, self.batches)
         self.error = self._error(self.expected)
@@ -84,7 +84,7 @@ class HeldOut:
         return sorted(found, key=lambda row: -row[1])
 
     def _proto(self, keep_float: Iterable[str]) -> onnx_package.ModelProto:
-        return onnx.convert(self.model, replace(self.options, keep_float=tuple(keep_float)))
+        return tdnn.convert(self.model, replace(self.options, keep_float=tuple(keep_float)))
 
     def _log_probs(self, proto: onnx_package.ModelProto, utts: Iterable[str]) -> dict[str, Array]:
         running, found = session(proto.SerializeToString()), {}

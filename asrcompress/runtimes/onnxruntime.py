@@ -1,0 +1,165 @@
+"""onnxruntime on the CPU: the network alone, for any torch model; speech models are decoded by greedy search.
+
+A model is one ONNX file, or a folder with model.onnx. Features and tokens of a speech model: lhotse's `Fbank()`, and
+the tokens.txt beside the file.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asrcompress.errors import UserError
+from asrcompress.files import atomic, require_file
+from asrcompress.measure import timing as timed
+from asrcompress.runtimes.base import RATE, Exported, Timing, Transcripts, Wave
+from asrcompress.runtimes.onnx_graph.session import (
+    FRAMES_PER_SECOND,
+    example,
+    file_of,
+    is_acoustic,
+    run,
+    session,
+    speech,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NAME = "onnxruntime"
+CHUNK, CONTEXT, CHUNKS = 0.64, 0.5, 200  # seconds; the TDNN of conf/model/tdnn.yaml sees 0.5 s to either side
+
+
+def export(model: "nn.Module", path: Path, inputs: Any = None, *,
+           dynamic: Mapping[str, Mapping[int, str]] | None = None, check: Sequence[Any] = (),
+           exporter: str = "torchscript", tolerance: float | None = None, **options: Any) -> Exported:
+    """Write PATH, an ONNX file of any model that `torch.onnx.export` takes.
+
+    `inputs`, `dynamic`, `exporter`: see `onnx_graph.traced.convert`. A TDNN without `inputs` is written as a hand-made
+    graph, for which `options` are those of `onnx_graph.tdnn.Options`.
+    `check`: further inputs of other sizes on which torch and onnxruntime have to agree, beside `inputs`. `tolerance`:
+    the largest difference, relative to the largest output where that is above 1 (0.0001 unless given). Errors:
+    UserError where the model cannot be exported, and where the two do not agree; nothing is written then.
+    """
+    from asrcompress.models.tdnn import TDNN
+    from asrcompress.runtimes.onnx_graph import traced
+
+    if isinstance(model, TDNN) and inputs is None:
+        return _export_tdnn(model, Path(path), tolerance, options)
+    if options:
+        raise UserError(f"only the hand-made graph of a TDNN has the option '{next(iter(options))}', and this is a "
+                        f"{type(model).__name__} or has inputs of its own")
+    found = traced.convert(model, inputs, dynamic=dynamic, exporter=exporter)
+    error = traced.check(model, found, [*found.examples, *check], traced.TOLERANCE if tolerance is None else tolerance)
+    return _write(Path(path), found.data, f"outputs equal within {error:.1e}")
+
+
+def _export_tdnn(model: "nn.Module", path: Path, tolerance: float | None, options: dict[str, Any]) -> Exported:
+    from asrcompress.options import make
+    from asrcompress.runtimes.onnx_graph import parity, tdnn
+
+    chosen = make(tdnn.Options, options, f"runtime {NAME}")
+    proto, config = tdnn.convert(model, chosen), model.config
+    batches = parity.random_batches(chosen.batch1, config["features"])  # type: ignore[index,arg-type]
+    agreement = parity.agreement(model, proto, batches, chosen.precision, tolerance, chosen.acoustic_scale)
+    return _write(path, proto.SerializeToString(), agreement)
+
+
+def _write(path: Path, data: bytes, agreement: str) -> Exported:
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+    return Exported(path, len(data), agreement)
+
+
+class OnnxModel:
+    """An acoustic model in onnxruntime, callable as the torch model is, so that archives and searches take it.
+
+    x (N, T, features) float32, x_lens (N,) int64 -> log_probs (N, T', vocab), lengths (N,), without the file's acoustic
+    scale. Errors: UserError for a file that is no acoustic model of `asrcompress export`.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        self.path = file_of(path)
+        self._session = session(self.path, threads)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if not is_acoustic(self._session) or "subsampling_factor" not in metadata:
+            raise UserError(f"{path} is not an acoustic model that `asrcompress export` wrote; export it again")
+        self.subsampling = int(metadata["subsampling_factor"])
+        shapes = {one.name: one.shape for one in (*self._session.get_inputs(), *self._session.get_outputs())}
+        self.config = {"vocab": int(self._session.get_outputs()[0].shape[2])}
+        self.batch1 = shapes["x"][0] == 1
+        self._scale = float(metadata.get("acoustic_scale", 1))
+
+    def __call__(self, x: "Tensor", x_lens: "Tensor") -> "tuple[Tensor, Tensor]":
+        import torch
+
+        log_probs, lens = run(self._session, None, {"x": x.numpy(), "x_lens": x_lens.numpy()})
+        return torch.from_numpy(log_probs) / self._scale, torch.from_numpy(lens)
+
+
+def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: int = 3000) -> OnnxModel:
+    """The acoustic model of a file or folder. Errors: UserError with a graph, since nothing here searches one."""
+    if graph is not None:
+        raise UserError("--graph is for --runtime sherpa-onnx: onnxruntime runs the network alone; `asrcompress "
+                        "posteriors` and `asrcompress search` decode its output over a graph")
+    return OnnxModel(path, threads)
+
+
+def decode(loaded: OnnxModel, waves: Iterable[Wave], words: Path | None = None) -> Transcripts:
+    """Greedy tokens of one utterance after the other, 16 kHz; words come from BPE tokens only.
+
+    Errors: UserError for another sampling rate, and where tokens.txt is not beside the file.
+    """
+    import torch
+    from lhotse import Fbank
+
+    from asrcompress.decoding.greedy import best_tokens, bpe_words
+    from asrcompress.lang.tokens import read_symbols
+
+    table = read_symbols(require_file(loaded.path.with_name("tokens.txt"), "the symbol table"))
+    names, fbank, found = {number: token for token, number in table.items()}, Fbank(), Transcripts()
+    for utt, samples, rate in waves:
+        if rate != RATE:
+            raise UserError(f"{utt} has {rate} samples a second, and the model hears {RATE}; resample it, or take "
+                            "--runtime sherpa-onnx, which does")
+        started = time.perf_counter()
+        features = torch.as_tensor(fbank.extract(samples, rate))[None]
+        log_probs, _ = loaded(features, torch.tensor([features.shape[1]]))
+        tokens = [names[token] for token in best_tokens(log_probs[0].numpy())]
+        found.seconds += time.perf_counter() - started
+        found.audio += len(samples) / rate
+        found.tokens[utt], found.words[utt] = " ".join(tokens), bpe_words(tokens)
+    return found
+
+
+def measure(path: Path, timing: Timing = Timing()) -> dict[str, Any]:  # noqa: B008
+    """The network alone, on random features or `timing.inputs`: `measure.timing.alone`, or `in_turns` with `against`.
+
+    Of a speech model also chunk_p50_ms, chunk_p95_ms and chunk_p99_ms: percentiles of 200 calls on 0.64 s of features
+    with 0.5 s more on either side, as a recognizer that waits for 0.64 s of sound would make them.
+    """
+    if timing.graph:
+        load(path, graph=timing.graph)
+
+    def ready(one: Path) -> timed.Run:
+        opened = session(file_of(one), timing.threads)
+        feeds = example(opened, timing.seconds, timing.inputs)
+        return lambda: run(opened, None, feeds)
+
+    if timing.against:
+        return timed.in_turns(ready(timing.against), ready(path))
+    found = timed.alone(NAME, lambda: ready(path), timing.threads, timing.seconds)
+    opened = session(file_of(path), timing.threads)
+    return found | (_chunks(opened) if is_acoustic(opened) and timing.inputs is None else {})
+
+
+def _chunks(opened: Any) -> dict[str, float]:
+    """Percentiles of the time of a call on one chunk, in milliseconds."""
+    features = next(one.shape[2] for one in opened.get_inputs() if one.name == "x")
+    x = speech(round((CHUNK + 2 * CONTEXT) * FRAMES_PER_SECOND), features)[None]
+    feeds = {"x": x, "x_lens": np.array([x.shape[1]])}
+    times = [timed.clock(lambda: run(opened, None, feeds)) for _ in range(CHUNKS + 1)][1:]
+    p50, p95, p99 = (1e3 * np.percentile(times, (50, 95, 99))).tolist()
+    return {"chunk_p50_ms": round(p50, 3), "chunk_p95_ms": round(p95, 3), "chunk_p99_ms": round(p99, 3)}
