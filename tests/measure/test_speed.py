@@ -8,7 +8,7 @@ import torch
 from asrcompress import models
 from asrcompress.cli import main
 from asrcompress.compression import packed, save_model
-from asrcompress.measure import machine, macs, size, speed
+from asrcompress.measure import machine, macs, size, timing
 from asrcompress.report import rows
 
 
