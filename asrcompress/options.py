@@ -1,9 +1,9 @@
 """A method's options: one frozen dataclass beside the method, checked here wherever they come from.
 
-Python keywords, Hydra overrides and the specification in a model file all become the same dataclass through `make`, so
-an unknown key or a value of a wrong type is one sentence at every level. A field's type is one of int, float, bool, str,
-Literal[...], another such dataclass, a tuple or Sequence of one of these, or one of these with None; ranges are checked
-by `__post_init__`.
+Python keywords, Hydra overrides and the specification in a model file all become the same dataclass through `make`;
+an unknown key or a value of a wrong type is one sentence at every level. A field's type is one of int, float, bool,
+str, Literal[...], another such dataclass, a tuple or Sequence of one of these, or one of these with None; ranges are
+checked by `__post_init__`.
 """
 
 import types

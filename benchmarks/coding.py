@@ -4,9 +4,9 @@
 
 First each coder on the same integers: int8, a codebook of 32, and one of 32 at density 0.1. Then what the whole
 takes, scales and codebooks included, at the same squared error: of our quantizations, of a uniform step and of
-`trellis` for each tensor under our range coder, and of nncodec's own quantizers. MB/s are of float32 weights, by CPU seconds of one
-thread. nncodec 2.1.3 (ISO/IEC 15938-17) wants an environment of its own, `pip install nncodec==2.1.3`; PATH is that
-one's Python.
+`trellis` for each tensor under our range coder, and of nncodec's own quantizers. MB/s are of float32 weights, by CPU
+seconds of one thread. nncodec 2.1.3 (ISO/IEC 15938-17) wants an environment of its own, `pip install nncodec==2.1.3`;
+PATH is that one's Python.
 """
 
 import argparse

@@ -122,8 +122,9 @@ def report(judge: Judge, out: Path, bits: str, source: str, how: str, model: Any
     path = out / name / "model.packed"
     path.parent.mkdir(parents=True, exist_ok=True)
     packed.save(path, model)
-    row = {"name": name, "model": model.config["model"], "structure": "dense", "quantization": WRITTEN[bits], "coder": "raw",
-           "when": "after", "seed": 0, "command": f"python benchmarks/data_free.py {COMMAND}"}
+    row = {"name": name, "model": model.config["model"], "structure": "dense",
+           "quantization": WRITTEN[bits], "coder": "raw", "when": "after", "seed": 0,
+           "command": f"python benchmarks/data_free.py {COMMAND}"}
     (out / name / "row").write_text("".join(f"{key}={value}\n" for key, value in row.items()))
     (out / name / ".done").touch()
     print("| {} | {} | {} | {:.4f} | {:.2f} |".format(bits, source, how, *judge(packed.load(path))), flush=True)

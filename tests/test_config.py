@@ -9,7 +9,8 @@ from asrcompress.errors import UserError
 from asrcompress.training import criteria
 
 FILES = sorted(folder().rglob("*.yaml"))
-GROUPS = {"train": ("model", "training", "criterion", "schedule"), "compress": ("structure", "budget", "quantization", "coder"),
+GROUPS = {"train": ("model", "training", "criterion", "schedule"),
+          "compress": ("structure", "budget", "quantization", "coder"),
           "experiment": ("experiment",)}
 CHOICES = [
     (name, f"{group}={path.stem}")

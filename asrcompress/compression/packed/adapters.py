@@ -6,6 +6,7 @@
 """
 
 import importlib
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -78,11 +79,11 @@ def _hugging_face(description: Mapping[str, Any], where: str) -> Callable[[], nn
     try:
         from transformers import GenerationConfig, PreTrainedModel
 
-        kind = getattr(importlib.import_module(module), name)
+        kind: Any = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         raise UserError(f"{where}: its {name} needs transformers with {module}; pip install transformers, or a version "
                         "that has it") from None
-    if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
+    if not (inspect.isclass(kind) and issubclass(kind, PreTrainedModel)):
         raise UserError(f"{where}: its class {name} is no model of transformers")
 
     def make() -> nn.Module:

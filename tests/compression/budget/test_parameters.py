@@ -136,7 +136,8 @@ def test_alds_is_the_best_of_all_groups_and_ranks(size: float) -> None:
     """Every choice of (groups, rank) or dense, for three layers of different shapes."""
     asked = request([(12, 8), (6, 12), (8, 4, 2)], size, family="grouped")
     family = asked.family
-    ways = [[(c.error, c.num_parameters) for c in family.error_bounds(w, asked.options) if c.num_parameters < w.numel()] + [(0.0, w.numel())]
+    ways = [[*((c.error, c.num_parameters) for c in family.error_bounds(w, asked.options)
+               if c.num_parameters < w.numel()), (0.0, w.numel())]
             for w in asked.weights.values()]
     best = min(max(error for error, _ in chosen) for chosen in itertools.product(*ways)
                if sum(cost for _, cost in chosen) <= size * asked.total)

@@ -46,9 +46,10 @@ def narrower(config: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize("build, said", [
-    (strided, "stride=.2,.* at .convs.2."), (Other, "has Other"), (narrower, "no model can be built .layer .* has shape")])
+    (strided, "stride=.2,.* at .convs.2."), (Other, "has Other"),
+    (narrower, "no model can be built .layer .* has shape")])
 def test_a_build_that_makes_another_model_is_refused(build: Callable[[Any], nn.Module], said: str,
-                                                        tmp_path: Path) -> None:
+                                                     tmp_path: Path) -> None:
     """It failed before: the file was written, and gave other outputs or could not be loaded."""
     small, _ = compress(net(), Plan("svd", 0.6))
     (tmp_path / "m").write_text("an older file")

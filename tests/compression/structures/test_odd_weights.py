@@ -1,5 +1,5 @@
-"""Weights that real models hold at times: every structure is finite, keeps the dtype and reports its true error, or says
-in one sentence why it cannot."""
+"""Weights that real models hold at times: every structure is finite, keeps the dtype and reports its true error, or
+says in one sentence why it cannot."""
 
 import numpy as np
 import pytest

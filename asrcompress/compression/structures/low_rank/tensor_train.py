@@ -60,9 +60,9 @@ class TensorTrainOptions:
 class TensorTrain(Structure):
     """W from cores (r_(k-1), m_k, n_k, taps_k, r_k), applied core by core or as one rebuilt weight: what is faster.
 
-    A separate train applied from the first core on costs as many multiply-adds as it has parameters. Paired cores work on
-    parts of a frame, many small products between which values move: unless they are tiny, a rebuilt weight is faster.
-    How many frames there are decides as well, so `macs(frames)` is that of a call with so many.
+    A separate train applied from the first core on costs as many multiply-adds as it has parameters. Paired cores work
+    on parts of a frame, many small products between which values move: unless they are tiny, a rebuilt weight is
+    faster. How many frames there are decides as well, so `macs(frames)` is that of a call with so many.
     """
 
     name = "tensor_train"

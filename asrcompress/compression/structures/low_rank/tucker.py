@@ -148,7 +148,7 @@ class Tucker(Structure):
     @classmethod
     @torch.no_grad()
     def rate_distortion(cls, weight: Tensor, options: TuckerOptions, size: float) -> RateDistortion:
-        """One step is `rank_multiple` times the parameters of ranks 1 and 1; n steps stand for the best pair of their cost.
+        """One step is `rank_multiple` times the parameters of ranks 1 and 1; n steps are the best pair of their cost.
 
         The gains are the slopes of the concave hull of what the HOSVD keeps; they end where dense is smaller.
         """
@@ -179,7 +179,7 @@ class Tucker(Structure):
         return functional.linear(middle, outer, bias)
 
     def _outer(self) -> Tensor | None:
-        """left x core of a matrix, (out, b): one product less, kept at inference until they change; None in training."""
+        """left x core of a matrix, (out, b): one product less, kept at inference until a change; None in training."""
         if needs_grad((self.left, self.core)):
             self._kept.clear()
             return None

@@ -136,7 +136,8 @@ def test_size_is_kept_and_nearly_used(options: dict[str, Any]) -> None:
         for size in (0.5, 0.25):
             layer = structures.init("ldr", shape, size, **options)
             assert 0.7 * size < layer.num_parameters() / math.prod(shape) <= size
-        assert structures.init("ldr", shape, rank=1, **options).num_parameters() == Ldr.min_parameters(shape, Ldr.Options(**options))
+        smallest = structures.init("ldr", shape, rank=1, **options)
+        assert smallest.num_parameters() == Ldr.min_parameters(shape, Ldr.Options(**options))
 
 
 def test_what_cannot_be_reached_says_the_smallest() -> None:

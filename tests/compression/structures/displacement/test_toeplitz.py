@@ -66,11 +66,13 @@ def test_a_member_is_its_own_projection(shape: tuple[int, ...], block: int) -> N
 def test_size_is_kept_and_nearly_used() -> None:
     for shape in ((96, 160), (64, 96, 3), (101, 103)):
         for size in (0.5, 0.25, 0.0625):
-            assert 0.5 * size <= structures.fit("toeplitz", weight(*shape), size).num_parameters() / math.prod(shape) <= size
+            layer = structures.fit("toeplitz", weight(*shape), size)
+            assert 0.5 * size <= layer.num_parameters() / math.prod(shape) <= size
 
 
 def test_the_smallest_is_one_block_of_the_whole_weight_or_squares_in_a_row() -> None:
-    assert Toeplitz.min_parameters((60, 40), Toeplitz.Options()) == 99 and Toeplitz.min_parameters((60, 40, 3), Toeplitz.Options()) == 297
+    assert Toeplitz.min_parameters((60, 40), Toeplitz.Options()) == 99
+    assert Toeplitz.min_parameters((60, 40, 3), Toeplitz.Options()) == 297
     assert Toeplitz.min_parameters((60, 40), Toeplitz.Options(block=20)) == 6 * 39
     for shape in ((60, 40), (37, 41, 3), (2, 9)):
         fewest = Toeplitz.min_parameters(shape, Toeplitz.Options())

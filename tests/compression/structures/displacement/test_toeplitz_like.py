@@ -175,7 +175,7 @@ def test_size_is_kept_and_nearly_used() -> None:
 
 
 def test_the_smallest_is_rank_1_and_can_be_reached() -> None:
-    assert ToeplitzLike.min_parameters((60, 40), ToeplitzLike.Options()) == 120  # one block of 60; two of 40 would be 160
+    assert ToeplitzLike.min_parameters((60, 40), ToeplitzLike.Options()) == 120  # a block of 60; two of 40: 160
     assert ToeplitzLike.min_parameters((60, 40, 3), ToeplitzLike.Options(rank=2, block=20)) == 6 * 3 * 2 * 2 * 20
     for shape in ((60, 40), (37, 41, 3), (12, 9)):
         fewest = ToeplitzLike.min_parameters(shape, ToeplitzLike.Options())

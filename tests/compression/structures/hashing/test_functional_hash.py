@@ -143,7 +143,8 @@ def test_a_fit_keeps_at_least_about_the_share_of_energy_that_it_stores(options: 
 def test_size_is_kept_and_used(options: dict[str, Any]) -> None:
     for shape in ((40, 30), (101, 7, 3)):
         for size in (0.5, 0.25, 0.0625):
-            assert structures.init("functional_hash", shape, size, **options).num_parameters() == int(size * math.prod(shape))
+            layer = structures.init("functional_hash", shape, size, **options)
+            assert layer.num_parameters() == int(size * math.prod(shape))
     smallest = FunctionalHash.min_parameters((60, 40), FunctionalHash.Options(**options))
     assert structures.init("functional_hash", (60, 40), smallest / 2400, **options).num_parameters() == smallest
     with pytest.raises(CannotShrink, match="cannot reach size 0.0004; the smallest is"):

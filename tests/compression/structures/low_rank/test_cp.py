@@ -137,7 +137,8 @@ def test_size_of_the_reference_layer() -> None:
         layer = Cp((1000, 1000, 2), 256)
     assert layer.num_parameters() == layer.macs(1) == 512_512
     assert layer.macs(10, stride=3) == 10 * (3 * 256_000 + 256 * 1002)
-    assert Cp.min_parameters((1000, 1000, 2), Cp.Options()) == 2002 and Cp.min_parameters((1000, 2000), Cp.Options()) == 3000
+    assert Cp.min_parameters((1000, 1000, 2), Cp.Options()) == 2002
+    assert Cp.min_parameters((1000, 2000), Cp.Options()) == 3000
 
 
 @pytest.mark.parametrize("size", [0.5, 0.25, 0.125])

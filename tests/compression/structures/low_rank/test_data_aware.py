@@ -118,7 +118,8 @@ def test_curve_and_bounds_count_output_energy() -> None:
     assert curve.energy - float(curve.gains[:3].sum()) == pytest.approx(error(w, layer, x))
     squares = spectrum(w, "input", moments(x))
     third = next(choice for choice in Svd.error_bounds(w, asked, seen) if choice.options.rank == 3)
-    assert third.error == pytest.approx(float((squares[3] / squares[0]).sqrt())) and third.num_parameters == layer.num_parameters()
+    assert third.error == pytest.approx(float((squares[3] / squares[0]).sqrt()))
+    assert third.num_parameters == layer.num_parameters()
     free = replace(asked, unfolding="best")
     best = Svd.rate_distortion(w, free, 0.5, seen).choose(1).unfolding
     assert best == Svd.fit(w, free, 0.5, moments=seen).unfolding

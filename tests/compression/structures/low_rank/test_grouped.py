@@ -142,7 +142,8 @@ def test_numbers_and_macs_of_the_1000_by_2000_layer() -> None:
         layer = Grouped((1000, 1000, 2), 2, 128)
     assert layer.num_parameters() == layer.macs(1) == 512_000
     assert layer.macs(10, stride=3) == 5_120_000
-    assert Grouped.min_parameters((1000, 1000, 2), Grouped.Options()) == 3000 and Grouped.min_parameters((1000, 1000, 2), Grouped.Options(groups=4)) == 6000
+    assert Grouped.min_parameters((1000, 1000, 2), Grouped.Options()) == 3000
+    assert Grouped.min_parameters((1000, 1000, 2), Grouped.Options(groups=4)) == 6000
 
 
 def test_size_is_kept_and_nearly_used() -> None:
@@ -203,7 +204,8 @@ def test_curve_is_the_energy_that_each_step_removes() -> None:
         left = float((layer.dense() - w).detach().norm()) ** 2
         assert curve.energy - float(curve.gains[:steps].sum()) == pytest.approx(left)
         assert layer.num_parameters() == steps * curve.cost
-    assert Grouped.rate_distortion(block_low_rank(4, 32, 64, 2), Grouped.Options(), 0.19).choose(1) == Grouped.Options(groups=4, rank=1)
+    curve = Grouped.rate_distortion(block_low_rank(4, 32, 64, 2), Grouped.Options(), 0.19)
+    assert curve.choose(1) == Grouped.Options(groups=4, rank=1)
 
 
 def test_rows_scale_in_place() -> None:

@@ -111,7 +111,8 @@ def test_fit_is_the_truncated_svd_in_other_factors(shape: tuple[int, ...], unfol
     weight = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     layer = structures.fit("semi_orthogonal", weight, rank=5, unfolding=unfolding)
     svd = structures.fit("svd", weight, rank=5, unfolding=unfolding)
-    assert isinstance(layer, SemiOrthogonal) and layer.num_parameters() == svd.num_parameters() and layer.macs(7) == svd.macs(7)
+    assert isinstance(layer, SemiOrthogonal)
+    assert layer.num_parameters() == svd.num_parameters() and layer.macs(7) == svd.macs(7)
     torch.testing.assert_close(layer.dense(), svd.dense())
     torch.testing.assert_close(gram(layer), torch.eye(5, dtype=torch.float64))
 
