@@ -62,7 +62,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[tuple[Tensor, Tensor]]":
-    """What to calibrate on: speech, synthetic features, or nothing."""
+    """What to calibrate on: speech, synthetic features, or nothing.
+
+    Errors: UserError where an option needs examples and none are given.
+    """
     from asrcompress.compression import synthetic
     from asrcompress.errors import UserError
 
@@ -78,7 +81,10 @@ def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[t
 
 
 def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[Tensor, Tensor]]":
-    """x, x_lens of `minutes` of a prepared set (of all of it where it is shorter), utterances drawn by the seed."""
+    """x, x_lens of `minutes` of a prepared set (of all of it where it is shorter), utterances drawn by the seed.
+
+    Errors: UserError where the set is missing or empty.
+    """
     from lhotse import CutSet, load_manifest
     from lhotse.dataset.collation import collate_features
 

@@ -48,6 +48,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measured(args: argparse.Namespace) -> dict[str, Any]:
+    """Measurements of a device file or a torch model, by name.
+
+    Errors: UserError for options of a device file with a torch model.
+    """
     from asrcompress.errors import UserError
     from asrcompress.measure import device, speed
     from asrcompress.runtimes.base import Timing

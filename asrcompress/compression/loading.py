@@ -1,7 +1,8 @@
 """loading: the model file, to train on (safetensors, quantizers attached), and one function that reads every file.
 
-Its metadata is JSON: `model` says how the dense model is built and `config` from what (`packed/adapters.py`),
-`compression` is the record of what was done to it (`record.py`).
+Its metadata is one JSON object: `model` says how the dense model is built, and from which config (`packed/adapters.py`),
+`compression` is the record of what was done to it (`record.py`). It is one key, "asrcompress", because safetensors
+writes several in a random order, and the same model is to be the same file.
 """
 
 import json
@@ -27,11 +28,10 @@ def save_model(path: Path | str, model: nn.Module, build: packed.Build | None = 
     """
     description = adapters.describe(model)
     adapters.builder(description, build, str(path))
-    config = description.pop("config")
-    metadata = {"model": description, "config": config, "compression": record.record_config(model)}
+    metadata = {"model": description, "compression": record.record_config(model)}
     tensors = {name: tensor.contiguous() for name, tensor in state.stored(model).items()}
     with atomic(path) as temporary:
-        temporary.write_bytes(serialize(tensors, {key: json.dumps(value) for key, value in metadata.items()}))
+        temporary.write_bytes(serialize(tensors, {"asrcompress": json.dumps(metadata)}))
         verify.same(model, _load_model(temporary, build, str(path)), str(path))
 
 
@@ -48,7 +48,7 @@ def load(path: Path | str, build: packed.Build | None = None) -> nn.Module:
 
 def _load_model(path: Path | str, build: packed.Build | None, where: str) -> nn.Module:
     metadata, tensors = read(path)
-    model = adapters.builder({**metadata["model"], "config": metadata["config"]}, build, where)()
+    model = adapters.builder(metadata["model"], build, where)()
     record.apply_config(model, metadata["compression"])
     try:
         state.load_stored(model, tensors)
@@ -59,17 +59,17 @@ def _load_model(path: Path | str, build: packed.Build | None, where: str) -> nn.
 
 
 def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(metadata, tensors) of a model file; metadata has `model`, `config` and `compression`.
+    """(metadata, tensors) of a model file; metadata has `model` and `compression`.
 
     safetensors checks every length before it allocates. Errors: UserError for a file that is missing or no model file.
     """
     require_file(path, "the model file")
     try:
         with safe_open(path, framework="pt") as file:
-            said = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            metadata = {key: said[key] for key in ("model", "config", "compression")}
-            if not all(isinstance(value, Mapping) for value in metadata.values()):
+            metadata = json.loads((file.metadata() or {})["asrcompress"])
+            said = metadata["model"], metadata["model"]["config"], metadata["compression"]
+            if not all(isinstance(part, Mapping) for part in said):
                 raise ValueError("its metadata are no objects")
             return metadata, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a model file of asrcompress or is damaged ({error}); make it again") from None

@@ -158,7 +158,8 @@ def train(sentences: Sequence[str], out: Path | str, order: int = 3, min_counts:
     """Train a Kneser-Ney model with kaldingram and write it as a plain ARPA file.
 
     `min_counts[n - 1]` is the count below which an n-gram is left out, 0 where the list is shorter. Cut-offs are the
-    only pruning: kaldingram's entropy pruning fails on models trained with cut-offs.
+    only pruning: kaldingram's entropy pruning fails on models trained with cut-offs. Errors: UserError where kaldingram
+    is not installed or no sentence has a word.
     """
     try:
         from kaldingram.train import NgramCounts

@@ -57,7 +57,10 @@ def given(model: nn.Module, inputs: Any) -> Inputs:
 
 
 def named(model: nn.Module, arguments: Any) -> dict[str, Any]:
-    """Arguments by the names that `model.forward` gives them; those that are None are left out."""
+    """Arguments by the names that `model.forward` gives them; those that are None are left out.
+
+    Errors: UserError where there are more than it takes.
+    """
     if isinstance(arguments, Mapping):
         return {str(name): value for name, value in arguments.items() if value is not None}
     parameters = inspect.signature(model.forward).parameters.values()

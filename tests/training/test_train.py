@@ -48,7 +48,7 @@ def test_the_model_is_the_mean_of_the_last_checkpoints(run: Path) -> None:
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["001.ckpt", "002.ckpt", "latest.ckpt"]
     metadata, tensors = loading.read(run / "model.safetensors")
     first, second = (weights(run / "checkpoints" / f"00{epoch}.ckpt") for epoch in (1, 2))
-    assert metadata["config"]["model"] == "tdnn" and tensors.keys() == first.keys()
+    assert metadata["model"]["config"]["model"] == "tdnn" and tensors.keys() == first.keys()
     for name, value in tensors.items():
         mean = (first[name].astype(np.float64) + second[name]) / 2
         np.testing.assert_array_equal(value.numpy(), mean.astype(value.numpy().dtype))

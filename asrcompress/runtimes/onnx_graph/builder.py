@@ -74,7 +74,7 @@ class Graph:
         return self.constant((value + 2**63) % 2**64 - 2**63, np.int64)
 
     def weight(self, name: str, weight: Tensor) -> str:
-        """Trained numbers, under their name."""
+        """A trained tensor of any shape, under its name."""
         array = weight.detach().to(torch.float16 if self.half else torch.float32).contiguous().numpy()
         stored = f"{name}.float16" if self.half else name
         self.initializers.append(numpy_helper.from_array(array, stored))

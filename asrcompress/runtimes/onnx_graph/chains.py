@@ -38,6 +38,7 @@ def multiply(g: Graph, name: str, layer: Structure, x: str, window: Window = POI
 
 
 def svd(g: Graph, name: str, layer: Svd, x: str, window: Window) -> str:
+    """The right factor, then the left; the window belongs to the one that has the taps."""
     first, second = (window, POINT) if layer.unfolding == "input" else (POINT, window)
     return g.product(f"{name}.left", g.product(f"{name}.right", x, layer.right, first), layer.left, second)
 
@@ -53,6 +54,7 @@ def grouped(g: Graph, name: str, layer: Grouped, x: str, window: Window) -> str:
 
 
 def tucker(g: Graph, name: str, layer: Tucker, x: str, window: Window) -> str:
+    """The right factor, the core, which has the taps, the left factor."""
     if layer.context_frames > 1:
         middle = g.product(f"{name}.right", _side_by_side(g, x, layer.context_frames), layer.right)
         middle = g.op("Reshape", middle, g.ints(0, 0, -1))
@@ -69,6 +71,7 @@ def _side_by_side(g: Graph, x: str, frames: int) -> str:
 
 
 def cp(g: Graph, name: str, layer: Cp, x: str, window: Window) -> str:
+    """The right factor, a sum over the taps of each component, the left factor."""
     if layer.taps is not None and layer.context_frames > 1:
         middle = g.product(f"{name}.right", _side_by_side(g, x, layer.context_frames), layer.right)
         middle = g.op("Mul", middle, g.weight(f"{name}.taps", layer.taps.T))

@@ -106,7 +106,7 @@ def layer_errors(model: nn.Module, proto: onnx.ModelProto, batch: Batch) -> dict
 
 
 def layer_outputs(model: nn.Module, batch: Batch) -> dict[str, np.ndarray[Any, Any]]:
-    """What every module of the torch model puts out, by path, in the order of computing."""
+    """Output arrays of every module of the torch model, by path, in the order of computing."""
     outputs: dict[str, np.ndarray[Any, Any]] = {}
 
     def keep(path: str) -> Any:

@@ -105,6 +105,7 @@ class Int8(Quantized):
         return self.multiply(name, x, codes, step, weight.shape[2] if weight.dim() == 3 else 1, window)
 
     def multiply(self, name: str, x: str, codes: str, step: str, taps: int, window: Window) -> str:
+        """x in uint8, by ranges of its own frames or the calibrated ones, times codes in int32, times both steps."""
         if self.ranges is None:
             x, scale, zero = self.ops("DynamicQuantizeLinear", 3, x)
         else:

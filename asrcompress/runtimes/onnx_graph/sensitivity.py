@@ -47,7 +47,10 @@ def ranges(model: nn.Module, options: Options, batches: Iterable[Batch]) -> Rang
 
 
 def references(data: Path, name: str, lang: Path) -> dict[str, list[str]]:
-    """Tokens of the first pronunciations, of the utterances of a set whose words all have one."""
+    """Tokens of the first pronunciations, of the utterances of a set whose words all have one.
+
+    Errors: UserError where there is no such utterance.
+    """
     known = token_references(text.read(require_file(data / f"{name}.text", "the transcripts of the set")), lang)
     if not any(known.values()):
         raise UserError(f"no utterance of {name} has a pronunciation for every word in {lang}; give the lang folder of "
@@ -107,7 +110,7 @@ class HeldOut:
 def leave_out(held_out: HeldOut, max_loss: float) -> tuple[tuple[str, ...], list[str]]:
     """The products that stay float, so that the loss is at most `max_loss`; and what was found, as lines.
 
-    The worst of the ranking are left out, one after the other.
+    The worst of the ranking are left out, one after the other. Errors: UserError where no choice keeps the limit.
     """
     kept = [name for name in held_out.products if quantized.kept(name, held_out.options.keep_float)]
     loss = held_out.loss(kept)

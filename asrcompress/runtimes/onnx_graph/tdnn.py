@@ -72,7 +72,10 @@ def convert(model: nn.Module, options: Options = Options()) -> onnx.ModelProto: 
 
 @torch.no_grad()
 def convert_with_inputs(model: nn.Module, options: Options) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """`convert`, and of each product, in order, the name of the value that it multiplies."""
+    """`convert`, and of each product, in order, the name of the value that it multiplies.
+
+    Errors: UserError for a model that is no TDNN and for a product of `keep_float` that is none of its.
+    """
     model = fold(model).cpu().float()
     _check(model, options)
     assert isinstance(model, TDNN)
