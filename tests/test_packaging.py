@@ -15,11 +15,14 @@ pytestmark = pytest.mark.slow
 COMPRESS = """
 from pathlib import Path
 import torch, asrcompress
-model = torch.nn.Sequential(torch.nn.Linear(24, 32), torch.nn.ReLU(), torch.nn.Linear(32, 8))
-small, report = asrcompress.compress(model, "svd", size=0.5, rank_multiple=1)
-asrcompress.save("model.packed", small)
+def build(config):
+    return torch.nn.Sequential(torch.nn.Linear(24, 32), torch.nn.ReLU(), torch.nn.Linear(32, 8))
+small, report = asrcompress.compress(build({}), "svd", size=0.5, rank_multiple=1)
+asrcompress.save("model.packed", small, build=build)
 x = torch.randn(3, 24)
-torch.testing.assert_close(asrcompress.load("model.packed", model=model)(x), small(x))
+torch.testing.assert_close(asrcompress.load("model.packed", build=build)(x), small(x))
+asrcompress.export(small, "model.onnx", x)
+assert asrcompress.measure(small, x)["macs"] < 3 * (24 * 32 + 32 * 8)
 print(Path(asrcompress.__file__).parent, (Path(asrcompress.__file__).parent / "py.typed").exists())
 """
 COMPOSE = """

@@ -110,25 +110,25 @@ def transcripts(cuts: CutSet) -> dict[str, str]:
     return {origin(cut): cut.supervisions[0].text for cut in cuts}
 
 
-def one_speed_each(cuts: CutSet, seed: int, epoch: int, share: float = 1.0) -> CutSet:
+def one_speed_each(cuts: CutSet, seed: int, epoch: int, epoch_fraction: float = 1.0) -> CutSet:
     """One of the speed copies of every utterance, drawn anew each epoch: an epoch is one pass over the speech.
 
-    With a `share` below 1 it is one over about that much of it, drawn anew as well; at least one utterance.
+    With an `epoch_fraction` below 1 it is one over about that much of it, drawn anew as well; at least one utterance.
     """
     copies: dict[str, list[Any]] = {}
     for cut in cuts:
         copies.setdefault(origin(cut), []).append(cut)
-    if share < 1.0:
+    if epoch_fraction < 1.0:
         drawn = sorted(copies, key=lambda name: hash_seed(seed, epoch, "share", name))
-        copies = {name: copies[name] for name in drawn[:max(1, round(share * len(copies)))]}
+        copies = {name: copies[name] for name in drawn[:max(1, round(epoch_fraction * len(copies)))]}
     return CutSet.from_cuts(group[hash_seed(seed, epoch, name) % len(group)] for name, group in copies.items())
 
 
 def train_loader(cuts: CutSet, encode: Encoder, *, batch_seconds: float, augmentation: Mapping[str, Any] | None,
-                 seed: int, epoch: int, workers: int, share: float = 1.0, buckets: int = 20, rank: int = 0,
+                 seed: int, epoch: int, workers: int, epoch_fraction: float = 1.0, buckets: int = 20, rank: int = 0,
                  world_size: int = 1, skip: int = 0) -> DataLoader:
     """The batches of one epoch; the same for the same (seed, epoch). Each of `world_size` ranks gets its own part."""
-    chosen = one_speed_each(cuts, seed, epoch, share)
+    chosen = one_speed_each(cuts, seed, epoch, epoch_fraction)
     sampler = _sampler(DynamicBucketingSampler, chosen, max_duration=batch_seconds,
                        num_buckets=min(buckets, len(chosen)), shuffle=True, drop_last=False, seed=seed + epoch,
                        rank=rank, world_size=world_size, buffer_size=20_000)

@@ -1,16 +1,13 @@
 """Result rows: one JSON object a line; every table, plot and RESULTS.md is made from them."""
 
-import fcntl
 import json
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, read_jsonl
+from asrcompress.files import atomic, locked, read_jsonl
 
 Row = dict[str, Any]
 
@@ -77,23 +74,11 @@ def merge(rows: Iterable[Row], more: Iterable[Row]) -> list[Row]:
 def put(path: Path | str, row: Row) -> Row:
     """Add `row` to the file, in the place of the same row where there is one; safe beside other writers."""
     path, row = Path(path), check(row, f"the row for {path}")
-    with _locked(path.parent):
+    with locked(path.parent):
         rows = merge(read(path), [row])
         with atomic(path) as temporary:
             temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return row
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, which leaves no lock file behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def parse(pairs: Iterable[str]) -> Row:

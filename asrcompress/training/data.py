@@ -26,7 +26,7 @@ class SpeechData(LightningDataModule):
         return batches.train_loader(
             self.train, self.encode, batch_seconds=self.options.batch_seconds,
             augmentation=asdict(augmentation) if augmentation else None, seed=self.seed,
-            epoch=self.trainer.current_epoch, workers=self.options.workers, share=self.options.epoch_fraction,
+            epoch=self.trainer.current_epoch, workers=self.options.workers, epoch_fraction=self.options.epoch_fraction,
             rank=self.trainer.global_rank, world_size=self.trainer.world_size, skip=skip)
 
     def val_dataloader(self) -> DataLoader:

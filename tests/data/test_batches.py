@@ -60,7 +60,7 @@ def test_a_share_of_an_epoch_is_another_part_of_the_speech_each_time(cuts: CutSe
     names = {cut.id: cut.supervisions[0].id.split("_sp")[0] for cut in cuts}
     drawn = []
     for number in range(12):
-        said = [names[name] for batch in ids(epoch(cuts, encode, epoch=number, share=0.25)) for name in batch]
+        said = [names[name] for batch in ids(epoch(cuts, encode, epoch=number, epoch_fraction=0.25)) for name in batch]
         assert len(said) == len(set(said)) == round(0.25 * len(set(names.values())))
         drawn.append(set(said))
     assert drawn[0] != drawn[1]
