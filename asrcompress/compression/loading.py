@@ -1,8 +1,8 @@
 """loading: the model file, to train on (safetensors, quantizers attached), and one function that reads every file.
 
 Its metadata is one JSON object: `model` says how the dense model is built, and from which config
-(`packed/adapters.py`), `compression` is the record of what was done to it (`record.py`). It is one key, "asrcompress", because safetensors
-writes several in a random order, and the same model is to be the same file.
+(`packed/adapters.py`), `compression` is the record of what was done to it (`record.py`). It is one key, "asrcompress",
+because safetensors writes several in a random order, and the same model is to be the same file.
 """
 
 import json
