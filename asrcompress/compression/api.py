@@ -17,8 +17,8 @@ from asrcompress.errors import UserError
 MODEL_FILE = ".safetensors"
 
 
-def compress(model: nn.Module, plan: Plan | str = "dense", *, size: float | None = None, quantization: str = "float32",
-             calibration: Mapping[str, Tensor] | Iterable[Any] | None = None,
+def compress(model: nn.Module, structure: Plan | str = "dense", *, size: float | None = None,
+             quantization: str = "float32", calibration: Mapping[str, Tensor] | Iterable[Any] | None = None,
              **options: Any) -> tuple[nn.Module, list[LayerRecord]]:
     """A compressed copy of any torch model, and one record per weight of two or more dimensions.
 
@@ -27,13 +27,16 @@ def compress(model: nn.Module, plan: Plan | str = "dense", *, size: float | None
     small, report = compress(model, quantization="int8")               # the structure stays dense
     small, report = compress(model, Plan("svd", size=0.25, quantization="int8", coder="range"))
 
-    `calibration` is batches of the model's arguments (a tuple; a mapping of keywords; one tensor), or what
-    `calibration.collect` made of such; structures with `data_aware` need it, and the report then says the error of
-    outputs. The model is not touched. Layers that were compressed before keep their structure; quantization is made
-    anew. Errors: UserError where the plan selects nothing or a name or option is unknown; `CannotShrink`, which says
-    the smallest size, where `size` cannot be reached; UserError where the result does not compute what its report says.
+    `structure` is a name, or a Plan, which says everything. `calibration` is batches of the model's arguments (a tuple;
+    a mapping of keywords; one tensor), or what `calibration.collect` made of such; structures with `data_aware` need
+    it, and the report then says the error of outputs. The model is not touched. Layers that were compressed before keep
+    their structure; quantization is made anew. Errors: UserError where the plan selects nothing, a name or option is
+    unknown, or the result does not compute what its report says; `CannotShrink`, which says the smallest size, where
+    `size` cannot be reached.
     """
-    plan = _plan(plan, size, quantization, options)
+    if isinstance(structure, Plan) and (size is not None or quantization != "float32" or options):
+        raise UserError("a Plan says everything itself; give size, quantization and options in the plan")
+    plan = structure if isinstance(structure, Plan) else _plan(structure, size, quantization, options)
     batches = None if calibration is None or isinstance(calibration, Mapping) else list(calibration)
     moments = calibrate.collect(model, batches) if batches else calibration
     small, report = run(model, plan, moments if isinstance(moments, Mapping) else {})
@@ -43,18 +46,14 @@ def compress(model: nn.Module, plan: Plan | str = "dense", *, size: float | None
     return small, report
 
 
-def _plan(plan: Plan | str, size: float | None, quantization: str, options: Mapping[str, Any]) -> Plan:
+def _plan(structure: str, size: float | None, quantization: str, options: Mapping[str, Any]) -> Plan:
     """The plan that the arguments of `compress` say: those that are no field of a Plan are the structure's options."""
-    if isinstance(plan, Plan):
-        if size is not None or quantization != "float32" or options:
-            raise UserError("a Plan says everything itself; give size, quantization and options in the plan")
-        return plan
-    if plan == "dense" and quantization == "float32":
+    if structure == "dense" and quantization == "float32":
         raise UserError("that changes nothing: give a structure (svd, size=0.25), a quantization (int8), or both")
     known = {field.name for field in fields(Plan)}
     given = {key: value for key, value in options.items() if key in known}
-    rest = {key: value for key, value in options.items() if key not in known}
-    return Plan(plan, size, quantization=quantization, **{**given, "options": {**given.get("options", {}), **rest}})
+    given["options"] = {**given.get("options", {}), **{key: options[key] for key in options if key not in known}}
+    return Plan(structure, size, quantization=quantization, **given)
 
 
 def save(path: Path | str, model: nn.Module, *, build: packed.Build | None = None, **options: Any) -> nn.Module:

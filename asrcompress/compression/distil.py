@@ -1,6 +1,5 @@
 """distil: a compressed model is trained to say what the model said that it was made of. No transcripts are needed."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from asrcompress import precision
 from asrcompress.compression import quantization
+from asrcompress.compression.parametrization import copy_model
 from asrcompress.errors import UserError
 
 
@@ -29,7 +29,7 @@ def distil(student: Any, teacher: Any, batches: Sequence[tuple[Tensor, Tensor]],
     """
     if not batches:
         raise UserError("distillation needs batches to train on, and there is none; calibrate on data, or data-free")
-    student = copy.deepcopy(student).eval()
+    student = copy_model(student).eval()
     teacher.eval()
     with torch.no_grad():
         wanted = [teacher(*batch)[0] for batch in batches]

@@ -9,6 +9,7 @@
 from typing import cast
 
 from asrcompress import registry
+from asrcompress.errors import UserError
 from asrcompress.runtimes.base import Runtime
 
 SHARED = ("export", "onnx_graph")
@@ -21,5 +22,6 @@ def names() -> tuple[str, ...]:
 
 def find(name: str) -> Runtime:
     """The runtime of this name. Errors: UserError for an unknown one, with those there are."""
-    module = registry.module(__name__, name.replace("-", "_"), "is no runtime", without=SHARED)
-    return cast(Runtime, module)
+    if name not in names():
+        raise UserError(f"there is no runtime '{name}'; there are {', '.join(names())}")
+    return cast(Runtime, registry.module(__name__, name.replace("-", "_"), "is no runtime", without=SHARED))

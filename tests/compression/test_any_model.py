@@ -13,8 +13,8 @@ from torch.nn.utils import parametrizations
 from asrcompress.compression import Plan, compress, load, modules, quantization, record, save, state
 from asrcompress.errors import UserError
 
-WAYS: list[dict[str, Any]] = [{"plan": "svd", "size": 0.7}, {"quantization": "int8"},
-                              {"plan": "svd", "size": 0.7, "quantization": "codebook"}]
+WAYS: list[dict[str, Any]] = [{"structure": "svd", "size": 0.7}, {"quantization": "int8"},
+                              {"structure": "svd", "size": 0.7, "quantization": "codebook"}]
 
 
 class Causal(nn.Conv1d):
@@ -89,7 +89,7 @@ def test_what_is_loaded_is_what_was_compressed(name: str, way: dict[str, Any], t
     assert y.shape == wanted.shape and torch.isfinite(y).all()
     assert 0.1 * wanted.norm() < y.norm() < 3 * wanted.norm() and not torch.equal(y, wanted)
     for row in report:
-        assert (row.structure == way.get("plan", "dense")) or row.note or "plan" not in way
+        assert (row.structure == way.get("structure", "dense")) or row.note or "structure" not in way
         assert row.error < 1.0
     for file in ("m.packed", "m.safetensors"):
         save(tmp_path / file, small, build=lambda config: make())
@@ -123,7 +123,7 @@ def test_hooks_and_modes_and_frozen_parameters_stay() -> None:
         layer.register_forward_hook(lambda *_, index=index: seen.append(f"after {index}"))
         layer.register_forward_pre_hook(lambda *_, index=index, **__: seen.append(f"before {index}"), with_kwargs=True)
     model[1].eval()
-    for way in ({"plan": "svd", "size": 0.7}, {"quantization": "int8"}, {"plan": "multi_hash", "size": 0.7}):
+    for way in ({"structure": "svd", "size": 0.7}, {"quantization": "int8"}, {"structure": "multi_hash", "size": 0.7}):
         small, _ = compress(model, **way)
         seen.clear()
         small(torch.randn(2, 16)).sum().backward()
@@ -216,7 +216,7 @@ def test_the_report_says_what_quantization_costs() -> None:
     """Its error was 0 whatever a quantization did."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 64))
-    coarse, fine = (compress(model, quantization=name)[1][0] for name in ("int4", "int8"))
+    coarse, fine = (compress(model, structure="dense", quantization=name)[1][0] for name in ("int4", "int8"))
     assert (coarse.quantization, coarse.structure, coarse.after) == ("int4", "dense", 4096)
     assert 0.02 < coarse.error < 0.2 and 0.001 < fine.error < coarse.error / 4
 

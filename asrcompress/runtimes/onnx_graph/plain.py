@@ -1,6 +1,5 @@
 """plain: a compressed model as modules that any exporter knows."""
 
-import copy
 import math
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from asrcompress.compression.modules import StructuredConv1d, StructuredLinear, detach_class
+from asrcompress.compression.parametrization import copy_model
 from asrcompress.compression.structures import Scaled, Structure
 from asrcompress.runtimes.onnx_graph.chains import CHAINS, FRAMES
 
@@ -19,7 +19,7 @@ def plain(model: nn.Module) -> nn.Module:
 
     What a parametrization makes (a quantizer, a structure, weight_norm) becomes a parameter of that value.
     """
-    copied = copy.deepcopy(model).eval().float()
+    copied = copy_model(model).eval().float()
     for module in list(copied.modules()):
         if parametrize.is_parametrized(module):
             detach_class(module)

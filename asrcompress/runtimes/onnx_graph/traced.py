@@ -5,7 +5,6 @@ the values they make; a structure stays a chain of products where that is less w
 otherwise the weight is rebuilt.
 """
 
-import copy
 import importlib.util
 import io
 import tempfile
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asrcompress.compression.parametrization import copy_model
 from asrcompress.errors import UserError
 from asrcompress.measure import inputs as examples_of
 from asrcompress.models.base import AcousticModel
@@ -81,7 +81,7 @@ def check(model: nn.Module, traced: Traced, batches: Iterable[Any], tolerance: f
     Errors: UserError where it is above `tolerance`, or an output has another shape.
     """
     running, largest = session(traced.data), 0.0
-    reference = copy.deepcopy(model).float().eval()
+    reference = copy_model(model).float().eval()
     taken = {one.name for one in running.get_inputs()}
     for batch in batches:
         arguments = {name: _float(value) for name, value in examples_of.given(model, batch).arguments.items()}
