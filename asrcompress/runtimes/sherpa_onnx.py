@@ -27,8 +27,8 @@ NAME = "sherpa-onnx"
 FEATURES, SUBSAMPLING, BEAM = 80, 4, 16.0  # it takes all three for granted
 
 
-def export(model: "nn.Module", path: Path, inputs: "Sequence[Batch] | None" = None, *, tokens: Path,
-           tolerance: float | None = None, **options: Any) -> Exported:
+def export(model: "nn.Module", path: Path, inputs: "Sequence[Batch] | None" = None, *,
+           tokens: Path | None = None, tolerance: float | None = None, **options: Any) -> Exported:
     """Write PATH/model.onnx and PATH/tokens.txt of a TDNN, compressed or not.
 
     `inputs`: batches of x (N, T, 80), x_lens (N,) on which torch and onnxruntime have to agree, random ones unless
@@ -42,6 +42,8 @@ def export(model: "nn.Module", path: Path, inputs: "Sequence[Batch] | None" = No
     ranges = options.pop("ranges", None)
     chosen = replace(typed.make(tdnn.Options, options, f"runtime {NAME}"), ranges=ranges)
     check(model)
+    if tokens is None:
+        raise UserError("sherpa-onnx needs the tokens of a model; give tokens=, the tokens.txt of its lang folder")
     tdnn.check_tokens(Path(tokens), model.config["vocab"])  # type: ignore[arg-type,index]
     proto = tdnn.convert(model, chosen)
     batches = inputs or parity.random_batches(chosen.batch1)
@@ -56,8 +58,8 @@ def check(model: "nn.Module") -> None:
     from asrcompress.models.tdnn import TDNN
 
     if not isinstance(model, TDNN):
-        raise UserError(f"sherpa-onnx runs TDNN models only, and this is a {type(model).__name__}; export it with "
-                        "--runtime onnxruntime")
+        raise UserError(f"sherpa-onnx runs TDNN models only, and this is a {type(model).__name__}; export it for "
+                        "the runtime onnxruntime")
     if (model.config["features"], model.subsampling) != (FEATURES, SUBSAMPLING):
         raise UserError(f"sherpa-onnx wants {FEATURES} features and a subsampling of {SUBSAMPLING}, and this model has "
                         f"{model.config['features']} and {model.subsampling}; train one with those")
