@@ -1,5 +1,6 @@
 """Lattice rescoring by hand and by enumeration, the search of whole archives, and its command."""
 
+import faulthandler
 import json
 import os
 import subprocess
@@ -199,6 +200,7 @@ def test_a_process_that_dies_is_a_sentence(archive: Path, monkeypatch: pytest.Mo
         archive: Archive
 
         def __call__(self, utts: list[str]) -> None:
+            faulthandler.disable()  # pytest would print the stack
             os.abort()
 
     dying = Dying()
