@@ -20,19 +20,23 @@ REPEATS = 5  # runs of which the median counts
 ROUNDS, RESAMPLES = 30, 2000  # of runs in turns, and of the bootstrap over them
 
 
-def alone(runtime: str, ready: Callable[[], Run], threads: int, seconds: float) -> dict[str, Any]:
-    """Load a file with `ready`, run it over `seconds` of audio, and say what that took.
+def alone(runtime: str, ready: Callable[[], tuple[Run, float | None]], threads: int) -> dict[str, Any]:
+    """Load a file with `ready`, run it, and say what that took.
+
+    `ready` gives a run, and over how many seconds of audio it is, None where that is no speech.
 
     load_seconds    until the runtime is ready: reading, optimizing the graph and, where there is one, reading HLG.fst
-    rtf             seconds of computing per second of audio, the median of 5 runs after one that does not count
+    rtf             seconds of computing per second of audio, the median of 5 runs after one that does not count;
+                    without speech `forward_seconds`, those of one run
     peak_rss_bytes  of the whole process; `rss_before_load_bytes` of them are Python, numpy and the runtime
     Errors: UserError where the runtime is not installed.
     """
     installed = version(runtime)  # imported, so that its own memory counts as there before the model
     before, start = machine.peak_rss(), time.perf_counter()
-    run = ready()
-    loaded = time.perf_counter() - start
-    return {"load_seconds": round(loaded, 4), "rtf": round(median_seconds(run) / seconds, 6),
+    run, seconds = ready()
+    loaded, took = time.perf_counter() - start, median_seconds(run)
+    speed = {"rtf": round(took / seconds, 6)} if seconds else {"forward_seconds": round(took, 6)}
+    return {"load_seconds": round(loaded, 4), **speed,
             "peak_rss_bytes": machine.peak_rss(), "rss_before_load_bytes": before, "threads": threads,
             "cpu": machine.cpu(), "cpu_flags": machine.cpu_flags(), "runtime": runtime, "runtime_version": installed}
 

@@ -143,16 +143,16 @@ def measure(path: Path, timing: Timing = Timing()) -> dict[str, Any]:  # noqa: B
     if timing.graph:
         load(path, graph=timing.graph)
 
-    def ready(one: Path) -> timed.Run:
+    def ready(one: Path) -> tuple[timed.Run, float | None]:
         opened = session(file_of(one), timing.threads)
         feeds = example(opened, timing.seconds, timing.inputs)
-        return lambda: run(opened, None, feeds)
+        speech = is_acoustic(opened) and timing.inputs is None
+        return lambda: run(opened, None, feeds), timing.seconds if speech else None
 
     if timing.against:
-        return timed.in_turns(ready(timing.against), ready(path))
-    found = timed.alone(NAME, lambda: ready(path), timing.threads, timing.seconds)
-    opened = session(file_of(path), timing.threads)
-    return found | (_chunks(opened) if is_acoustic(opened) and timing.inputs is None else {})
+        return timed.in_turns(ready(timing.against)[0], ready(path)[0])
+    found = timed.alone(NAME, lambda: ready(path), timing.threads)
+    return found | (_chunks(session(file_of(path), timing.threads)) if "rtf" in found else {})
 
 
 def _chunks(opened: Any) -> dict[str, float]:

@@ -113,4 +113,4 @@ def measure(path: Path, timing: Timing = Timing()) -> dict[str, Any]:  # noqa: B
     samples = (0.02 * np.random.default_rng(0).standard_normal(timing.seconds * RATE)).astype(np.float32)
     if timing.against:
         return timed.in_turns(ready(timing.against), ready(path))
-    return timed.alone(NAME, lambda: ready(path), timing.threads, timing.seconds)
+    return timed.alone(NAME, lambda: (ready(path), timing.seconds), timing.threads)

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+import asrcompress
 from asrcompress import runtimes
 from asrcompress.cli import main
 from asrcompress.compression import packed
@@ -93,6 +95,15 @@ def test_macs_of_every_product(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "m.onnx")
     found = onnx_macs.macs(tmp_path / "m.onnx", {"x": np.ones((1, 6, 8), np.float32)})
     assert found == 6 * 8 * 6 + 6 * 6 * 4 + 14 * 5 * 3 * 3 + 6 * 6 * 7
+
+
+def test_a_model_of_no_speech_has_seconds_instead_of_an_rtf(tmp_path: Path) -> None:
+    x = torch.randn(3, 80)
+    asrcompress.export(torch.nn.Linear(80, 20), tmp_path / "m.onnx", x)
+    for inputs in (x, None):
+        found = asrcompress.measure(tmp_path / "m.onnx", inputs)
+        assert found["macs"] == 3 * 80 * 20 and 0 < found["forward_seconds"] < 1
+        assert not {"rtf", "macs_per_second", "chunk_p50_ms"} & found.keys()
 
 
 def test_errors_are_sentences(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
