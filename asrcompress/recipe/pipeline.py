@@ -75,8 +75,8 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
     if model == start:
         raise UserError("the experiment has no step, so there is no model to write")
     commands.here("packed", "save", "--model", model, "--out", out / "model.packed")
-    found = {"train_seconds": round(seconds, 1), "precision": precision, **axes(model, out / "model.packed", dense)}
-    files.write_json(out / "train.json", found)
+    found = {"train_seconds": round(seconds, 1), **axes(model, out / "model.packed", dense)}
+    files.write_json(out / "train.json", {**found, "precision": precision})
     with files.atomic(out / MODEL) as temporary:
         temporary.write_bytes(model.read_bytes())
     return found

@@ -80,7 +80,7 @@ def test_the_whole_recipe_runs_in_such_a_folder(tiny_corpus: Path, tmp_path: Pat
     folder = tmp_path / NAME
     options = {"corpus": tiny_corpus, "dir": folder, "train-sets": "train-quick", "test-sets": "dev-quick",
                "held-out-minutes": 0.1, "model": "tdnn_quick", "epochs": 2, "sizes": "0.5", "controls": "",
-               "criterion": "ctc", "experiments": "int8=quantized,quantization=int8,quantization.group=8,epochs=0",
+               "criterion": "ctc", "experiments": "int8=quantized,quantization=int8,quantization.group=8,epochs=1",
                "train-options": " ".join(OPTIONS), "devices": "dense svd-0.5", "precisions": "float32 int8-dynamic"}
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     command = [REPO / "recipes" / "librispeech" / "run.sh", *words]
