@@ -109,12 +109,20 @@ def weights(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
             seen.add(id(parameter))
             holders = places[id(parameter)]
             alone = len(holders) == 1 and prefix and name == "weight" and _replaceable(module)
-            kinds = [type(holder).__name__ for holder in holders if isinstance(holder, DENSE_BY_NATURE)]
+            reasons = [f"{said} stays dense" for holder in holders if (said := _dense_by_nature(holder))]
             yield (prefix if alone else f"{prefix}.{name}".lstrip("."), _flat(parameter),
-                   f"{kinds[0]} stays dense" if kinds else "")
+                   reasons[0] if reasons else "")
         for name, weight, maker in made_elsewhere(module):
             if weight.dim() >= 2:
                 yield f"{prefix}.{name}".lstrip("."), _flat(weight), f"{maker} makes it"
+
+
+def _dense_by_nature(module: nn.Module) -> str:
+    """What a module is whose weights no structure can make smaller; nothing for any other."""
+    if isinstance(module, DENSE_BY_NATURE):
+        return type(module).__name__
+    depthwise = isinstance(module, nn.modules.conv._ConvNd) and module.groups > 1 and module.weight.shape[1] == 1
+    return "a depthwise convolution" if depthwise else ""  # a channel sees itself alone: its kernel is of rank 1
 
 
 def _outside_ours(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -129,14 +129,14 @@ class TDNN(AcousticModel):
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         if not x.shape[1]:  # a convolution needs a frame
             return x.new_zeros(len(x), 0, self.output.out_features), x_lens
-        mask = _mask(x_lens, x.shape[1])
+        mask = frame_mask(x_lens, x.shape[1])
         mean = (x * mask.transpose(1, 2)).sum(1, keepdim=True) / x_lens.clamp(min=1)[:, None, None]
         y, lens = (x - mean).transpose(1, 2), x_lens
         for layer, stride in zip(self.layers, self.strides, strict=True):
             y = layer(y * mask.to(y.dtype))
             if stride > 1:
                 lens = (lens + stride - 1) // stride
-                mask = _mask(lens, y.shape[2])
+                mask = frame_mask(lens, y.shape[2])
         logits = self.output(self.prefinal(y.transpose(1, 2)))
         return logits.float().log_softmax(-1), lens
 
@@ -151,6 +151,6 @@ class TDNN(AcousticModel):
                 yield layer.linear
 
 
-def _mask(lens: Tensor, length: int) -> Tensor:
-    """(N, 1, length): 1 inside each utterance, 0 past its end."""
+def frame_mask(lens: Tensor, length: int) -> Tensor:
+    """Lengths (N,) -> (N, 1, length): 1 inside each utterance, 0 past its end."""
     return (torch.arange(length, device=lens.device) < lens[:, None]).unsqueeze(1).float()

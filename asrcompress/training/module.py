@@ -105,7 +105,12 @@ class AcousticModule(LightningModule):
         log_probs, lens = self.model(batch["x"], batch["x_lens"])
         with torch.autocast(log_probs.device.type, enabled=False):
             criterion: Any = self.ctc if self.current_epoch < self.options.ctc_epochs else self.criterion
-            return log_probs, lens, criterion(log_probs, lens, *(batch[name] for name in criterion.inputs))
+            result = criterion(log_probs, lens, *(batch[name] for name in criterion.inputs))
+            weight, middle = self.options.intermediate_ctc, getattr(self.model, "intermediate", None)
+            if weight and middle is not None:
+                aside = self.ctc(middle, lens, *(batch[name] for name in self.ctc.inputs))["loss"]
+                result["loss"] = (1 - weight) * result["loss"] + weight * aside
+            return log_probs, lens, result
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """The constraint belongs to the step: lightning's hooks after it come later than a checkpoint of the step."""

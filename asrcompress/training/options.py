@@ -62,6 +62,7 @@ class TrainingOptions:
     epochs: int = 8
     epoch_fraction: float = 1.0  # of the utterances that an epoch takes, drawn anew each epoch
     ctc_epochs: int = 1  # epochs of CTC before another criterion takes over
+    intermediate_ctc: float = 0.0  # weight of CTC on the middle of a model that has outputs there
     batch_seconds: float = 60.0  # of audio in a batch
     max_duration: float | None = 22.0  # seconds; longer utterances are left out and counted
     optimizer: OptimizerOptions = OptimizerOptions()
@@ -78,6 +79,8 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         require(self.epochs >= 0 and self.average.count >= 1,
                 f"training: epochs is {self.epochs} and average.count {self.average.count}; they are at least 0 and 1")
+        require(0 <= self.intermediate_ctc < 1,
+                f"training: intermediate_ctc is {self.intermediate_ctc:g}; it is from 0 to below 1")
         require(0 < self.epoch_fraction <= 1 and 0 <= self.warmup < 1, f"training: epoch_fraction "
                 f"{self.epoch_fraction:g} is above 0, at most 1, and warmup {self.warmup:g} from 0 to below 1")
         require(len(self.optimizer.betas) == 2, "training: optimizer.betas are two numbers")

@@ -25,7 +25,9 @@ def test_dense_layers_fold_exactly() -> None:
 
 
 def test_structured_layers_fold_exactly_and_parametrized_ones() -> None:
-    small, report = compress(net(), Plan("svd", None, options={"rank": 3}))
+    model = net()
+    model.convs[2] = nn.Conv1d(32, 32, 5, padding=2, groups=16, bias=False)  # no subclass, but no plain one either
+    small, report = compress(model, Plan("svd", None, options={"rank": 3}))
     assert {row.path for row in report if row.structure == "svd"} >= {"convs.0", "convs.1", "convs.2.weight"}
     folded = folded_equals(small)
     assert record.layers(folded) == record.layers(small)

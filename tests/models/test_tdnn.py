@@ -13,7 +13,7 @@ from asrcompress.errors import UserError
 from asrcompress.models.tdnn import TDNN, Layer, PNorm
 from tests.conftest import REPO
 
-CONFIGS = sorted((REPO / "conf" / "model").glob("*.yaml"))
+CONFIGS = sorted((REPO / "conf" / "model").glob("tdnn*.yaml"))
 STACKS: dict[str, list[dict[str, int]]] = {
     "plain": [
         {"dim": 12, "taps": 5, "stride": 2},
@@ -192,7 +192,7 @@ def test_folded_config_builds_without_batchnorm() -> None:
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"model": "rnn"}, "is no model family 'rnn'; there are tdnn"),
+        ({"model": "rnn"}, "is no model family 'rnn'; there are conformer, tdnn"),
         ({"drop_out": 0.1}, "model tdnn has no option 'drop_out'; did you mean 'dropout'?"),
         ({"dropout": "much"}, "model tdnn: dropout is 'much'; it is a number"),
         ({"dropout": 1.5}, "dropout is 1.5; it is from 0 to below 1"),

@@ -16,6 +16,7 @@ from tests.conftest import REPO
 
 QUANTIZATIONS = ["int8", "int4", "float16", "codebook", "pruned", "pruned_codebook", "trellis", "epr"]
 SCHEDULES = ["scratch", "trace_norm", "truncate"]
+MODELS = ["conformer", "stochastic_depth"]  # the second: of a Conformer, whose ranks leave out other blocks
 STEPS = 3  # batches of an epoch; there are two epochs before the averaged one
 
 PROGRAM = '''
@@ -77,7 +78,11 @@ def run(kind, name, world, folder):
     model = models.build({"model": "tdnn", "features": 8, "vocab": 6, "folded": True, "stack": [
         {"dim": 12, "taps": 3, "stride": 2}, {"dim": 12, "taps": 3, "stride": 2}, {"dim": 12, "taps": 3}]})
     own = [QuantizationTraining()]
-    if kind == "quantization":
+    if kind == "model":
+        model = models.build({"model": "conformer", "features": 8, "vocab": 6, "folded": True, "dim": 8, "heads": 2,
+                              "hidden": 12, "kernel": 3, "blocks": 2, "front": 8, "dropout": 0.0,
+                              "stochastic_depth": 0.5 if name == "stochastic_depth" else 0.0})
+    elif kind == "quantization":
         extra = {"density": 0.3, "schedule": "cubic"} if name == "pruned" else {}
         model = quantization.apply(model, name, **extra)
     else:
@@ -124,7 +129,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each training in one process, in two, and in two that stopped in the middle of an epoch and went on."""
     out = tmp_path_factory.mktemp("ddp")
     jobs: list[list] = []
-    for kind, names in (("quantization", QUANTIZATIONS), ("schedule", SCHEDULES)):
+    for kind, names in (("quantization", QUANTIZATIONS), ("schedule", SCHEDULES), ("model", MODELS)):
         for name in names:
             jobs += [[kind, name, 1, "one", None], [kind, name, 2, "two", None],
                      [kind, name, 2, "cut", [1, 1]], [kind, name, 2, "cut", None]]
@@ -142,7 +147,7 @@ def curve(runs: Path, name: str, where: str, rank: int = 0) -> dict[tuple[int, i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", QUANTIZATIONS + SCHEDULES)
+@pytest.mark.parametrize("name", QUANTIZATIONS + SCHEDULES + MODELS)
 def test_two_processes_train_as_one_and_go_on(runs: Path, name: str) -> None:
     one, two, other, cut = (curve(runs, name, *where) for where in (("one",), ("two",), ("two", 1), ("cut",)))
     assert len(one) == 3 * STEPS and one.keys() == two.keys() == cut.keys()
@@ -150,5 +155,6 @@ def test_two_processes_train_as_one_and_go_on(runs: Path, name: str) -> None:
     assert cut == two, "going on equals going through"
     tolerance = 2e-2 if name == "epr" else 1e-3  # the rate of epr is estimated with noise of its own in each process
     losses = [[found[step][0] for step in sorted(found)] for found in (one, two)]
-    np.testing.assert_allclose(losses[1], losses[0], rtol=tolerance)
+    if name != "stochastic_depth":  # each process draws its own
+        np.testing.assert_allclose(losses[1], losses[0], rtol=tolerance)
     assert losses[0][-1] != losses[0][0]

@@ -211,3 +211,22 @@ def test_distillation_hears_what_the_student_hears() -> None:
     assert result["loss"] > 0
     torch.testing.assert_close(result["loss"], expected["loss"])
     assert not any("teacher" in name or "hidden" in name for name in mine.state_dict())
+
+
+def test_ctc_of_the_middle_counts_with_its_weight() -> None:
+    torch.manual_seed(0)
+    conformer = build({"model": "conformer", "features": 80, "vocab": VOCAB, "dim": 8, "heads": 2, "hidden": 8,
+                       "blocks": 2, "kernel": 3, "front": 8, "dropout": 0.0, "stochastic_depth": 0.0}).train()
+    built = AcousticModule(conformer, criteria.build("ctc", VOCAB), replace(OPTIONS, intermediate_ctc=0.3), 0, 1.0)
+    data = batch()
+    log_probs, lens, result = built._loss(data)
+
+    def ctc(scores: Tensor) -> Tensor:
+        total = nn.functional.ctc_loss(scores.transpose(0, 1), data["targets"], lens, data["target_lens"],
+                                       reduction="sum")
+        return total / lens.sum()
+
+    torch.testing.assert_close(result["loss"], 0.7 * ctc(log_probs) + 0.3 * ctc(conformer.intermediate))
+    conformer.eval()
+    log_probs, lens, result = built._loss(data)
+    torch.testing.assert_close(result["loss"], ctc(log_probs))
