@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import asrcompress
 from asrcompress import config, models
@@ -15,30 +14,18 @@ from asrcompress.compression.folding import fold
 from asrcompress.errors import UserError
 from asrcompress.measure.macs import macs
 from asrcompress.models.conformer import Conformer, rotate, rotation_of
+from tests.models import contract
+from tests.models.contract import batchnorm, features, shifted
 
-SMALL = {"model": "conformer", "features": 80, "vocab": 9, "dim": 16, "heads": 2, "hidden": 24, "kernel": 5,
-         "blocks": 3, "front": 12}
+SMALL = {"model": "conformer", "features": 80, "vocab": contract.VOCAB, "dim": 16, "heads": 2,
+         "hidden": 24, "kernel": 5, "blocks": 3, "front": 12}
 PARAMETERS = {"conformer": 4_085_704, "conformer_m": 9_421_864, "conformer_half": 2_038_120,
               "conformer_quarter": 998_904, "conformer_eighth": 504_664}
 
 
 def model(**more: Any) -> Conformer:
-    """A small net in eval mode, with norms that are not those of a new one."""
-    torch.manual_seed(0)
-    built = models.build({**SMALL, **more})
-    for module in built.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.LayerNorm):
-            torch.nn.init.uniform_(module.weight, 0.5, 2)
-            torch.nn.init.normal_(module.bias)
-        if isinstance(module, torch.nn.BatchNorm1d):
-            torch.nn.init.normal_(module.running_mean)
-            torch.nn.init.uniform_(module.running_var, 0.5, 2)
-    assert isinstance(built, Conformer)
-    return built.eval()
-
-
-def features(n: int, t: int) -> Tensor:
-    return 3 * torch.randn(n, t, 80, generator=torch.Generator().manual_seed(n + t))
+    """A small net in eval mode."""
+    return contract.build({**SMALL, **more})
 
 
 def shipped(name: str) -> dict[str, Any]:
@@ -71,18 +58,8 @@ def affine(x: np.ndarray, weights: dict[str, np.ndarray], name: str) -> np.ndarr
     return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
-def batchnorm(x: np.ndarray, weights: dict[str, np.ndarray], name: str) -> np.ndarray:
-    mean, var, gain, bias = (weights[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
-    return (x - mean) / np.sqrt(var + 1e-5) * gain + bias
-
-
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
-
-
-def shifted(x: np.ndarray, offset: int) -> np.ndarray:
-    """Row t is x[t + offset], zero outside."""
-    return np.stack([x[t + offset] if 0 <= t + offset < len(x) else 0 * x[0] for t in range(len(x))])
 
 
 @pytest.mark.parametrize("positions, name", [("rope", "silu"), ("none", "relu")])
@@ -135,31 +112,12 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-5, rtol=1e-5)
 
 
-@torch.inference_mode()
 def test_a_batch_gives_what_its_utterances_give_one_by_one() -> None:
-    net, lengths = model(), [57, 56, 41, 5, 1]
-    x = features(5, 57)
-    log_probs, lens = net(x, torch.tensor(lengths))
-    noise = x.clone()
-    for i, length in enumerate(lengths):
-        noise[i, length:] = 1000.0
-    torch.testing.assert_close(net(noise, torch.tensor(lengths))[0][1, :14], log_probs[1, :14], atol=1e-5, rtol=1e-5)
-    for row, count, source, length in zip(log_probs, lens, x, lengths, strict=True):
-        alone, one = net(source[None, :length], torch.tensor([length]))
-        assert one.tolist() == [count] == [math.ceil(length / 4)]
-        torch.testing.assert_close(row[:count], alone[0], atol=1e-5, rtol=1e-5)
+    contract.check_a_batch_gives_what_its_utterances_give_one_by_one(model())
 
 
 def test_an_utterance_of_no_frames_has_none_and_changes_no_other() -> None:
-    net, x = model(), features(3, 40)
-    x[1] = 0
-    log_probs, lens = net(x, torch.tensor([40, 0, 24]))
-    assert lens.tolist() == [10, 0, 6] and log_probs.isfinite().all()
-    torch.testing.assert_close(log_probs[::2], net(x[::2], torch.tensor([40, 24]))[0], atol=1e-5, rtol=1e-5)
-    log_probs[0].sum().backward()
-    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in net.parameters())
-    alone, none = net(x[1:2, :0], torch.tensor([0]))
-    assert alone.shape == (1, 0, 9) and none.tolist() == [0]
+    contract.check_an_utterance_of_no_frames_has_none_and_changes_no_other(model())
 
 
 @torch.inference_mode()

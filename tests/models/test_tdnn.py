@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import Tensor
 
 from asrcompress import models
 from asrcompress.errors import UserError
 from asrcompress.models.tdnn import TDNN, Layer, PNorm
 from tests.conftest import REPO
+from tests.models import contract
+from tests.models.contract import batchnorm, features, shifted
 
 CONFIGS = sorted((REPO / "conf" / "model").glob("tdnn*.yaml"))
 STACKS: dict[str, list[dict[str, int]]] = {
@@ -36,24 +37,9 @@ STACKS: dict[str, list[dict[str, int]]] = {
 
 
 def model(kind: str, **more: Any) -> TDNN:
-    """A small net in eval mode, with BatchNorm statistics that are not those of a new one."""
-    torch.manual_seed(0)
-    built = models.build({"model": "tdnn", "features": 80, "vocab": 9, "bypass": 0.66, "stack": STACKS[kind]} | more)
-    for module in built.modules():
-        if isinstance(module, torch.nn.BatchNorm1d):
-            for value, low, high in (
-                (module.weight, 0.5, 2),
-                (module.bias, -1, 1),
-                (module.running_mean, -1, 1),
-                (module.running_var, 0.5, 2),
-            ):
-                torch.nn.init.uniform_(value, low, high)
-    assert isinstance(built, TDNN)
-    return built.eval()
-
-
-def features(n: int, t: int) -> Tensor:
-    return 3 * torch.randn(n, t, 80, generator=torch.Generator().manual_seed(n + t))
+    """A small net in eval mode."""
+    return contract.build({"model": "tdnn", "features": 80, "vocab": contract.VOCAB, "bypass": 0.66,
+                           "stack": STACKS[kind]} | more)
 
 
 @pytest.mark.parametrize("kind", STACKS)
@@ -68,45 +54,13 @@ def test_length_is_a_quarter_rounded_up(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", STACKS)
-@torch.inference_mode()
 def test_a_batch_gives_what_its_utterances_give_one_by_one(kind: str) -> None:
-    net, lengths = model(kind), [57, 56, 41, 5, 1]
-    x = features(5, 57)
-    log_probs, lens = net(x, torch.tensor(lengths))
-    for row, count, source, length in zip(log_probs, lens, x, lengths, strict=True):
-        alone, one = net(source[None, :length], torch.tensor([length]))
-        assert one.tolist() == [count]
-        torch.testing.assert_close(row[:count], alone[0], atol=1e-5, rtol=1e-5)
+    contract.check_a_batch_gives_what_its_utterances_give_one_by_one(model(kind))
 
 
 @pytest.mark.parametrize("kind", STACKS)
 def test_an_utterance_of_no_frames_has_none_and_changes_no_other(kind: str) -> None:
-    net, x = model(kind), features(3, 40)
-    x[1] = 0
-    log_probs, lens = net(x, torch.tensor([40, 0, 24]))
-    assert lens.tolist() == [10, 0, 6] and log_probs.isfinite().all()
-    torch.testing.assert_close(log_probs[::2], net(x[::2], torch.tensor([40, 24]))[0], atol=1e-5, rtol=1e-5)
-    log_probs[0].sum().backward()
-    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in net.parameters())
-    alone, none = net(x[1:2, :0], torch.tensor([0]))
-    assert alone.shape == (1, 0, 9) and none.tolist() == [0]
-
-
-def shifted(x: np.ndarray, offset: int) -> np.ndarray:
-    """Row t is x[t + offset], zero outside."""
-    out = np.zeros_like(x)
-    for t in range(len(x)):
-        if 0 <= t + offset < len(x):
-            out[t] = x[t + offset]
-    return out
-
-
-def normalised(net: TDNN, i: int, y: np.ndarray) -> np.ndarray:
-    norm = net.layers[i].batchnorm
-    mean, var, weight, bias = (
-        v.detach().double().numpy() for v in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    )
-    return (y - mean) / np.sqrt(var + norm.eps) * weight + bias
+    contract.check_an_utterance_of_no_frames_has_none_and_changes_no_other(model(kind))
 
 
 @torch.inference_mode()
@@ -129,7 +83,7 @@ def test_factored_topology_against_numpy() -> None:
             padded = np.pad(y, ((d, d), (0, 0)))
             low = sum(shifted(padded, -offset) @ linear[:, :, -1 - k].T for k, offset in enumerate(offsets))
             out = sum(shifted(low, offset) @ conv[:, :, k].T for k, offset in enumerate(offsets))[d:-d]
-        out = np.maximum(normalised(net, i, out), 0)
+        out = np.maximum(batchnorm(out, weights, f"layers.{i}.batchnorm"), 0)
         y = out + 0.66 * y if out.shape == y.shape else out
     logits = y @ weights["prefinal.weight"].T @ weights["output.weight"].T + weights["output.bias"]
     expected = logits - np.log(np.exp(logits).sum(1, keepdims=True))
