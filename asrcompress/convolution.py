@@ -10,16 +10,17 @@ from torch.nn import functional
 
 
 def conv1d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0,
-           dilation: int = 1) -> Tensor:
-    """`torch.nn.functional.conv1d` without groups: x (N, in, T), weight (out, in, taps) -> (N, out, T')."""
+           dilation: int = 1, groups: int = 1) -> Tensor:
+    """`torch.nn.functional.conv1d`: x (N, in, T), weight (out, in / groups, taps) -> (N, out, T')."""
     image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
     kernel = weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-    return functional.conv2d(image, kernel, bias, (1, stride), (0, padding), (1, dilation)).squeeze(2)
+    return functional.conv2d(image, kernel, bias, (1, stride), (0, padding), (1, dilation), groups).squeeze(2)
 
 
 class Conv1d(nn.Conv1d):
-    """`torch.nn.Conv1d` (zero padding, one group), computed by `conv1d`: (N, in, T) -> (N, out, T')."""
+    """`torch.nn.Conv1d` (zero padding), computed by `conv1d`: (N, in, T) -> (N, out, T')."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, in, T) -> (N, out, T')."""
-        return conv1d(input, self.weight, self.bias, self.stride[0], int(self.padding[0]), self.dilation[0])
+        return conv1d(input, self.weight, self.bias, self.stride[0], int(self.padding[0]), self.dilation[0],
+                      self.groups)

@@ -77,6 +77,14 @@ def test_fine_tuning_is_training_with_other_numbers() -> None:
     assert finetune["optimizer"].keys() == scratch["optimizer"].keys()
 
 
+def test_a_conformer_has_its_own_training_unless_another_is_chosen() -> None:
+    def training(*words: str) -> object:
+        return compose("train", list(words))["training"]
+
+    assert training("model=conformer_half") == training("training=conformer") != training()
+    assert training("model=conformer", "training=finetune") == training("training=finetune")
+
+
 @pytest.mark.parametrize("choice", choices("model") + choices("criterion"))
 def test_models_and_criteria_can_be_built(choice: str, tmp_path: Path) -> None:
     config = compose("train", [choice])

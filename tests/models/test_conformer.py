@@ -13,7 +13,7 @@ from asrcompress import config, models
 from asrcompress.compression.folding import fold
 from asrcompress.errors import UserError
 from asrcompress.measure.macs import macs
-from asrcompress.models.conformer import Conformer, rotate, rotation_of
+from asrcompress.models.conformer import Conformer, attend, rotate, rotation_of
 from tests.models import contract
 from tests.models.contract import batchnorm, features, shifted
 
@@ -47,6 +47,15 @@ def test_macs_of_layers_and_of_attention() -> None:
     d, f, k, n, c = 144, 576, 15, 8, 256
     layers = frames * (n * (4 * d * f + 7 * d * d + d * k) + 3 * c * d + d * 40) + 2 * frames * 400 * c
     assert macs(net, torch.zeros(1, 500, 80), torch.tensor([500])) == layers + n * 2 * frames * frames * d
+
+
+def test_attention_in_bfloat16_is_that_of_torch() -> None:
+    q, k, v = torch.randn(3, 2, 4, 7, 6, dtype=torch.float64, requires_grad=True).unbind()
+    bias = torch.zeros(2, 1, 1, 7, dtype=torch.float64).index_fill_(3, torch.tensor([5, 6]), -1e4)
+    exact = (q @ k.transpose(2, 3) / 6 ** 0.5 + bias).softmax(-1) @ v
+    for kind, within in ((torch.bfloat16, 3e-2), (torch.float32, 1e-5)):
+        torch.testing.assert_close(attend(*(one.to(kind) for one in (q, k, v, bias))).double(), exact, rtol=0,
+                                   atol=within)
 
 
 def normalised(x: np.ndarray, weights: dict[str, np.ndarray], name: str) -> np.ndarray:

@@ -24,8 +24,9 @@ def test_conv1d_is_torchs(taps: int, stride: int, padding: int, dilation: int) -
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_layer_is_torchs() -> None:
-    options = {"stride": 2, "padding": 4, "dilation": 2}
+@pytest.mark.parametrize("groups", [1, 2])
+def test_layer_is_torchs(groups: int) -> None:
+    options = {"stride": 2, "padding": 4, "dilation": 2, "groups": groups}
     ours, theirs = Conv1d(6, 4, 3, **options), nn.Conv1d(6, 4, 3, **options)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(3, 6, 17)
