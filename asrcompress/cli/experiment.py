@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from asrcompress.recipe import pipeline
     from asrcompress.training.run import train
 
-    def trained(words: Sequence[str], init: Path, out: Path) -> None:
+    def trained(words: Sequence[str], init: Path | None, out: Path) -> None:
         train(compose("train", [*words, *args.train]), args.data, args.lang, out, init)
 
     of_methods = [word for word in args.overrides if is_option(word)]

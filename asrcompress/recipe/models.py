@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,9 @@ def stage(job: Job) -> Stage:
     settings = job.settings
     inputs = {"the lang folder": settings.lang, "dev": DATA / "dev.text"}
     inputs |= {name: DATA / f"{name}.text" for name in settings.train_sets}
-    if job.needs or (job.kind != "dense" and _training(job)[0] == "distillation"):
+    if job.needs or (job.kind != "dense" and has_teacher(_training(job)[0])):
         inputs["the dense model"] = DENSE
-    if job.source != "dense":
-        inputs[job.source] = EXP / job.source
+    inputs |= {name: EXP / name for name in job.needs if name != "dense"}
     return Stage(job.folder, _options(job), inputs)
 
 
@@ -36,7 +36,8 @@ def _options(job: Job) -> dict[str, Any]:
     options = {"--model": job.model, "--criterion": criterion,
                **job.settings.named("train_sets", "seed", "train_options", *kind)}
     if job.kind == "experiment":
-        return {**options, "--experiments": [job.experiment, f"from={job.source}", *job.keys]}
+        teacher = [] if job.teachers == ("dense",) else [f"teacher={'+'.join(job.teachers)}"]
+        return {**options, "--experiments": [job.experiment, f"from={job.source}", *teacher, *job.keys]}
     if job.method:
         options |= {"--methods": [job.method.structure, *job.method.options], "--sizes": job.size}
     return {**options, "--epochs": epochs, **({"--schedule": job.schedule} if job.schedule else {})}
@@ -45,7 +46,7 @@ def _options(job: Job) -> dict[str, Any]:
 def check(job: Job) -> None:
     """Compose what the job will run. Errors: UserError for an unknown model, method, option or experiment."""
     if job.kind == "experiment":
-        pipeline.steps(experiment_config(job), job.keys)
+        _trainings(job)
     else:
         training_config(job)
         if job.method and job.kind == "after":
@@ -69,7 +70,7 @@ def training_config(job: Job) -> dict[str, Any]:
 
     Sets and the teacher's path are data: they are put in after Hydra has read its texts.
     """
-    return _with_data(configs.compose("train", [f"criterion={_training(job)[0]}", *_words(job)]), job.settings)
+    return _with_data(configs.compose("train", [f"criterion={_training(job)[0]}", *_words(job)]), job)
 
 
 def train(config: dict[str, Any], job: Job, init: Path | None, out: Path | None = None) -> None:
@@ -110,12 +111,9 @@ def _training(job: Job) -> tuple[str, int]:
 
 
 def _words(job: Job) -> list[str]:
-    """The overrides of conf/train.yaml, but for the criterion. Of an experiment: those of every training step."""
+    """The overrides of conf/train.yaml, but for the criterion."""
     settings, (criterion, epochs) = job.settings, _training(job)
-    words = ["training.ctc_epochs=0"] if criterion == "distillation" else []
-    if job.kind == "experiment":
-        return [*words, f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,
-                *settings.finetune_options]
+    words = ["training.ctc_epochs=0"] if has_teacher(criterion) else []
     if job.kind == "after":
         return ["training=finetune", *words, f"training.epochs={epochs}",
                 f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,
@@ -126,11 +124,19 @@ def _words(job: Job) -> list[str]:
     return words if job.kind == "dense" else [*words, *settings.scratch_options]
 
 
-def _with_data(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """A composed configuration of a training with the sets, the seed and the teacher of the recipe."""
-    config |= {"train_sets": list(settings.train_sets), "seed": settings.seed}
-    if config["criterion"]["name"] == "distillation":
-        config["criterion"]["teacher"] = str(DENSE / MODEL)
+def has_teacher(criterion: str) -> bool:
+    """Whether a criterion follows a teacher. Errors: UserError for an unknown one."""
+    from asrcompress.training import criteria
+
+    return "teacher" in {one.name for one in fields(criteria.family(criterion).Options)}
+
+
+def _with_data(config: dict[str, Any], job: Job) -> dict[str, Any]:
+    """A composed configuration of a training with the sets, the seed and the teachers of the recipe."""
+    config |= {"train_sets": list(job.settings.train_sets), "seed": job.settings.seed}
+    if "teacher" in config["criterion"]:
+        paths = [str(EXP / name / MODEL) for name in job.teachers]
+        config["criterion"]["teacher"] = paths[0] if len(paths) == 1 else paths
     return config
 
 
@@ -155,7 +161,7 @@ def _structure(job: Job, config: dict[str, Any]) -> str:
 def _shared(job: Job) -> dict[str, Any]:
     """What the rows of every kind of job say."""
     when = {"dense": "none", "control": "scratch", "experiment": "after"}.get(job.kind, job.kind)
-    teacher = "dense" if job.kind != "dense" and _training(job)[0] == "distillation" else None
+    teacher = "+".join(job.teachers) if job.kind != "dense" and has_teacher(_training(job)[0]) else None
     return {"model": job.model, "when": when, "seed": job.settings.seed, "teacher": teacher,
             "train_set": " ".join(job.settings.train_sets), "command": job.settings.command}
 
@@ -166,11 +172,31 @@ def experiment_config(job: Job) -> dict[str, Any]:
     return configs.compose("experiment", [f"experiment={job.experiment}", *keys, f"seed={job.settings.seed}"])
 
 
-def _run_experiment(job: Job) -> None:
-    def trained(words: Sequence[str], init: Path, out: Path) -> None:
-        criterion = _training(job)[0]
-        config = configs.compose("train", [f"criterion={criterion}", *words, *_words(job)])
-        train(_with_data(config, job.settings), job, init, out)
+def _step_words(job: Job, words: Sequence[str]) -> list[str]:
+    """The overrides of a training step of an experiment: its own `words`, and the recipe's for such a training."""
+    settings = job.settings
+    own = [] if any(word.startswith("criterion=") for word in words) else [f"criterion={settings.finetune_criterion}"]
+    if pipeline.makes_model(words):
+        return [*own, *words, *settings.train_options, *settings.scratch_options]
+    return [*own, *words, f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,
+            *settings.finetune_options]
 
+
+def _trainings(job: Job) -> list[tuple[list[str], dict[str, Any]]]:
+    """The overrides of each training step of an experiment, and what they compose. Errors: UserError."""
+    steps = [words for kind, words in pipeline.steps(experiment_config(job), job.keys) if kind == "train"]
+    return [(words, configs.compose("train", _step_words(job, words))) for words in steps]
+
+
+def _run_experiment(job: Job) -> None:
+    def trained(words: Sequence[str], init: Path | None, out: Path) -> None:
+        train(_with_data(configs.compose("train", _step_words(job, words)), job), job, init, out)
+
+    trainings = _trainings(job)
     found = pipeline.run(experiment_config(job), job.keys, EXP / job.source / MODEL, DENSE / MODEL, job.folder, trained)
-    rows.describe(job.folder, **{**_shared(job), **found})
+    taught = any("teacher" in config["criterion"] for _, config in trainings)
+    facts: dict[str, Any] = {"teacher": "+".join(job.teachers) if taught else None}
+    for words, _ in trainings[:1]:
+        if pipeline.makes_model(words):
+            facts |= {"when": "scratch", "model": dict(word.split("=", 1) for word in words)["model"]}
+    rows.describe(job.folder, **{**_shared(job), **found, **facts})

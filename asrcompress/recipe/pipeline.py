@@ -12,16 +12,17 @@ from asrcompress.recipe import commands
 from asrcompress.recipe.stage import Stage
 
 Step = tuple[str, list[str]]  # compress or train, and its overrides
-Train = Callable[[Sequence[str], Path, Path], None]  # (overrides, model file to start from, folder to write into)
+# (overrides, model file to start from, or None: the step makes a new one, folder to write into)
+Train = Callable[[Sequence[str], Path | None, Path], None]
 MODEL = "model.safetensors"
 
 
 def steps(config: Mapping[str, Any], options: Sequence[str] = ()) -> list[Step]:
     """The steps of a composed `conf/experiment.yaml`, without trainings of no epoch.
 
-    `options` may hold options of methods, as "quantization.group=64": each goes to every compression that chooses a
-    method which has it. Others, without a dot, are left out. Errors: UserError for a step that is neither, and an
-    option of none.
+    `options` may hold options of methods, as "quantization.group=64": each goes to every step that chooses a method
+    which has it, those of `training` to every training. Others, without a dot, are left out. Errors: UserError for a
+    step that is neither, and an option of none.
     """
     found: list[Step] = []
     for index, step in enumerate(config["experiment"]["steps"], 1):
@@ -30,7 +31,7 @@ def steps(config: Mapping[str, Any], options: Sequence[str] = ()) -> list[Step]:
             raise UserError(f"step {index} of the experiment is {step}; it is compress or train with its overrides")
         found.append((kind, [str(word) for word in words]))
     for option in (option for option in options if "." in option.partition("=")[0]):
-        takers = [words for kind, words in found if kind == "compress" and takes(words, option)]
+        takers = [words for kind, words in found if takes(kind, words, option)]
         if not takers:
             raise UserError(f"no step of the experiment has a method with the option '{option.partition('=')[0]}'")
         for words in takers:
@@ -38,10 +39,12 @@ def steps(config: Mapping[str, Any], options: Sequence[str] = ()) -> list[Step]:
     return [(kind, words) for kind, words in found if kind == "compress" or "training.epochs=0" not in words]
 
 
-def takes(words: Sequence[str], option: str) -> bool:
-    """Whether the overrides of a compression choose a method that has an option, as "quantization.group=64"."""
+def takes(kind: str, words: Sequence[str], option: str) -> bool:
+    """Whether the overrides of a step choose a method that has an option, as "quantization.group=64"."""
     group, _, key = option.partition("=")[0].lstrip("+").partition(".")
     chosen = dict(word.split("=", 1) for word in words if "=" in word).get(group)
+    if group in ("training", "model"):  # Hydra checks their keys
+        return kind == "train" and (group == "training" or chosen is not None)
     known = configs.methods([group]) if group in configs.GROUPS else ()
     return any(key in {*(one.name for one in fields(kind)), *extra} for _, name, kind, extra in known if name == chosen)
 
@@ -49,7 +52,7 @@ def takes(words: Sequence[str], option: str) -> bool:
 def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: Path, out: Path, train: Train,
         redo: bool = False) -> dict[str, Any]:
     """Run the steps from a model file into folders of `out`, and write its model.safetensors, model.packed and
-    train.json.
+    train.json. A training that chooses a model starts anew.
 
     Run again, it goes on after the last step that was done. `dense` is the model of which sizes are fractions. Returns
     what result rows say of the model: structure, quantization, coder, size and the seconds of all trainings. Errors:
@@ -60,14 +63,17 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
         folder = out / f"{index}-{kind}"
         words = [*words, f"seed={config['seed']}"]
 
-        def make(kind: str = kind, words: list[str] = words, source: Path = model, folder: Path = folder) -> None:
+        source = None if makes_model(words) else model
+
+        def make(kind: str = kind, words: list[str] = words, source: Path | None = source,
+                 folder: Path = folder) -> None:
             print(f"step {folder.name}: {' '.join(words)}", flush=True)
             if kind == "train":
                 train(words, source, folder)
             else:
                 commands.here("compress", "--model", source, "--out", folder / MODEL, *words)
 
-        Stage(folder, {"overrides": words}, {f"the model {model}": model}).run(make, redo)
+        Stage(folder, {"overrides": words}, {f"the model {source}": source} if source else {}).run(make, redo)
         model = folder / MODEL
         if kind == "train":
             trained = files.read_json(folder / "train.json", "the report of the training")
@@ -80,6 +86,11 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
     with files.atomic(out / MODEL) as temporary:
         temporary.write_bytes(model.read_bytes())
     return found
+
+
+def makes_model(words: Sequence[str]) -> bool:
+    """Whether a step with these overrides trains a new model, instead of the one that the step before it left."""
+    return any(word.startswith("model=") for word in words)
 
 
 def axes(model: Path, packed: Path, dense: Path) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class Job:
     experiment: str = ""            # conf/experiment, its keys, and the model of exp/ that it starts from
     keys: tuple[str, ...] = ()
     source: str = "dense"
+    teachers: tuple[str, ...] = ("dense",)  # models of exp/ that its trainings follow, where their criterion has a teacher
 
     @property
     def folder(self) -> Path:
@@ -72,7 +73,7 @@ class Job:
     @property
     def needs(self) -> tuple[str, ...]:
         """The models that have to be there before this one."""
-        return () if self.kind in ("dense", "control") else tuple({"dense": 0, self.source: 0})
+        return () if self.kind in ("dense", "control") else tuple(dict.fromkeys(["dense", self.source, *self.teachers]))
 
 
 def dense(settings: Settings) -> Job:
@@ -116,16 +117,18 @@ def _of_size(settings: Settings, when: str, method: Method, size: float) -> Iter
 
 
 def experiment(settings: Settings, text: str) -> Job:
-    """The job of `NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]`. Errors: UserError for a key without a value."""
+    """The job of `NAME=EXPERIMENT[,from=OTHER][,teacher=OTHER[+OTHER...]][,KEY=VALUE...]`.
+
+    Errors: UserError for a key without a value.
+    """
     name, _, rest = text.partition("=")
     chosen, *keys = re.split(r",(?![^\[{]*[\]}])", rest)  # not in a list: quantization.exclude=[a,b]
-    source = "dense"
     for key in keys:
         require("=" in key, f"--experiments {text}: '{key}' is not KEY=VALUE")
-        if key.startswith("from="):
-            source = key.removeprefix("from=")
-    kept = tuple(key for key in keys if not key.startswith("from="))
-    return Job(_plain(name), "experiment", settings, settings.model, experiment=chosen, keys=kept, source=source)
+    ours = dict(key.split("=", 1) for key in keys if key.startswith(("from=", "teacher=")))
+    kept = tuple(key for key in keys if not key.startswith(("from=", "teacher=")))
+    return Job(_plain(name), "experiment", settings, settings.model, experiment=chosen, keys=kept,
+               source=ours.get("from", "dense"), teachers=tuple(ours.get("teacher", "dense").split("+")))
 
 
 def _plain(name: str) -> str:

@@ -97,6 +97,25 @@ def test_an_option_goes_to_the_steps_whose_method_has_it() -> None:
         ("compress", ["quantization=pruned_codebook", "coder=range", "quantization.entries=8",
                       "quantization.exclude=[output]", "coder.contexts=false"]),
         ("train", ["training.epochs=2"])]
-    for wrong in ("quantization.moon=1", "structure.rank=3", "nothing.at=all"):
+    for wrong in ("model.dim=8", "criterion.weight=0.5", "quantization.moon=1", "structure.rank=3", "nothing.at=all"):
         with pytest.raises(UserError, match="no step of the experiment has a method with the option"):
             pipeline.steps(config, [wrong])
+
+
+def test_options_of_criteria_trainings_and_models_go_to_trainings() -> None:
+    config = {"experiment": {"steps": [{"train": ["model=tdnn", "criterion=distillation"]},
+                                       {"train": ["criterion=lfmmi"]}]}}
+    found = pipeline.steps(config, ["criterion.teacher=a", "model.dropout=0", "training.workers=0"])
+    assert found == [("train", ["model=tdnn", "criterion=distillation", "criterion.teacher=a", "model.dropout=0",
+                                "training.workers=0"]), ("train", ["criterion=lfmmi", "training.workers=0"])]
+
+
+def test_a_new_model_follows_a_teacher_and_then_the_transcripts(tiny_corpus: Path, dense: Path,
+                                                                tmp_path: Path) -> None:
+    overrides = ["experiment=taught", "experiment.model=tdnn_quick", "experiment.training=scratch",
+                 "experiment.criterion=ctc", "experiment.epochs=1", "experiment.then_epochs=1",
+                 f"criterion.teacher={dense}", "model.dropout=0.125"]
+    assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
+    first, last = (compression.load(tmp_path / path / "model.safetensors") for path in ("1-train", "."))
+    assert first.config["dropout"] == last.config["dropout"] == 0.125  # type: ignore[index]
+    assert not torch.equal(first.output.weight, last.output.weight)  # type: ignore[union-attr,arg-type]

@@ -35,6 +35,12 @@ def test_experiments_name_their_keys_and_where_they_start() -> None:
     assert set(job.needs) == {"dense", "svd-0.5"} and sweep.experiment(Settings(), "a=epr").needs == ("dense",)
 
 
+def test_experiments_name_their_teachers() -> None:
+    job = sweep.experiment(Settings(), "a=distilled,teacher=dense+tdnn,criterion=path_kl")
+    assert job.teachers == ("dense", "tdnn") and job.keys == ("criterion=path_kl",)
+    assert job.needs == ("dense", "tdnn") and sweep.experiment(Settings(), "a=distilled").teachers == ("dense",)
+
+
 def test_jobs_are_plain_data() -> None:
     settings = Settings(experiments=("deep=deep_compression",))
     jobs = [sweep.dense(settings), *sweep.controls(settings), *sweep.compressed(settings)]
