@@ -10,10 +10,10 @@ from asrcompress.errors import UserError
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of how many frames, the spikes of the teacher, the student agrees with how many."""
+    """Counts of frames."""
 
-    agreed: int
-    spikes: int
+    agreed: int  # spikes of the teacher that the student has too
+    spikes: int  # frames where the teacher's best token is not the blank
 
     def line(self) -> str:
         """The share in words."""
@@ -21,8 +21,7 @@ class Agreement:
 
 
 def spike_agreement(teacher: Archive, student: Archive, within: int = 1) -> Agreement:
-    """Share of the teacher's frames whose best token is no blank where the student's best is the same token `within`
-    so many frames.
+    """How many spikes of the teacher the student has as well: the same best token at most `within` frames away.
 
     Errors: UserError where the archives are not of the same tokens, utterances and frames.
     """

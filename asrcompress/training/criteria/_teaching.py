@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class Teaching(Criterion):
     teacher of other tokens or, at the first batch, of another frame grid.
     """
 
-    Options: type = TeachingOptions
+    Options: ClassVar[type] = TeachingOptions
 
     def __init__(self, teachers: Mapping[str, nn.Module], vocab: int, options: Any = None,
                  targets: Iterable[Sequence[int]] = ()) -> None:
@@ -71,8 +71,10 @@ class Teaching(Criterion):
         self.teachers = {name: _checked(name, model, vocab) for name, model in teachers.items()}  # a dict is no module
         self.hard = None if self.options.hard == "none" else criteria.build(self.options.hard, vocab, targets)
         self.cache: dict[str, list[Tensor]] = {}  # utterance -> float16 (T', V) of each teacher
-        heard = "clean" if self.options.teacher_input == "clean" else "x"
-        self.inputs = (heard, "x_lens", "targets", "target_lens", "ids")
+        features = "clean" if self.options.teacher_input == "clean" else "x"
+        self.inputs = (features, "x_lens", "targets", "target_lens", "ids")
+        if self.options.hidden:
+            self.inputs, self.listens = (*self.inputs, "heard"), tuple(student for _, student in self.options.hidden)
         self.hidden: HiddenLayers | None = None
 
     @classmethod
@@ -87,7 +89,6 @@ class Teaching(Criterion):
         if self.options.hidden:
             teacher: Any = next(iter(self.teachers.values()))
             self.hidden = HiddenLayers(teacher, model, self.options.hidden)
-            self.listens, self.inputs = tuple(path for _, path in self.options.hidden), (*self.inputs, "heard")
 
     @abstractmethod
     def soft(self, wanted: list[Tensor], log_probs: Tensor, lengths: Tensor, targets: Tensor,

@@ -47,8 +47,8 @@ def test_distance_against_numpy_across_families() -> None:
     teacher, student = tdnn(0), conformer(1)
     hidden = HiddenLayers(teacher, student, [["layers.2", "blocks.1.norm"]])
     linear = hidden.maps[0]
-    torch.nn.init.normal_(linear.weight)  # type: ignore[arg-type]
-    torch.nn.init.normal_(linear.bias)  # type: ignore[arg-type]
+    torch.nn.init.normal_(linear.weight)
+    torch.nn.init.normal_(linear.bias)
     assert linear.weight.shape == (8, 12)
     h_t, h_s = heard(teacher, "layers.2"), heard(student, "blocks.1.norm")
     given = h_s["blocks.1.norm"].detach().double().numpy() @ linear.weight.detach().double().numpy().T
@@ -107,7 +107,7 @@ def test_the_map_is_trained_but_in_no_model(monkeypatch: pytest.MonkeyPatch, tmp
     mine = module()
     mine.train()
     loss(mine, monkeypatch)["loss"].backward()
-    (linear,) = mine.criterion.hidden.maps  # type: ignore[union-attr]
+    (linear,) = mine.criterion.hidden.maps
     assert linear.weight.grad.abs().max() > 0 and mine.model.get_parameter("layers.1.conv.weight").grad.abs().max() > 0
     assert linear.weight in set(mine.parameter_groups()[0]) and linear.bias in set(mine.parameter_groups()[1])
     assert "criterion.hidden.maps.0.weight" in mine.state_dict()  # so that a training goes on where it stopped
@@ -124,7 +124,7 @@ def test_a_block_that_is_left_out_gives_no_distance(monkeypatch: pytest.MonkeyPa
     result = loss(mine, monkeypatch)
     assert result["hidden"].item() == 0.0
     result["loss"].backward()
-    assert (mine.criterion.hidden.maps[0].weight.grad == 0).all()  # type: ignore[union-attr]
+    assert (mine.criterion.hidden.maps[0].weight.grad == 0).all()
 
 
 @pytest.mark.parametrize("pair, words", [
@@ -146,6 +146,6 @@ def test_options(tmp_path: Path) -> None:
     assert built.listens == ("layers.1",)
     for wrong in ({"hidden": (("a",),)}, {"hidden_weight": -1.0}):
         with pytest.raises(UserError, match="hidden is a list of pairs"):
-            replace(DistillationOptions(), **wrong)  # type: ignore[arg-type]
+            replace(DistillationOptions(), **wrong)
     with pytest.raises(UserError, match="hidden layers follow one teacher, with teacher_input=same"):
         DistillationOptions(hidden=(("a", "b"),), teacher_input="clean")
