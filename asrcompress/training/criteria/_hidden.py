@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor, nn
@@ -71,8 +72,9 @@ def channel_axis(model: AcousticModel, path: str, whose: str) -> tuple[int, int]
     try:
         model.get_submodule(path)
     except AttributeError:
-        raise UserError(f"criterion.hidden: the {whose} has no module '{path}'; it has "
-                        f"{', '.join(name for name, _ in model.named_children())} and what is in those") from None
+        near = get_close_matches(path, [name for name, _ in model.named_modules()], 3, 0.0)
+        raise UserError(f"criterion.hidden: the {whose} has no module '{path}'; near that are "
+                        f"{', '.join(near)}") from None
     frames_at = {1, 2}
     for frames in (40 * model.subsampling, 56 * model.subsampling):  # two, so that no dimension is taken for the frames
         x = torch.zeros(1, frames, model.config["features"], device=next(model.parameters()).device)

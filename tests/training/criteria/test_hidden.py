@@ -128,7 +128,7 @@ def test_a_block_that_is_left_out_gives_no_distance(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("pair, words", [
-    (("layers.9", "layers.1"), "the teacher has no module 'layers.9'; it has layers, prefinal, output"),
+    (("layers.9", "layers.1"), "the teacher has no module 'layers.9'; near that are layers.2, layers.1, layers.0"),
     (("layers.2", "blocks"), "the student has no module 'blocks'"),
     (("layers.2", "layers.0"), r"'layers.0' of the student gives \(1, 4, 112\) for 56 frames"),
     (("layers.2", "layers"), "'layers' of the student gives no tensor"),
