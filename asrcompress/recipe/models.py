@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ def stage(job: Job) -> Stage:
     settings = job.settings
     inputs = {"the lang folder": settings.lang, "dev": DATA / "dev.text"}
     inputs |= {name: DATA / f"{name}.text" for name in settings.train_sets}
-    if job.needs or (job.kind != "dense" and has_teacher(_training(job)[0])):
+    if job.needs or _taught(job):
         inputs["the dense model"] = DENSE
     inputs |= {name: EXP / name for name in job.needs if name != "dense"}
     return Stage(job.folder, _options(job), inputs)
@@ -110,10 +109,17 @@ def _training(job: Job) -> tuple[str, int]:
             settings.epochs if settings.scratch_epochs is None else settings.scratch_epochs)
 
 
+def _taught(job: Job) -> bool:
+    """Whether a teacher takes part in the training of a job: the dense model, unless its options name another."""
+    from asrcompress.training import criteria
+
+    return job.kind != "dense" and criteria.taught(_training(job)[0])
+
+
 def _words(job: Job) -> list[str]:
     """The overrides of conf/train.yaml, but for the criterion."""
-    settings, (criterion, epochs) = job.settings, _training(job)
-    words = ["training.ctc_epochs=0"] if has_teacher(criterion) else []
+    settings, epochs = job.settings, _training(job)[1]
+    words = ["training.ctc_epochs=0"] if _taught(job) else []
     if job.kind == "after":
         return ["training=finetune", *words, f"training.epochs={epochs}",
                 f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,
@@ -124,19 +130,13 @@ def _words(job: Job) -> list[str]:
     return words if job.kind == "dense" else [*words, *settings.scratch_options]
 
 
-def has_teacher(criterion: str) -> bool:
-    """Whether a criterion follows a teacher. Errors: UserError for an unknown one."""
-    from asrcompress.training import criteria
-
-    return "teacher" in {one.name for one in fields(criteria.family(criterion).Options)}
-
-
 def _with_data(config: dict[str, Any], job: Job) -> dict[str, Any]:
-    """A composed configuration of a training with the sets, the seed and the teachers of the recipe."""
+    """A composed configuration of a training with the sets, the seed and, if none are named, the teachers of the job.
+    """
     config |= {"train_sets": list(job.settings.train_sets), "seed": job.settings.seed}
-    if "teacher" in config["criterion"]:
-        paths = [str(EXP / name / MODEL) for name in job.teachers]
-        config["criterion"]["teacher"] = paths[0] if len(paths) == 1 else paths
+    if config["criterion"].get("teacher", "") is None:
+        files = [str(EXP / name / MODEL) for name in job.teachers]
+        config["criterion"]["teacher"] = files[0] if len(files) == 1 else files
     return config
 
 
@@ -151,6 +151,13 @@ def _compress(job: Job) -> Path:
     return init
 
 
+def teachers(config: dict[str, Any]) -> str | None:
+    """Whom a training follows, for its row: names of models of exp/, and other files as they are."""
+    given = config["criterion"].get("teacher") or []
+    files = [Path(file) for file in ([given] if isinstance(given, str) else given)]
+    return " ".join(file.parent.name if file.parent.parent == EXP else str(file) for file in files) or None
+
+
 def _structure(job: Job, config: dict[str, Any]) -> str:
     """What a row says: the method's structure, or semi_orthogonal for a model that is built of such factors."""
     if job.method:
@@ -161,7 +168,7 @@ def _structure(job: Job, config: dict[str, Any]) -> str:
 def _shared(job: Job) -> dict[str, Any]:
     """What the rows of every kind of job say."""
     when = {"dense": "none", "control": "scratch", "experiment": "after"}.get(job.kind, job.kind)
-    teacher = "+".join(job.teachers) if job.kind != "dense" and has_teacher(_training(job)[0]) else None
+    teacher = teachers(training_config(job)) if job.kind not in ("dense", "experiment") else None
     return {"model": job.model, "when": when, "seed": job.settings.seed, "teacher": teacher,
             "train_set": " ".join(job.settings.train_sets), "command": job.settings.command}
 
@@ -172,11 +179,11 @@ def experiment_config(job: Job) -> dict[str, Any]:
     return configs.compose("experiment", [f"experiment={job.experiment}", *keys, f"seed={job.settings.seed}"])
 
 
-def _step_words(job: Job, words: Sequence[str]) -> list[str]:
+def _step_words(job: Job, words: Sequence[str], scratch: bool) -> list[str]:
     """The overrides of a training step of an experiment: its own `words`, and the recipe's for such a training."""
     settings = job.settings
     own = [] if any(word.startswith("criterion=") for word in words) else [f"criterion={settings.finetune_criterion}"]
-    if pipeline.makes_model(words):
+    if scratch:
         return [*own, *words, *settings.train_options, *settings.scratch_options]
     return [*own, *words, f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,
             *settings.finetune_options]
@@ -185,17 +192,19 @@ def _step_words(job: Job, words: Sequence[str]) -> list[str]:
 def _trainings(job: Job) -> list[tuple[list[str], dict[str, Any]]]:
     """The overrides of each training step of an experiment, and what they compose. Errors: UserError."""
     steps = [words for kind, words in pipeline.steps(experiment_config(job), job.keys) if kind == "train"]
-    return [(words, configs.compose("train", _step_words(job, words))) for words in steps]
+    scratch = bool(steps) and pipeline.makes_model(steps[0])
+    return [(words, _with_data(configs.compose("train", _step_words(job, words, scratch)), job)) for words in steps]
 
 
 def _run_experiment(job: Job) -> None:
-    def trained(words: Sequence[str], init: Path | None, out: Path) -> None:
-        train(_with_data(configs.compose("train", _step_words(job, words)), job), job, init, out)
-
     trainings = _trainings(job)
+    composed = {tuple([*words, f"seed={job.settings.seed}"]): config for words, config in trainings}
+
+    def trained(words: Sequence[str], init: Path | None, out: Path) -> None:
+        train(composed[tuple(words)], job, init, out)
+
     found = pipeline.run(experiment_config(job), job.keys, EXP / job.source / MODEL, DENSE / MODEL, job.folder, trained)
-    taught = any("teacher" in config["criterion"] for _, config in trainings)
-    facts: dict[str, Any] = {"teacher": "+".join(job.teachers) if taught else None}
+    facts: dict[str, Any] = {"teacher": next(filter(None, (teachers(config) for _, config in trainings)), None)}
     for words, _ in trainings[:1]:
         if pipeline.makes_model(words):
             facts |= {"when": "scratch", "model": dict(word.split("=", 1) for word in words)["model"]}

@@ -17,6 +17,7 @@ from tests.conftest import REPO
 QUANTIZATIONS = ["int8", "int4", "float16", "codebook", "pruned", "pruned_codebook", "trellis", "epr"]
 SCHEDULES = ["scratch", "trace_norm", "truncate"]
 MODELS = ["conformer", "stochastic_depth"]  # the second: of a Conformer, whose ranks leave out other blocks
+CRITERIA = ["hidden", "clean"]  # distillation with hidden layers, and from clean features
 STEPS = 3  # batches of an epoch; there are two epochs before the averaged one
 
 PROGRAM = '''
@@ -32,6 +33,7 @@ from asrcompress.options import make
 from asrcompress.training import criteria, schedules
 from asrcompress.training.callbacks.quantization import QuantizationTraining
 from asrcompress.training.callbacks.resume_checkpoint import AtomicCheckpointIO, ResumeCheckpoint
+from asrcompress.training.criteria.distillation import Distillation, DistillationOptions
 from asrcompress.training.module import AcousticModule
 from asrcompress.training.options import AverageOptions, OptimizerOptions, TrainingOptions
 
@@ -61,7 +63,7 @@ def whole(seed):
     g = torch.Generator().manual_seed(seed)
     return {"x": torch.randn(4, 60, 8, generator=g), "x_lens": torch.tensor([60, 44, 52, 40]),
             "targets": torch.randint(1, 6, (4, 4), generator=g), "target_lens": torch.tensor([4, 3, 4, 2]),
-            "ids": [0, 1, 2, 3]}
+            "ids": [f"{seed} {i}" for i in range(4)], "clean": torch.randn(4, 60, 8, generator=g)}
 
 class Noting(AcousticModule):
     def training_step(self, batch, index):
@@ -77,8 +79,12 @@ def run(kind, name, world, folder):
     torch.manual_seed(0)
     model = models.build({"model": "tdnn", "features": 8, "vocab": 6, "folded": True, "stack": [
         {"dim": 12, "taps": 3, "stride": 2}, {"dim": 12, "taps": 3, "stride": 2}, {"dim": 12, "taps": 3}]})
-    own = [QuantizationTraining()]
-    if kind == "model":
+    own, criterion = [QuantizationTraining()], criteria.build("ctc", 6)
+    if kind == "criterion":
+        options = {"hidden": (("layers.2", "layers.1"),)} if name == "hidden" else {"teacher_input": "clean"}
+        teacher = models.build({**model.config, "stack": model.config["stack"][:2] + [{"dim": 8, "taps": 3}]})
+        criterion = Distillation({"teacher": teacher}, 6, DistillationOptions(hard="ctc", weight=0.7, **options))
+    elif kind == "model":
         model = models.build({"model": "conformer", "features": 8, "vocab": 6, "folded": True, "dim": 8, "heads": 2,
                               "hidden": 12, "kernel": 3, "blocks": 2, "front": 8, "dropout": 0.0,
                               "stochastic_depth": 0.5 if name == "stochastic_depth" else 0.0})
@@ -89,7 +95,7 @@ def run(kind, name, world, folder):
         cls = schedules.family(name)
         own.append(cls(Plan("svd", 0.6, options={"rank_multiple": 1}), make(cls.Options, {}, name), OPTIONS))
         own[1].begin(model)
-    module = Noting(model, criteria.build("ctc", 6), OPTIONS, 0, 3 * STEPS * 1.96)
+    module = Noting(model, criterion, OPTIONS, 0, 3 * STEPS * 1.96)
     resume = folder / "latest.ckpt"
     ddp = {"strategy": "ddp", "devices": 2} if world == 2 else {"devices": 1}
     trainer = Trainer(max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False,
@@ -129,7 +135,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each training in one process, in two, and in two that stopped in the middle of an epoch and went on."""
     out = tmp_path_factory.mktemp("ddp")
     jobs: list[list] = []
-    for kind, names in (("quantization", QUANTIZATIONS), ("schedule", SCHEDULES), ("model", MODELS)):
+    for kind, names in (("quantization", QUANTIZATIONS), ("schedule", SCHEDULES), ("model", MODELS),
+                        ("criterion", CRITERIA)):
         for name in names:
             jobs += [[kind, name, 1, "one", None], [kind, name, 2, "two", None],
                      [kind, name, 2, "cut", [1, 1]], [kind, name, 2, "cut", None]]
@@ -147,7 +154,7 @@ def curve(runs: Path, name: str, where: str, rank: int = 0) -> dict[tuple[int, i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", QUANTIZATIONS + SCHEDULES + MODELS)
+@pytest.mark.parametrize("name", QUANTIZATIONS + SCHEDULES + MODELS + CRITERIA)
 def test_two_processes_train_as_one_and_go_on(runs: Path, name: str) -> None:
     one, two, other, cut = (curve(runs, name, *where) for where in (("one",), ("two",), ("two", 1), ("cut",)))
     assert len(one) == 3 * STEPS and one.keys() == two.keys() == cut.keys()

@@ -200,14 +200,23 @@ def test_ctc_comes_first_then_the_criterion(monkeypatch: pytest.MonkeyPatch) -> 
     assert keys == [False, False, True, True]
 
 
+def test_an_utterance_of_two_views_is_heard_once() -> None:
+    done = Recorder(model(), criteria.build("consistency", VOCAB), OPTIONS, 0, 10 * 1.52)
+    views = {name: 2 * value if name == "ids" else torch.cat((value, value)) for name, value in batch().items()}
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)
+    trainer.fit(done, torch.utils.data.DataLoader([views, views], batch_size=None))
+    assert done.seconds == pytest.approx(2 * 1.52) and done.criterion.progress == pytest.approx(0.1)
+
+
 def test_distillation_hears_what_the_student_hears() -> None:
     teacher = model().eval()
     with torch.no_grad():
         teacher.get_parameter(next(name for name, _ in teacher.named_parameters())).mul_(2.0)
-    mine = AcousticModule(model().eval(), Distillation(teacher, VOCAB), OPTIONS, 0, 100.0)
+    mine = AcousticModule(model().eval(), Distillation({"teacher": teacher}, VOCAB), OPTIONS, 0, 100.0)
     data = batch()
     log_probs, lens, result = mine._loss(data)
-    expected = mine.criterion(log_probs, lens, data["x"], data["x_lens"])
+    expected = mine.criterion(log_probs, lens, *(data[name] for name in mine.criterion.inputs))
     assert result["loss"] > 0
     torch.testing.assert_close(result["loss"], expected["loss"])
     assert not any("teacher" in name or "hidden" in name for name in mine.state_dict())

@@ -35,6 +35,9 @@ SMALLER = [  # gets smaller while it is trained: cuts in the epochs 0, 1 and 2
     "training.average={how: last, count: 1}",
     "training.checkpoint_steps=1",
 ]
+TAUGHT = ["criterion=distillation", "criterion.hard=ctc", "criterion.weight=0.7",
+          "criterion.hidden=[[layers.3,layers.1]]", "training.ctc_epochs=0", "training.checkpoint_steps=1"]
+VIEWS = ["criterion=consistency", "training.checkpoint_steps=1"]
 
 # Runs `asrcompress train` in a child for each job, which notes every loss and kills itself in the batch it is told.
 PROGRAM = """
@@ -86,6 +89,11 @@ def runs(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     job("smaller", None, *SMALLER)
     for deadly in (["training_step", 0, 3], ["training_step", 1, 2], ["training_step", 2, 0], None):
         job("cut", deadly, *SMALLER)
+    teacher = f"criterion.teacher={out / 'whole' / 'model.safetensors'}"
+    for through, name, more in (("taught", "pupil", [*TAUGHT, teacher]), ("views", "viewed", VIEWS)):
+        job(through, None, *more)
+        job(name, ["training_step", 1, 1], *more)
+        job(name, None, *more)
     done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(jobs)], cwd=REPO, capture_output=True, text=True)
     assert [int(code) for code in done.stdout.split()] == expected, done.stderr
     return out
@@ -106,7 +114,7 @@ def epochs(runs: Path, name: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("name", "through"), [("epoch", "whole"), ("steps", "whole"), ("every", "whole"),
-                                               ("cut", "smaller")])
+                                               ("cut", "smaller"), ("pupil", "taught"), ("viewed", "views")])
 def test_going_on_equals_going_through(runs: Path, name: str, through: str) -> None:
     assert len(curve(runs, through)) > 9 and len(epochs(runs, through)) >= 3
     assert curve(runs, name) == curve(runs, through) and epochs(runs, name) == epochs(runs, through)
