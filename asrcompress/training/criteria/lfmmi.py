@@ -65,12 +65,7 @@ def denominator(scores: Tensor, lengths: Tensor, lm: Tensor) -> tuple[Tensor, Te
 
     The occupancies are the gradient of log Z with respect to the scores, and zero past the end.
     """
-    # Longest first: the utterances that are still running at a frame are then always the first few.
-    order = lengths.to(scores.device).argsort(descending=True)
-    ordered = lengths.tolist()
-    live = [sum(length > t for length in ordered) for t in range(max(ordered, default=0))]
-    shift = scores.amax(-1)
-    x = (scores - shift[..., None]).exp()[order].permute(1, 2, 0).contiguous()  # (T, V, N)
+    x, shift, live, order = frames_first(scores, lengths)
     with torch.autocast(scores.device.type, enabled=False), one_thread():
         graph = transitions(lm.to(scores))
         log_z, alphas = forward(x, live, graph)
@@ -78,6 +73,18 @@ def denominator(scores: Tensor, lengths: Tensor, lm: Tensor) -> tuple[Tensor, Te
     back = order.argsort()
     shifts = shift.double().masked_fill(~valid_frames(scores, lengths), 0.0).sum(1)
     return log_z[back] + shifts, occupancy.permute(2, 0, 1)[back]
+
+
+def frames_first(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, list[int], Tensor]:
+    """x (T, V, N) = exp(scores - shift) in `order` (N,), shift (N, T) the largest score, live: those at each frame.
+
+    Longest first: the utterances that are still running at a frame are then always the first few.
+    """
+    order = lengths.to(scores.device).argsort(descending=True)
+    ordered = lengths.tolist()
+    live = [sum(length > t for length in ordered) for t in range(max(ordered, default=0))]
+    shift = scores.amax(-1)
+    return (scores - shift[..., None]).exp()[order].permute(1, 2, 0).contiguous(), shift, live, order
 
 
 def forward(x: Tensor, live: list[int], graph: Transitions) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:

@@ -1,0 +1,48 @@
+"""What the criteria share that compare a teacher and a student by whole sequences, not frame by frame."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from asrcompress.options import require
+from asrcompress.training.criteria import _phone_lm
+from asrcompress.training.criteria._teaching import Teaching, TeachingOptions
+from asrcompress.training.criteria.lfmmi import LFMMI, LogZ
+
+
+@dataclass(frozen=True)
+class SequenceOptions(TeachingOptions):
+    """How much the log-posteriors count against the language model: factors of both sides."""
+
+    teacher_scale: float = 1.0
+    student_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.teacher_scale > 0 and self.student_scale > 0, f"criterion: teacher_scale {self.teacher_scale:g} "
+                f"and student_scale {self.student_scale:g} are above 0")
+
+
+class LatticeTeaching(Teaching):
+    """Teaching over the dense lattice of `lfmmi`, with its trigram phone LM of the training transcripts, `lm` (V, V, V).
+
+    Errors: UserError for more than 128 tokens, and without transcripts.
+    """
+
+    Options: type = SequenceOptions
+    lm: Tensor
+
+    def __init__(self, teachers: Mapping[str, nn.Module], vocab: int, options: Any = None,
+                 targets: Iterable[Sequence[int]] = ()) -> None:
+        targets = list(targets)
+        super().__init__(teachers, vocab, options, targets)
+        self.register_buffer("lm", _phone_lm.estimate(targets, vocab), persistent=False)
+
+    def log_z(self, scores: Tensor, lengths: Tensor) -> Tensor:
+        """log Z (N,) of the student's scores (N, T, V); a hard LF-MMI of the same scale need not compute it again."""
+        log_z: Tensor = LogZ.apply(scores, lengths, self.lm)
+        if isinstance(self.hard, LFMMI) and self.hard.acoustic_scale == self.options.student_scale:
+            self.hard.known_log_z = log_z
+        return log_z
