@@ -12,10 +12,15 @@ from asrcompress.compression.parametrization import copy_model
 from asrcompress.errors import UserError
 
 
+def frame_divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(teacher || student) of log-posteriors (..., vocab), in nats."""
+    return (teacher.exp() * (teacher - student)).sum(-1)
+
+
 def divergence(teacher: Tensor, student: Tensor, lens: Tensor) -> Tensor:
     """KL(teacher || student) of log-posteriors (N, T, vocab), per frame inside the utterances, in nats."""
     inside = torch.arange(teacher.shape[1], device=lens.device) < lens[:, None]
-    return ((teacher.exp() * (teacher - student)).sum(2) * inside).sum() / inside.sum().clamp(min=1)
+    return (frame_divergence(teacher, student) * inside).sum() / inside.sum().clamp(min=1)
 
 
 @torch.enable_grad()

@@ -54,6 +54,8 @@ def _usable(cuts: list[Any], folder: Path, names: Sequence[str], encode: Encoder
 class Cuts(Dataset[Batch]):
     """lhotse's map from a CutSet (one batch) to tensors: x (N, T, 80), x_lens, targets (N, U), target_lens.
 
+    `clean` is x before augmentation, `ids` the ids of the cuts: a speed copy has one of its own.
+
     The generator of the augmentation is seeded by (seed, the batch's ids): it does not depend on the order of work.
     """
 
@@ -61,13 +63,14 @@ class Cuts(Dataset[Batch]):
         self.encode, self.augmentation, self.seed, self.epoch = encode, augmentation, seed, epoch
 
     def __getitem__(self, cuts: CutSet) -> Batch:
-        x, lens = collate_features(cuts)
+        clean, lens = collate_features(cuts)
         lens = lens.long()
         ids = [cut.id for cut in cuts]
+        x = clean
         if self.augmentation:
             x = self._augment(x, lens, torch.Generator().manual_seed(hash_seed(self.seed, self.epoch, *ids)))
         targets = [torch.tensor(self.encode(cut.supervisions[0].text)) for cut in cuts]
-        return {"x": x, "x_lens": lens, "ids": ids, "targets": pad_sequence(targets, batch_first=True),
+        return {"x": x, "clean": clean, "x_lens": lens, "ids": ids, "targets": pad_sequence(targets, batch_first=True),
                 "target_lens": torch.tensor([len(target) for target in targets])}
 
     def _augment(self, x: Tensor, lens: Tensor, generator: torch.Generator) -> Tensor:

@@ -204,10 +204,10 @@ def test_distillation_hears_what_the_student_hears() -> None:
     teacher = model().eval()
     with torch.no_grad():
         teacher.get_parameter(next(name for name, _ in teacher.named_parameters())).mul_(2.0)
-    mine = AcousticModule(model().eval(), Distillation(teacher, VOCAB), OPTIONS, 0, 100.0)
+    mine = AcousticModule(model().eval(), Distillation({"teacher": teacher}, VOCAB), OPTIONS, 0, 100.0)
     data = batch()
     log_probs, lens, result = mine._loss(data)
-    expected = mine.criterion(log_probs, lens, data["x"], data["x_lens"])
+    expected = mine.criterion(log_probs, lens, *(data[name] for name in mine.criterion.inputs))
     assert result["loss"] > 0
     torch.testing.assert_close(result["loss"], expected["loss"])
     assert not any("teacher" in name or "hidden" in name for name in mine.state_dict())
