@@ -16,6 +16,7 @@ from asrcompress.errors import UserError
 from asrcompress.lang.tokens import collapse
 from asrcompress.models.base import AcousticModel
 from asrcompress.training import surgery
+from asrcompress.training.criteria.base import Criterion
 from asrcompress.training.criteria.ctc import CTC
 from asrcompress.training.options import TrainingOptions
 
@@ -39,7 +40,7 @@ class AcousticModule(LightningModule):
     one batch of all. Dropout is drawn, and BatchNorm takes its statistics, in each process for its own batch.
     """
 
-    def __init__(self, model: AcousticModel, criterion: nn.Module, options: TrainingOptions, seed: int,
+    def __init__(self, model: AcousticModel, criterion: Criterion, options: TrainingOptions, seed: int,
                  total_seconds: float) -> None:
         super().__init__()
         self.model, self.criterion, self.options, self.seed = model, criterion, options, seed
@@ -75,7 +76,8 @@ class AcousticModule(LightningModule):
         torch.manual_seed(hash_seed(self.seed, self.current_epoch, index, self.global_rank))
         optimizer = self.optimizers()
         options = self.options
-        rate = learning_rate(self.seconds / self.total_seconds, options.optimizer.lr, options.warmup)
+        self.criterion.progress = self.seconds / self.total_seconds
+        rate = learning_rate(self.criterion.progress, options.optimizer.lr, options.warmup)
         for group in optimizer.param_groups:  # type: ignore[union-attr]
             group["lr"] = rate
         _, _, result = self._loss(batch)

@@ -26,6 +26,7 @@ from asrcompress.training.callbacks import resume_checkpoint
 from asrcompress.training.callbacks.progress_logger import ProgressLogger
 from asrcompress.training.callbacks.quantization import QuantizationTraining
 from asrcompress.training.callbacks.resume_checkpoint import AtomicCheckpointIO, ResumeCheckpoint
+from asrcompress.training.criteria import Criterion
 from asrcompress.training.data import SpeechData
 from asrcompress.training.module import AcousticModule
 from asrcompress.training.options import TrainingOptions
@@ -34,7 +35,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module="lightning.*")
 
 
-def fit(model: AcousticModel, criterion: nn.Module, train: CutSet, dev: CutSet, encode: Encoder,
+def fit(model: AcousticModel, criterion: Criterion, train: CutSet, dev: CutSet, encode: Encoder,
         options: TrainingOptions, seed: int, out: Path, callbacks: Sequence[Callback] = (),
         max_time: timedelta | None = None) -> AcousticModel:
     """Train `model` and return it with averaged weights, in eval mode; with no epochs, as it is.

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -26,12 +26,12 @@ class SequenceOptions(TeachingOptions):
 
 
 class LatticeTeaching(Teaching):
-    """Teaching over the dense lattice of `lfmmi`, with its trigram phone LM of the training transcripts, `lm` (V, V, V).
+    """Teaching over the dense lattice of `lfmmi`, with the phone LM of the training transcripts as `lm` (V, V, V).
 
     Errors: UserError for more than 128 tokens, and without transcripts.
     """
 
-    Options: type = SequenceOptions
+    Options: ClassVar[type] = SequenceOptions
     lm: Tensor
 
     def __init__(self, teachers: Mapping[str, nn.Module], vocab: int, options: Any = None,

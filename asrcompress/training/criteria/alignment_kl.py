@@ -22,8 +22,9 @@ class AlignmentKLOptions(SequenceOptions):
     until: float = 0.5  # share of the training after which there is the hard criterion alone
 
     def __post_init__(self) -> None:
+        require(self.hard != "none", "criterion alignment_kl: alone it does not teach what is spoken; give hard=ctc or "
+                "hard=lfmmi")
         super().__post_init__()
-        require(self.hard != "none", "criterion alignment_kl: it says nothing of what is spoken; give hard=ctc or lfmmi")
         require(0 < self.until <= 1, f"criterion alignment_kl: until is {self.until:g}; it is above 0, at most 1")
 
 
@@ -41,6 +42,7 @@ class AlignmentKL(Teaching):
     def forward(self, log_probs: Tensor, lengths: Tensor, *batch: Any) -> dict[str, Tensor]:
         if self.progress < self.options.until:
             return super().forward(log_probs, lengths, *batch)
+        assert self.hard is not None  # AlignmentKLOptions
         return self.hard(log_probs, lengths, *batch[2:4])
 
     def soft(self, wanted: list[Tensor], log_probs: Tensor, lengths: Tensor, targets: Tensor,

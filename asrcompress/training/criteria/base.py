@@ -13,7 +13,7 @@ class Criterion(nn.Module):
     those is named by `inputs`: targets (N, U), padded, with target_lens (N,), the features x with x_lens, the same
     before augmentation (clean), or the ids of the cuts. The dict has `loss`, the mean per frame over the utterances
     that count; `frames`, how many those are; `unaligned`, the utterances with fewer frames than their target needs,
-    which do not count.
+    which do not count. `progress` is the share of the training that is done; the training step sets it.
 
     A criterion is one file of this folder: a subclass whose `name` is the file's and whose `Options` are its dataclass.
     """
@@ -21,6 +21,7 @@ class Criterion(nn.Module):
     name: ClassVar[str] = ""
     Options: ClassVar[type]
     inputs: tuple[str, ...] = ("targets", "target_lens")
+    progress: float = 0.0
 
     @classmethod
     def build(cls, options: Any, vocab: int, targets: Iterable[Sequence[int]]) -> "Criterion":

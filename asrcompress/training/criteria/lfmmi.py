@@ -175,6 +175,7 @@ class LFMMI(Criterion):
     name = "lfmmi"
     Options = LFMMIOptions
     lm: Tensor
+    known_log_z: Tensor | None = None  # log Z of the next batch, where another criterion has computed it
 
     def __init__(self, lm: Tensor, options: LFMMIOptions = LFMMIOptions()) -> None:
         super().__init__()
@@ -199,7 +200,10 @@ class LFMMI(Criterion):
         scaled = self.acoustic_scale * scores
         numerator = -ctc if self.acoustic_scale == 1.0 else ctc_score(scaled, *batch)
         numerator = numerator.double() + _phone_lm.score(self.lm, targets, target_lengths).double()
-        mmi = (LogZ.apply(scaled, lengths, self.lm) - numerator).to(scores.dtype)
+        log_z, self.known_log_z = self.known_log_z, None
+        if log_z is None:
+            log_z = LogZ.apply(scaled, lengths, self.lm)
+        mmi = (log_z - numerator).to(scores.dtype)
         parts = {name: mean_per_frame(losses.detach(), lengths, counted)["loss"]
                  for name, losses in (("mmi", mmi), ("ctc", ctc))}
         return mean_per_frame(mmi + self.ctc_weight * ctc, lengths, counted) | parts

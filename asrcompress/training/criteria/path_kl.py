@@ -13,9 +13,9 @@ class PathKL(LatticeTeaching):
     """KL(teacher || student) over the paths of the lattice, the mean per frame: never negative, zero where they agree.
 
     The language model weighs what the paths say, so errors count where a phone sequence is likely; and the student
-    follows the alignment of its teacher, for KL(paths) = KL(labels) + E[KL(alignments | labels)]. The gradient in the
-    log-posteriors is that of LF-MMI with the occupancies of the teacher in place of those of the reference: Wong and
-    Gales, "Sequence student-teacher training of deep neural networks", Interspeech 2016. Several teachers count equally.
+    follows the alignment of its teacher, for KL(paths) = KL(labels) + E[KL(alignments | labels)]. The gradient is that
+    of LF-MMI with the teacher's occupancies in place of the reference's. Several teachers count equally. Wong and
+    Gales, "Sequence student-teacher training of deep neural networks", Interspeech 2016.
     """
 
     name = "path_kl"

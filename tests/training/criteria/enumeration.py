@@ -14,7 +14,7 @@ def collapse(path):
     return [token for token, _ in itertools.groupby(path) if token]
 
 
-def lm_log_prob(sequence, lm=LM):
+def lm_log_prob(sequence, lm):
     padded = [0, 0, *sequence, 0]
     return sum(lm[padded[i - 2], padded[i - 1], padded[i]].double().log() for i in range(2, len(padded)))
 
