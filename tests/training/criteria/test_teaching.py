@@ -13,6 +13,7 @@ from asrcompress.config import compose
 from asrcompress.errors import UserError
 from asrcompress.training import criteria
 from asrcompress.training.criteria._teaching import Teaching, TeachingOptions
+from asrcompress.training.criteria.distillation import Distillation, DistillationOptions
 
 VOCAB = 6
 TARGETS = [[1, 2, 3], [4, 5, 1]]
@@ -36,7 +37,7 @@ def call(criterion: Teaching, student: nn.Module, data: dict[str, Any]) -> dict[
 
 
 def teaching(teachers: dict[str, nn.Module], **options: Any) -> Teaching:
-    return criteria.family("distillation")(teachers, VOCAB, TeachingOptions(**options), TARGETS)  # type: ignore[call-arg,return-value]
+    return Distillation(teachers, VOCAB, DistillationOptions(**options), TARGETS)
 
 
 class Counted(nn.Module):
