@@ -40,30 +40,31 @@ def backward(live: list[int], graph: lfmmi.Transitions, alphas: list[tuple[Tenso
     tokens = len(graph.final)
     before = arrivals(graph)
     paths = torch.zeros(uniform.shape, dtype=torch.long, device=uniform.device)
-    a = b = paths.new_zeros(0, paths.shape[2])
-    voiced = a.bool()  # on, not on the blank
+    rows = torch.arange(paths.shape[1], device=paths.device)[:, None]
+    a = b = token = paths.new_zeros(0, paths.shape[2])  # the token is b, or the blank
     for t in reversed(range(len(live))):
         on, blank = alphas.pop()
-        running, rows = len(b), torch.arange(live[t], device=b.device)[:, None]
+        running = len(b)
+        voiced = token > 0
         if running:
             own = rows[:running]
-            stay = torch.stack([on[b, own, a], blank[b, own, a].masked_fill(voiced, 0.0)], -1)
-            jump = torch.cat([on[a, own], blank[a, own]], -1) * before[a, b] * voiced[..., None]
-            picked = pick(torch.cat([stay, jump], -1), uniform[t, :running, :, None])[..., 0]
-            jumped, source = picked >= 2, picked - 2
-            voiced = torch.where(jumped, source < tokens, picked == 0)
+            stay = on[b, own, a], blank[b, own, a].masked_fill(voiced, 0.0)
+            jump = torch.cat([on[a, own], blank[a, own]], -1) * before[a, token]
+            picked = pick(torch.cat([stay[0][..., None], stay[1][..., None], jump], -1), uniform[t, :running, :, None])
+            jumped, source = picked[..., 0] >= 2, picked[..., 0] - 2
+            voiced = torch.where(jumped, source < tokens, source == -2)
             a, b = torch.where(jumped, source % tokens, a), torch.where(jumped, a, b)
         if running < live[t]:  # utterances whose last frame is t
             ends = torch.stack([blank, on])[:, :, running:] * graph.final[:, None]  # (blank or on, b, n, a)
             picked = pick(ends.permute(2, 0, 1, 3).flatten(1), uniform[t, running : live[t]])
             a, b = torch.cat([a, picked % tokens]), torch.cat([b, picked // tokens % tokens])
             voiced = torch.cat([voiced, picked >= tokens * tokens])
-        paths[t, : live[t]] = b * voiced
+        paths[t, : live[t]] = token = b * voiced
     return paths
 
 
 def arrivals(graph: lfmmi.Transitions) -> Tensor:
-    """(a, b, 2 a2): the weight of a step to phone b from (a, on; a2), then from (a, blank; a2)."""
+    """(a, b, 2 a2): the weight of a step to phone b from (a, on; a2), then from (a, blank; a2); none to the blank."""
     on = graph.step.transpose(1, 2)
     blank = on.clone()
     blank.diagonal(dim1=0, dim2=1).add_(graph.repeat.T)
