@@ -54,27 +54,30 @@ def _usable(cuts: list[Any], folder: Path, names: Sequence[str], encode: Encoder
 class Cuts(Dataset[Batch]):
     """lhotse's map from a CutSet (one batch) to tensors: x (N, T, 80), x_lens, targets (N, U), target_lens.
 
-    `clean` is x before augmentation, `ids` the ids of the cuts: a speed copy has one of its own.
+    `clean` is x before augmentation, `ids` the ids of the cuts: a speed copy has one of its own. With `views` above 1
+    the batch comes so many times, one after the other, each time with an augmentation of its own.
 
     The generator of the augmentation is seeded by (seed, the batch's ids): it does not depend on the order of work.
     """
 
-    def __init__(self, encode: Encoder, augmentation: Mapping[str, Any] | None, seed: int, epoch: int) -> None:
-        self.encode, self.augmentation, self.seed, self.epoch = encode, augmentation, seed, epoch
+    def __init__(self, encode: Encoder, augmentation: Mapping[str, Any] | None, seed: int, epoch: int,
+                 views: int = 1) -> None:
+        self.encode, self.augmentation, self.seed, self.epoch, self.views = encode, augmentation, seed, epoch, views
 
     def __getitem__(self, cuts: CutSet) -> Batch:
         clean, lens = collate_features(cuts)
-        lens = lens.long()
-        ids = [cut.id for cut in cuts]
-        x = clean
-        if self.augmentation:
-            x = self._augment(x, lens, torch.Generator().manual_seed(hash_seed(self.seed, self.epoch, *ids)))
+        lens, ids, views = lens.long(), [cut.id for cut in cuts], self.views
+        generator = torch.Generator().manual_seed(hash_seed(self.seed, self.epoch, *ids))
         targets = [torch.tensor(self.encode(cut.supervisions[0].text)) for cut in cuts]
-        return {"x": x, "clean": clean, "x_lens": lens, "ids": ids, "targets": pad_sequence(targets, batch_first=True),
-                "target_lens": torch.tensor([len(target) for target in targets])}
+        return {"x": torch.cat([self._augment(clean, lens, generator) for _ in range(views)]),
+                "clean": clean.repeat(views, 1, 1), "x_lens": lens.repeat(views), "ids": ids * views,
+                "targets": pad_sequence(targets * views, batch_first=True),
+                "target_lens": torch.tensor([len(target) for target in targets * views])}
 
     def _augment(self, x: Tensor, lens: Tensor, generator: torch.Generator) -> Tensor:
-        options = self.augmentation or {}
+        if not self.augmentation:
+            return x
+        options = self.augmentation
         if options.get("warp"):
             x = augment.warp_frequency(x, options["warp"], generator)
         if options.get("noise"):
@@ -129,13 +132,16 @@ def one_speed_each(cuts: CutSet, seed: int, epoch: int, epoch_fraction: float = 
 
 def train_loader(cuts: CutSet, encode: Encoder, *, batch_seconds: float, augmentation: Mapping[str, Any] | None,
                  seed: int, epoch: int, workers: int, epoch_fraction: float = 1.0, buckets: int = 20, rank: int = 0,
-                 world_size: int = 1, skip: int = 0) -> DataLoader:
-    """The batches of one epoch; the same for the same (seed, epoch). Each of `world_size` ranks gets its own part."""
+                 world_size: int = 1, skip: int = 0, views: int = 1) -> DataLoader:
+    """The batches of one epoch; the same for the same (seed, epoch). Each of `world_size` ranks gets its own part.
+
+    `batch_seconds` counts every one of the `views` of an utterance.
+    """
     chosen = one_speed_each(cuts, seed, epoch, epoch_fraction)
-    sampler = _sampler(DynamicBucketingSampler, chosen, max_duration=batch_seconds,
+    sampler = _sampler(DynamicBucketingSampler, chosen, max_duration=batch_seconds / views,
                        num_buckets=min(buckets, len(chosen)), shuffle=True, drop_last=False, seed=seed + epoch,
                        rank=rank, world_size=world_size, buffer_size=20_000)
-    data = Cuts(encode, augmentation, seed, epoch)
+    data = Cuts(encode, augmentation, seed, epoch, views)
     return DataLoader(data, sampler=SkipFirst(sampler, skip), batch_size=None, num_workers=workers)
 
 

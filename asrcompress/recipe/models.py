@@ -21,7 +21,7 @@ def stage(job: Job) -> Stage:
     settings = job.settings
     inputs = {"the lang folder": settings.lang, "dev": DATA / "dev.text"}
     inputs |= {name: DATA / f"{name}.text" for name in settings.train_sets}
-    if job.needs or (job.kind != "dense" and _training(job)[0] == "distillation"):
+    if job.needs or _taught(job):
         inputs["the dense model"] = DENSE
     if job.source != "dense":
         inputs[job.source] = EXP / job.source
@@ -109,10 +109,17 @@ def _training(job: Job) -> tuple[str, int]:
             settings.epochs if settings.scratch_epochs is None else settings.scratch_epochs)
 
 
+def _taught(job: Job) -> bool:
+    """Whether a teacher takes part in the training of a job: the dense model, unless its options name another."""
+    from asrcompress.training import criteria
+
+    return job.kind != "dense" and criteria.taught(_training(job)[0])
+
+
 def _words(job: Job) -> list[str]:
     """The overrides of conf/train.yaml, but for the criterion. Of an experiment: those of every training step."""
-    settings, (criterion, epochs) = job.settings, _training(job)
-    words = ["training.ctc_epochs=0"] if criterion == "distillation" else []
+    settings, epochs = job.settings, _training(job)[1]
+    words = ["training.ctc_epochs=0"] if _taught(job) else []
     if job.kind == "experiment":
         return [*words, f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,
                 *settings.finetune_options]
@@ -127,9 +134,10 @@ def _words(job: Job) -> list[str]:
 
 
 def _with_data(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """A composed configuration of a training with the sets, the seed and the teacher of the recipe."""
+    """A composed configuration of a training with the sets, the seed and, if none is named, the teacher of the recipe.
+    """
     config |= {"train_sets": list(settings.train_sets), "seed": settings.seed}
-    if config["criterion"]["name"] == "distillation":
+    if config["criterion"].get("teacher", "") is None:
         config["criterion"]["teacher"] = str(DENSE / MODEL)
     return config
 
@@ -155,7 +163,9 @@ def _structure(job: Job, config: dict[str, Any]) -> str:
 def _shared(job: Job) -> dict[str, Any]:
     """What the rows of every kind of job say."""
     when = {"dense": "none", "control": "scratch", "experiment": "after"}.get(job.kind, job.kind)
-    teacher = "dense" if job.kind != "dense" and _training(job)[0] == "distillation" else None
+    given = training_config(job)["criterion"]["teacher"] if _taught(job) else ()
+    files = (given,) if isinstance(given, str) else given
+    teacher = " ".join("dense" if file == str(DENSE / MODEL) else file for file in files) or None
     return {"model": job.model, "when": when, "seed": job.settings.seed, "teacher": teacher,
             "train_set": " ".join(job.settings.train_sets), "command": job.settings.command}
 

@@ -8,26 +8,29 @@ from torch.utils.data import DataLoader
 
 from asrcompress.data import batches
 from asrcompress.lang.lexicon import Encoder
+from asrcompress.training.criteria import Criterion
 from asrcompress.training.options import TrainingOptions
 
 
 class SpeechData(LightningDataModule):
     """The training loader is made anew each epoch and starts where a checkpoint stopped."""
 
-    def __init__(self, train: CutSet, dev: CutSet, encode: Encoder, options: TrainingOptions, seed: int) -> None:
+    def __init__(self, train: CutSet, dev: CutSet, encode: Encoder, options: TrainingOptions, seed: int,
+                 criterion: Criterion) -> None:
         super().__init__()
         self.train, self.dev, self.encode, self.options, self.seed = train, dev, encode, options, seed
+        self.augmentation, self.views = criterion.augmentation(options.augmentation), criterion.views
         self.skip = 0
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         skip, self.skip = self.skip, 0
-        augmentation = self.options.augmentation
         return batches.train_loader(
             self.train, self.encode, batch_seconds=self.options.batch_seconds,
-            augmentation=asdict(augmentation) if augmentation else None, seed=self.seed,
+            augmentation=asdict(self.augmentation) if self.augmentation else None, seed=self.seed,
             epoch=self.trainer.current_epoch, workers=self.options.workers, epoch_fraction=self.options.epoch_fraction,
-            rank=self.trainer.global_rank, world_size=self.trainer.world_size, skip=skip)
+            rank=self.trainer.global_rank, world_size=self.trainer.world_size, skip=skip,
+            views=self.views)
 
     def val_dataloader(self) -> DataLoader:
         return batches.eval_loader(self.dev, self.encode)

@@ -16,7 +16,8 @@ from asrcompress.errors import UserError
 from asrcompress.lang.tokens import collapse
 from asrcompress.models.base import AcousticModel
 from asrcompress.training import surgery
-from asrcompress.training.criteria.base import Criterion
+from asrcompress.training.criteria import Criterion
+from asrcompress.training.criteria._hidden import outputs
 from asrcompress.training.criteria.ctc import CTC
 from asrcompress.training.options import TrainingOptions
 
@@ -45,6 +46,7 @@ class AcousticModule(LightningModule):
         super().__init__()
         self.model, self.criterion, self.options, self.seed = model, criterion, options, seed
         self.total_seconds = total_seconds
+        criterion.begin(model)
         self.ctc = CTC(model.config["vocab"])
         self.seconds = 0.0
         self.unaligned = 0
@@ -56,9 +58,12 @@ class AcousticModule(LightningModule):
         return torch.optim.AdamW(groups, lr=options.lr, betas=(options.betas[0], options.betas[1]), fused=True)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """(those that decay, those that do not: vectors, and factors whose scale floats with the constraint)."""
+        """(those that decay, those that do not: vectors, and factors whose scale floats with the constraint).
+
+        The criterion may have some of its own, which are in no model file.
+        """
         floating = set(self.constrained())
-        trained = [p for p in self.model.parameters() if p.requires_grad]
+        trained = [p for p in self.parameters() if p.requires_grad]
         free = {p for p in trained if p.dim() <= 1 or p in floating}
         return [p for p in trained if p not in free], [p for p in trained if p in free]
 
@@ -86,11 +91,12 @@ class AcousticModule(LightningModule):
         own = float(here[0])  # reduce changes its tensor
         frames, unaligned, heard = self.trainer.strategy.reduce(here, reduce_op="sum").tolist()  # of all ranks
         self.unaligned += int(unaligned)
-        self.seconds += heard / 100
+        self.seconds += heard / 100 / self.criterion.views
         loss = result["loss"]
         if self.trainer.world_size > 1:  # ddp takes the mean of the ranks: weighted so, it is the mean of all frames
             loss = loss * (own * self.trainer.world_size / max(1.0, frames))
-        self.log_dict({"loss": loss.detach(), "lr": rate}, prog_bar=True, batch_size=1, sync_dist=True)
+        parts = {name: result[name] for name in result.keys() - {"loss", "frames", "unaligned"}}
+        self.log_dict({"loss": loss.detach(), "lr": rate, **parts}, prog_bar=True, batch_size=1, sync_dist=True)
         return loss + sum(self._penalties())
 
     def _penalties(self) -> Iterator[Tensor]:
@@ -104,7 +110,9 @@ class AcousticModule(LightningModule):
         return self.trainer.strategy.reduce(value.clone(), reduce_op="mean")  # type: ignore[return-value]
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        log_probs, lens = self.model(batch["x"], batch["x_lens"])
+        with outputs(self.model, self.criterion.listens if self.training else ()) as heard:
+            log_probs, lens = self.model(batch["x"], batch["x_lens"])
+        batch = {**batch, "heard": heard}
         with torch.autocast(log_probs.device.type, enabled=False):
             criterion: Any = self.ctc if self.current_epoch < self.options.ctc_epochs else self.criterion
             result = criterion(log_probs, lens, *(batch[name] for name in criterion.inputs))

@@ -56,7 +56,7 @@ def fit(model: AcousticModel, criterion: Criterion, train: CutSet, dev: CutSet, 
     if options.epochs:
         if trainer.is_global_zero:
             print(f"precision {trainer.precision}", flush=True)
-        trainer.fit(module, SpeechData(train, dev, encode, options, seed), weights_only=True,
+        trainer.fit(module, SpeechData(train, dev, encode, options, seed, criterion), weights_only=True,
                     ckpt_path=str(resume) if resume.exists() else None)
         average([Path(path) for path in keep.best_k_models], model)
     if trainer.is_global_zero:

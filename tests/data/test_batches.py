@@ -88,6 +88,22 @@ def test_seed_and_epoch_decide_everything(cuts: CutSet, encode: Encoder) -> None
     assert not same(first, epoch(cuts, encode, augmentation=None))
 
 
+def test_views_are_the_same_utterances_augmented_each_in_its_way(cuts: CutSet, encode: Encoder) -> None:
+    for batch in epoch(cuts, encode, views=2):
+        half = len(batch["ids"]) // 2
+        assert batch["ids"][:half] == batch["ids"][half:] and not torch.equal(batch["x"][:half], batch["x"][half:])
+        for name in ("clean", "x_lens", "targets", "target_lens"):
+            assert torch.equal(batch[name][:half], batch[name][half:]) and len(batch[name]) == 2 * half
+        assert len(batch["ids"]) * max(cuts[name].duration for name in batch["ids"]) <= 9.5 or half == 1
+    said = [name for batch in epoch(cuts, encode, views=2) for name in batch["ids"]]
+    assert Counter(said) == Counter(2 * [name for batch in epoch(cuts, encode) for name in batch["ids"]])
+
+
+def test_clean_features_are_those_before_augmentation(cuts: CutSet, encode: Encoder) -> None:
+    for batch, plain in zip(epoch(cuts, encode), epoch(cuts, encode, augmentation=None), strict=True):
+        assert torch.equal(batch["clean"], plain["x"]) and not torch.equal(batch["clean"], batch["x"])
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_skip_gives_exactly_the_rest(cuts: CutSet, encode: Encoder, workers: int) -> None:
     whole = epoch(cuts, encode)

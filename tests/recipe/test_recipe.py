@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asrcompress.errors import UserError
-from asrcompress.recipe import rows, stages
+from asrcompress.recipe import models, rows, stages, sweep
 from asrcompress.recipe.settings import Settings
 from asrcompress.report import rows as result_rows
 from tests.conftest import REPO
@@ -72,6 +72,19 @@ def test_a_mistake_is_found_before_the_first_training(recipe: tuple[Path, Settin
         with pytest.raises(UserError):
             stages.run("compress", replace(settings, **wrong))
         assert not Path("exp/cp-0.5").exists()
+
+
+@pytest.mark.parametrize("options, teacher, files", [
+    ((), "dense", "exp/dense/model.safetensors"),
+    (("criterion.teacher=[exp/dense/model.safetensors,b]",), "dense b", ["exp/dense/model.safetensors", "b"]),
+    ((), None, None),
+])
+def test_a_row_says_who_taught(tmp_path: Path, options: tuple[str, ...], teacher: str | None, files: object) -> None:
+    criterion = "lfmmi" if teacher is None else "distillation"
+    settings = Settings(corpus=tmp_path, finetune_criterion=criterion, finetune_options=options)
+    (job, *_) = sweep.compressed(settings)
+    assert models.training_config(job)["criterion"].get("teacher") == files
+    assert models._shared(job)["teacher"] == teacher
 
 
 @pytest.mark.slow

@@ -5,13 +5,14 @@
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from asrcompress import registry
 from asrcompress.options import make
 from asrcompress.training.criteria.base import Criterion
 
-__all__ = ["Criterion", "build", "family", "methods", "names"]
+__all__ = ["Criterion", "build", "family", "methods", "names", "taught"]
 
 
 def names() -> tuple[str, ...]:
@@ -27,6 +28,11 @@ def family(name: str) -> type[Criterion]:
 def methods() -> dict[str, type]:
     """Every criterion by name, with its options dataclass."""
     return {name: family(name).Options for name in names()}
+
+
+def taught(name: str) -> bool:
+    """Whether a criterion follows a teacher. Errors: UserError for an unknown name."""
+    return "teacher" in {field.name for field in fields(family(name).Options)}
 
 
 def build(name: str, vocab: int, targets: Iterable[Sequence[int]] = (), **options: Any) -> Criterion:

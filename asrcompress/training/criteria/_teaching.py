@@ -14,8 +14,9 @@ from asrcompress.errors import UserError
 from asrcompress.models.base import AcousticModel
 from asrcompress.options import require
 from asrcompress.training import criteria
+from asrcompress.training.criteria._hidden import HiddenLayers, outputs
 from asrcompress.training.criteria.base import Criterion
-from asrcompress.training.criteria.ctc import mean_per_frame
+from asrcompress.training.criteria.ctc import mean_per_frame, valid_frames
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,18 @@ class TeachingOptions:
     teacher_input: Literal["same", "clean"] = "same"  # clean: the features before augmentation
     hard: Literal["none", "ctc", "lfmmi"] = "none"  # the criterion on the transcripts
     weight: float = 1.0  # share of the teacher's part; 1 - weight goes to the hard criterion
+    hidden: tuple[tuple[str, ...], ...] = ()  # pairs [path in the teacher, path in the student] of modules
+    hidden_weight: float = 1.0  # of their distance, at the start; it falls to 0 over half the training
 
     def __post_init__(self) -> None:
         require(all(self.files), "criterion: the name of a teacher is empty")
         require(0 < self.weight <= 1 and (self.hard != "none") == (self.weight < 1),
                 f"criterion: weight is {self.weight:g} with hard={self.hard}; it is 1 with hard=none, and between "
                 "0 and 1 (0.7 is usual) beside a hard criterion")
+        require(all(len(pair) == 2 for pair in self.hidden) and self.hidden_weight >= 0, "criterion: hidden is a list "
+                "of pairs [path in the teacher, path in the student], and hidden_weight is at least 0")
+        require(not self.hidden or (len(self.files) < 2 and self.teacher_input == "same"),
+                "criterion: hidden layers follow one teacher, with teacher_input=same")
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -48,6 +55,9 @@ class Teaching(Criterion):
     utterance then never change, and are kept in memory as float16 by its id (2 V bytes a frame), so that each teacher
     hears it once.
 
+    `hidden` adds the distance of hidden layers (see `_hidden.HiddenLayers`), times a weight that falls from
+    hidden_weight to 0 over the first half of the training.
+
     The soft part is a mean over all utterances, the hard one over those that it can align. Errors: UserError for a
     teacher of other tokens or, at the first batch, of another frame grid.
     """
@@ -63,6 +73,7 @@ class Teaching(Criterion):
         self.cache: dict[str, list[Tensor]] = {}  # utterance -> float16 (T', V) of each teacher
         heard = "clean" if self.options.teacher_input == "clean" else "x"
         self.inputs = (heard, "x_lens", "targets", "target_lens", "ids")
+        self.hidden: HiddenLayers | None = None
 
     @classmethod
     def build(cls, options: Any, vocab: int, targets: Iterable[Sequence[int]]) -> "Teaching":
@@ -71,6 +82,12 @@ class Teaching(Criterion):
             raise UserError(f"{cls.name} needs a teacher; give criterion.teacher=FILE, a model or packed file, or "
                             "criterion.teacher=[FILE,FILE] for an ensemble")
         return cls({file: compression.load(file) for file in options.files}, vocab, options, targets)
+
+    def begin(self, model: AcousticModel) -> None:
+        if self.options.hidden:
+            teacher: Any = next(iter(self.teachers.values()))
+            self.hidden = HiddenLayers(teacher, model, self.options.hidden)
+            self.listens, self.inputs = tuple(path for _, path in self.options.hidden), (*self.inputs, "heard")
 
     @abstractmethod
     def soft(self, wanted: list[Tensor], log_probs: Tensor, lengths: Tensor, targets: Tensor,
@@ -82,14 +99,16 @@ class Teaching(Criterion):
         """
 
     def forward(self, log_probs: Tensor, lengths: Tensor, x: Tensor, x_lens: Tensor, targets: Tensor,
-                target_lengths: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
-        """loss, its parts soft and hard, frames, unaligned; for log_probs (N, T', V), lengths (N,) and the batch.
+                target_lengths: Tensor, ids: Sequence[str], heard: Mapping[str, Tensor] = {}) -> dict[str, Tensor]:
+        """loss, its parts soft, hard and hidden, frames, unaligned; for log_probs (N, T', V), lengths (N,) and a batch.
 
-        x (N, T, F) are the features that the teachers hear, x_lens (N,), targets (N, U), target_lengths (N,).
+        x (N, T, F) are the features that the teachers hear, x_lens (N,), targets (N, U), target_lengths (N,); `heard`
+        has the outputs of the student's hidden layers by path, in a training step.
         """
         lengths = lengths.to(x.device)
         known = self.options.teacher_input == "clean"
-        wanted = self.kept(x, x_lens, lengths, ids) if known else self.posteriors(x, x_lens, lengths)
+        with outputs(next(iter(self.teachers.values())), [path for path, _ in self.options.hidden]) as taught:
+            wanted = self.kept(x, x_lens, lengths, ids) if known else self.posteriors(x, x_lens, lengths)
         frames, batch = int(lengths.max()), (lengths, targets, target_lengths)
         wanted, log_probs = [one[:, :frames] for one in wanted], log_probs[:, :frames].float()
         with torch.autocast(x.device.type, enabled=False):
@@ -99,6 +118,10 @@ class Teaching(Criterion):
                 hard, weight = self.hard(log_probs, *batch), self.options.weight
                 result |= {"loss": weight * result["loss"] + (1 - weight) * hard["loss"],
                            "hard": hard["loss"].detach(), "unaligned": hard["unaligned"]}
+            if self.hidden is not None and self.training:
+                apart = self.hidden(taught, heard, valid_frames(log_probs, lengths))
+                weight = self.options.hidden_weight * max(0.0, 1 - 2 * self.progress)
+                result |= {"loss": result["loss"] + weight * apart, "hidden": apart.detach()}
         return result
 
     @torch.no_grad()
