@@ -48,10 +48,11 @@ def backward(live: list[int], graph: lfmmi.Transitions, alphas: list[tuple[Tenso
         voiced = token > 0
         if running:
             own = rows[:running]
-            stay = on[b, own, a], blank[b, own, a].masked_fill(voiced, 0.0)
+            stay, wait = on[b, own, a], blank[b, own, a].masked_fill(voiced, 0.0)
             jump = torch.cat([on[a, own], blank[a, own]], -1) * before[a, token]
-            picked = pick(torch.cat([stay[0][..., None], stay[1][..., None], jump], -1), uniform[t, :running, :, None])
-            jumped, source = picked[..., 0] >= 2, picked[..., 0] - 2
+            weights = torch.cat([stay[..., None], wait[..., None], jump], -1)
+            source = pick(weights, uniform[t, :running, :, None])[..., 0] - 2
+            jumped = source >= 0
             voiced = torch.where(jumped, source < tokens, source == -2)
             a, b = torch.where(jumped, source % tokens, a), torch.where(jumped, a, b)
         if running < live[t]:  # utterances whose last frame is t

@@ -1,9 +1,10 @@
 """What the criteria share that compare a teacher and a student by whole sequences, not frame by frame."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from asrcompress.options import require
@@ -46,3 +47,22 @@ class LatticeTeaching(Teaching):
         if isinstance(self.hard, LFMMI) and self.hard.acoustic_scale == self.options.student_scale:
             self.hard.known_log_z = log_z
         return log_z
+
+
+def divergence(teachers: Sequence[Tensor], scores: Tensor, log_z: Tensor,
+               summed: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    """KL(teacher || student) (N,) in nats between the distributions over a set of paths, the mean over the teachers.
+
+    With q(path) = w(path) exp(sum_t s^T_t(path_t)) / Z_T, p the same of s^S, and G the occupancies of q
+
+        KL(q || p) = sum_tk G_t(k) (s^T_t(k) - s^S_t(k)) - log Z_T + log Z_S.
+
+    teachers: s^T (N, T, V), finite; scores: s^S, the student's; log_z: log Z_S (N,), differentiable in them; summed:
+    log Z (N,) and the occupancies (N, T, V), zero past the end, of scores.
+    """
+    total = log_z.double()
+    for teacher in teachers:
+        log_z_teacher, occupancy = summed(teacher)
+        difference = (occupancy * (teacher - scores)).sum((1, 2), dtype=torch.float64)
+        total = total + (difference - log_z_teacher) / len(teachers)
+    return total.to(scores.dtype)

@@ -1,6 +1,5 @@
 """Alignment KL: given the reference, a student follows a teacher in where its tokens lie."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from asrcompress.options import require
-from asrcompress.training.criteria._sequences import SequenceOptions
+from asrcompress.training.criteria._sequences import SequenceOptions, divergence
 from asrcompress.training.criteria._teaching import Teaching
 from asrcompress.training.criteria.ctc import ctc_score
 
@@ -47,29 +46,15 @@ class AlignmentKL(Teaching):
 
     def soft(self, wanted: list[Tensor], log_probs: Tensor, lengths: Tensor, targets: Tensor,
              target_lengths: Tensor) -> Tensor:
+        batch = (lengths, targets, target_lengths)
+        scores = self.options.student_scale * log_probs
         teachers = [self.options.teacher_scale * teacher for teacher in wanted]
-        return divergence(teachers, self.options.student_scale * log_probs, lengths, targets, target_lengths)
+        return divergence(teachers, scores, ctc_score(scores, *batch), lambda own: numerator(own, *batch))
 
 
-def divergence(teachers: Sequence[Tensor], scores: Tensor, lengths: Tensor, targets: Tensor,
-               target_lengths: Tensor) -> Tensor:
-    """KL(teacher || student) (N,) in nats over the alignments of the reference, the mean over the teachers.
-
-    With q(path) = exp(sum_t s^T_t(path_t)) / Z_T over the CTC alignments of the reference, p likewise with s^S, and G
-    the occupancies of q
-
-        KL(q || p) = sum_tk G_t(k) (s^T_t(k) - s^S_t(k)) - log Z_T + log Z_S.
-
-    teachers: s^T, log-posteriors x acoustic scale (N, T, V), finite; scores: s^S, the student's; lengths (N,);
-    targets (N, U); target_lengths (N,). 0 for a reference that cannot be aligned.
-    """
-    batch = (lengths, targets, target_lengths)
-    total = ctc_score(scores, *batch).double()
-    for teacher in teachers:
-        with torch.enable_grad():
-            own = teacher.detach().requires_grad_()
-            log_z = ctc_score(own, *batch)
-            (occupancy,) = torch.autograd.grad(log_z.sum(), own)
-        difference = (occupancy * (teacher - scores)).sum((1, 2), dtype=torch.float64)
-        total = total + (difference - log_z.detach()) / len(teachers)
-    return total
+def numerator(scores: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """`ctc_score` (N,) of scores (N, T, V) and its gradient, the occupancies (N, T, V); zeros where there is no path."""
+    with torch.enable_grad():
+        own = scores.detach().requires_grad_()
+        log_z = ctc_score(own, lengths, targets, target_lengths)
+        return log_z.detach(), torch.autograd.grad(log_z.sum(), own)[0]

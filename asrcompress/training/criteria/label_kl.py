@@ -47,7 +47,7 @@ class LabelKL(LatticeTeaching):
         each = [log_z - sampled_score(*_lattice_samples.draw(self.options.teacher_scale * teacher, lengths, self.lm,
                                                               samples, generator), scores, lengths, self.lm)
                 for teacher in wanted]
-        return torch.stack(each).mean(0)
+        return torch.stack(each).mean(0).to(log_probs.dtype)
 
 
 def sampled_score(labels: Tensor, counts: Tensor, scores: Tensor, lengths: Tensor, lm: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 import torch
 
-from asrcompress.training.criteria.alignment_kl import divergence
+from asrcompress.training.criteria import _sequences
+from asrcompress.training.criteria.alignment_kl import numerator
+from asrcompress.training.criteria.ctc import ctc_score
 from tests.training.criteria.enumeration import labels, path_scores, posteriors, relative_entropy
 
 EXACT = {"rtol": 0.0, "atol": 1e-10}
@@ -16,6 +18,10 @@ def brute_force(teacher, student, lengths, scales):
         each.append(relative_entropy(*(path_scores(scale * scores[n, :length], None)[own]
                                        for scale, scores in zip(scales, (teacher, student), strict=True))))
     return torch.stack(each)
+
+
+def divergence(teachers, scores, *batch):
+    return _sequences.divergence(teachers, scores, ctc_score(scores, *batch), lambda own: numerator(own, *batch))
 
 
 def models(*seeds):

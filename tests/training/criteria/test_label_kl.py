@@ -5,10 +5,11 @@ import torch
 
 from asrcompress.errors import UserError
 from asrcompress.training.criteria import _lattice_samples as lattice_samples
-from asrcompress.training.criteria import alignment_kl, path_kl
 from asrcompress.training.criteria.label_kl import LabelKLOptions, sampled_score
 from asrcompress.training.criteria.lfmmi import LogZ
 from tests.training.criteria.enumeration import LM, label_scores, labels, posteriors, relative_entropy
+from tests.training.criteria.test_alignment_kl import divergence as alignment_divergence
+from tests.training.criteria.test_path_kl import divergence as path_divergence
 
 EXACT = {"rtol": 0.0, "atol": 1e-10}
 TEACHER, STUDENT = (scale * posteriors(seed, (4,))[0] for seed, scale in ((1, 1.5), (2, 0.8)))
@@ -48,10 +49,10 @@ def sigma(values):
 
 
 def test_divergence_of_paths_is_that_of_labels_and_of_the_alignments_within_them():
-    paths = path_kl.divergence([TEACHER], STUDENT, LogZ.apply(STUDENT, LENGTHS, LM), LENGTHS, LM)[0]
+    paths = path_divergence([TEACHER], STUDENT, LENGTHS)[0]
     whole = relative_entropy(label_scores(TEACHER[0]), label_scores(STUDENT[0]))
     teacher, student = (scores.expand(len(Q), -1, -1) for scores in (TEACHER, STUDENT))
-    within = alignment_kl.divergence([teacher], student, LENGTHS.expand(len(Q)), PADDED[0], COUNTS[0])
+    within = alignment_divergence([teacher], student, LENGTHS.expand(len(Q)), PADDED[0], COUNTS[0])
     torch.testing.assert_close(paths, whole + Q @ within, **EXACT)
     assert paths > whole > 0.01 and (within > -1e-12).all()
 

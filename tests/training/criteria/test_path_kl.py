@@ -2,7 +2,7 @@
 
 import torch
 
-from asrcompress.training.criteria import path_kl
+from asrcompress.training.criteria import _sequences
 from asrcompress.training.criteria.lfmmi import LogZ, denominator
 from tests.training.criteria.enumeration import LM, TOKENS, path_scores, posteriors, relative_entropy
 
@@ -16,7 +16,8 @@ def brute_force(teacher, student, lengths, scales=(1.0, 1.0), lm=LM):
 
 
 def divergence(teachers, scores, lengths, lm=LM):
-    return path_kl.divergence(teachers, scores, LogZ.apply(scores, lengths, lm), lengths, lm)
+    return _sequences.divergence(teachers, scores, LogZ.apply(scores, lengths, lm),
+                                 lambda own: denominator(own, lengths, lm))
 
 
 def masked(log_probs):
