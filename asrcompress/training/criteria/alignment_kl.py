@@ -53,7 +53,7 @@ class AlignmentKL(Teaching):
 
 
 def numerator(scores: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """`ctc_score` (N,) of scores (N, T, V) and its gradient, the occupancies (N, T, V); zeros where there is no path."""
+    """`ctc_score` (N,) of scores (N, T, V) and its gradient, the occupancies (N, T, V); 0 without a path."""
     with torch.enable_grad():
         own = scores.detach().requires_grad_()
         log_z = ctc_score(own, lengths, targets, target_lengths)
