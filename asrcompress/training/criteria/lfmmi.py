@@ -65,12 +65,7 @@ def denominator(scores: Tensor, lengths: Tensor, lm: Tensor) -> tuple[Tensor, Te
 
     The occupancies are the gradient of log Z with respect to the scores, and zero past the end.
     """
-    # Longest first: the utterances that are still running at a frame are then always the first few.
-    order = lengths.to(scores.device).argsort(descending=True)
-    ordered = lengths.tolist()
-    live = [sum(length > t for length in ordered) for t in range(max(ordered, default=0))]
-    shift = scores.amax(-1)
-    x = (scores - shift[..., None]).exp()[order].permute(1, 2, 0).contiguous()  # (T, V, N)
+    x, shift, live, order = frames_first(scores, lengths)
     with torch.autocast(scores.device.type, enabled=False), one_thread():
         graph = transitions(lm.to(scores))
         log_z, alphas = forward(x, live, graph)
@@ -78,6 +73,18 @@ def denominator(scores: Tensor, lengths: Tensor, lm: Tensor) -> tuple[Tensor, Te
     back = order.argsort()
     shifts = shift.double().masked_fill(~valid_frames(scores, lengths), 0.0).sum(1)
     return log_z[back] + shifts, occupancy.permute(2, 0, 1)[back]
+
+
+def frames_first(scores: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, list[int], Tensor]:
+    """x (T, V, N) = exp(scores - shift) in `order` (N,), shift (N, T) the largest score, live: those at each frame.
+
+    Longest first: the utterances that are still running at a frame are then always the first few.
+    """
+    order = lengths.to(scores.device).argsort(descending=True)
+    ordered = lengths.tolist()
+    live = [sum(length > t for length in ordered) for t in range(max(ordered, default=0))]
+    shift = scores.amax(-1)
+    return (scores - shift[..., None]).exp()[order].permute(1, 2, 0).contiguous(), shift, live, order
 
 
 def forward(x: Tensor, live: list[int], graph: Transitions) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
@@ -168,6 +175,7 @@ class LFMMI(Criterion):
     name = "lfmmi"
     Options = LFMMIOptions
     lm: Tensor
+    known_log_z: Tensor | None = None  # log Z of the next batch, where another criterion has computed it
 
     def __init__(self, lm: Tensor, options: LFMMIOptions = LFMMIOptions()) -> None:
         super().__init__()
@@ -192,7 +200,10 @@ class LFMMI(Criterion):
         scaled = self.acoustic_scale * scores
         numerator = -ctc if self.acoustic_scale == 1.0 else ctc_score(scaled, *batch)
         numerator = numerator.double() + _phone_lm.score(self.lm, targets, target_lengths).double()
-        mmi = (LogZ.apply(scaled, lengths, self.lm) - numerator).to(scores.dtype)
+        log_z, self.known_log_z = self.known_log_z, None
+        if log_z is None:
+            log_z = LogZ.apply(scaled, lengths, self.lm)
+        mmi = (log_z - numerator).to(scores.dtype)
         parts = {name: mean_per_frame(losses.detach(), lengths, counted)["loss"]
                  for name, losses in (("mmi", mmi), ("ctc", ctc))}
         return mean_per_frame(mmi + self.ctc_weight * ctc, lengths, counted) | parts

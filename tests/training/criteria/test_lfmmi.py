@@ -9,24 +9,16 @@ from asrcompress.errors import UserError
 from asrcompress.training import criteria
 from asrcompress.training.criteria import _phone_lm as phone_lm
 from asrcompress.training.criteria import lfmmi
+from tests.training.criteria.enumeration import collapse, lm_log_prob
 
 TOKENS = 4
 LM = phone_lm.estimate([[1, 2, 1], [1, 2, 2, 3], [3, 3], [2, 1, 2, 1, 2]], TOKENS)
 
 
-def collapse(path):
-    return [token for token, _ in itertools.groupby(path) if token]
-
-
-def lm_log_prob(sequence, lm=LM):
-    padded = [0, 0, *sequence, 0]
-    return sum(lm[padded[i - 2], padded[i - 1], padded[i]].double().log() for i in range(2, len(padded)))
-
-
 def brute_force(scores, target=None):
     """Log sum over all V^T paths of P_LM x exp(scores (T, V)); only those that collapse to `target`, if given."""
     frames, tokens = scores.shape
-    return torch.stack([scores[range(frames), list(path)].sum() + lm_log_prob(collapse(path))
+    return torch.stack([scores[range(frames), list(path)].sum() + lm_log_prob(collapse(path), LM)
                         for path in itertools.product(range(tokens), repeat=frames)
                         if target is None or collapse(path) == target]).logsumexp(0)
 
@@ -58,7 +50,7 @@ def test_loss_and_gradient_equal_brute_force(options):
     for n in (0, 1, 3):
         own, target = log_probs[n, :lengths[n]], targets[n, :counts[n]].tolist()
         expected += brute_force(scale * own) - brute_force(scale * own, target)
-        expected -= weight * (brute_force(own, target) - lm_log_prob(target))
+        expected -= weight * (brute_force(own, target) - lm_log_prob(target, LM))
     expected = expected / 10
     result = lfmmi.LFMMI(LM, lfmmi.LFMMIOptions(**options))(log_probs, lengths, targets, counts)
     torch.testing.assert_close(result["loss"], expected)
