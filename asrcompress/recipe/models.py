@@ -8,7 +8,6 @@ from typing import Any
 from asrcompress import config as configs
 from asrcompress import files
 from asrcompress.recipe import commands, pipeline, rows
-from asrcompress.recipe.settings import Settings
 from asrcompress.recipe.stage import Stage
 from asrcompress.recipe.sweep import DENSE, EXP, Job
 

@@ -63,7 +63,7 @@ class Job:
     experiment: str = ""            # conf/experiment, its keys, and the model of exp/ that it starts from
     keys: tuple[str, ...] = ()
     source: str = "dense"
-    teachers: tuple[str, ...] = ("dense",)  # models of exp/ that its trainings follow, where their criterion has a teacher
+    teachers: tuple[str, ...] = ("dense",)  # models of exp/ that its trainings may follow
 
     @property
     def folder(self) -> Path:
