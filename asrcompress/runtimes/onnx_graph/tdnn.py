@@ -22,9 +22,9 @@ from asrcompress.compression.modules import StructuredConv1d, StructuredLinear
 from asrcompress.errors import UserError
 from asrcompress.files import atomic
 from asrcompress.lang.tokens import BLANK, read_symbols, write_symbols
-from asrcompress.models.tdnn import TDNN, PNorm
+from asrcompress.models.tdnn import TDNN
 from asrcompress.options import require
-from asrcompress.runtimes.onnx_graph import chains, quantized
+from asrcompress.runtimes.onnx_graph import activations, chains, quantized
 from asrcompress.runtimes.onnx_graph.builder import Graph, Window
 
 FLOAT = ("float32", "float16")
@@ -139,13 +139,10 @@ def _layer(g: Graph, name: str, layer: Any, x: str, options: Options) -> str:
     """asrcompress.models.tdnn.Layer."""
     y = _affine(g, f"{name}.linear", layer.linear, x, options)
     y = _affine(g, f"{name}.conv", layer.conv, y, options)
-    if isinstance(layer.activation, PNorm):
-        groups = g.op("Reshape", y, g.ints(0, 0, -1, layer.activation.size))
-        squares = g.op("ReduceSumSquare", groups, g.ints(3), keepdims=0)
-        return g.op("Sqrt", g.op("Add", squares, g.constant(1e-8)), name=name)
     if not layer.bypass:
-        return g.op("Relu", y, name=name)
-    return g.op("Add", g.op("Relu", y), g.op("Mul", x, g.constant(layer.bypass)), name=name)
+        return activations.emit(g, layer.activation, y, name)
+    y = activations.emit(g, layer.activation, y)
+    return g.op("Add", y, g.op("Mul", x, g.constant(layer.bypass)), name=name)
 
 
 def _affine(g: Graph, name: str, module: Any, x: str, options: Options) -> str:
