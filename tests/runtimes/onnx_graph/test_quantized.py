@@ -97,6 +97,22 @@ def test_int8_is_the_product_of_its_integers(window: Window, ranges: quantized.R
     assert np.abs(found - convolved(np.clip(x, low, high), weight, window)).max() < 0.3
 
 
+def test_a_reduced_range_cannot_saturate_and_keeps_its_precision() -> None:
+    weight, x = ROWS.reshape(20, 32, 3), RANDOM.standard_normal((2, 17, 32)).astype(np.float32)
+    g = quantized.Int8(bits=7)
+    found = output(g, np.ascontiguousarray(weight), x, Window())
+    file = stored(g)
+    codes = file["int8"].T.astype(int)
+    assert 2 * 255 * np.abs(codes).max() < 2**15  # what x86 without VNNI adds in 16 bits
+    rows = weight.transpose(0, 2, 1).reshape(20, -1)
+    assert (np.abs(codes * file["step"][:, None] - rows) <= file["step"][:, None] * (0.5 + 1e-4)).mean() > 0.99
+    top = np.abs(rows).max(1)
+    assert (file["step"] <= top / 63 * (1 + 1e-3)).all()
+    rounded = kernel((codes * file["step"][:, None]).astype(np.float32), 3)
+    scale = (float(x.max()) - float(x.min())) / 255
+    assert np.abs(found - convolved(x, rounded, Window())).max() < scale / 2 * np.abs(rounded).sum((1, 2)).max()
+
+
 @pytest.mark.parametrize("inputs", [10, 64])  # 10 x 3 does not fill a block
 def test_int4_is_the_product_of_its_integers(inputs: int) -> None:
     weight, x = RANDOM.standard_normal((12, inputs, 3)).astype(np.float32), RANDOM.standard_normal((2, 17, inputs))
@@ -142,8 +158,9 @@ def test_bytes_shrink_as_promised(precision: str, least: float) -> None:
 
 @pytest.mark.parametrize("structure", structures.names())
 @pytest.mark.parametrize("precision", ["int8-dynamic", "codebook"])
-def test_every_structure_can_be_quantized(structure: str, precision: str) -> None:
-    model = tiny.compressed(structure)
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_structure_can_be_quantized(family: str, structure: str, precision: str) -> None:
+    model = tiny.compressed(structure, family=family)
     parity.check_quantized(model, acoustic.convert(model, Options(precision=precision)),
                            parity.random_batches(False), 0.1)
 
@@ -228,6 +245,9 @@ def test_sherpa_onnx_transcribes(precision: str, more: tuple[str, ...], tiny_cor
     (["--keep-float", "output"], "so no layer can be kept in float"),
     (["--precision", "codebook", "--entries", "300"], "a codebook of the device has 2 to 256 entries, not 300"),
     (["--precision", "int4", "--keep-small"], "made again at load cannot be int4"),
+    (["--precision", "int4", "--reduce-range"], "--reduce-range is for int8-dynamic and int8-static, not for int4"),
+    (["--precision", "int8-dynamic", "--reduce-range", "--keep-small"], "exclude each other"),
+    (["--max-seconds", "0"], "--max-seconds is above 0"),
     (["--precision", "int8-dynamic", "--tolerance", "1e-9"], "the error grows most at layer")])
 def test_bad_input_is_one_sentence(options: list[str], sentence: str, tmp_path: Path,
                                    capsys: pytest.CaptureFixture[str]) -> None:
