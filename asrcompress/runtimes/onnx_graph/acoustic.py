@@ -62,7 +62,10 @@ def convert(model: nn.Module, options: Options = Options()) -> onnx.ModelProto: 
 
 @torch.no_grad()
 def convert_with_inputs(model: nn.Module, options: Options) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """`convert`, with its errors; and of each product, in order, the name of the value that it multiplies."""
+    """`convert`, and of each product, in order, the name of the value that it multiplies.
+
+    Errors: UserError as `convert` has.
+    """
     model = fold(model).cpu().float()
     _check(model, options)
     assert known(model)

@@ -6,9 +6,10 @@ instructions of the CPU, as fast as QLinearConv, which needs static ranges. (Con
 float32.) `dynamic` takes the range of each input from
 the utterance itself, `static` from training speech.
 
-x86 without VNNI adds products of neighbours in 16 bits: 255 x 127 twice is too much for them, and they saturate. Inputs
-behind an activation, which are mostly near the zero point, hardly ever do; those behind a LayerNorm, centred, do in
-1 or 2 of 100 sums. `bits=7` halves the weights' integers, so that no sum can: 2 x 255 x 63 < 2^15.
+x86 without VNNI adds the products of neighbours in 16 bits, and 2 x 255 x 127 saturates them. That is rare for inputs
+behind an activation, most of which are near the zero point, and costs something for those that are centred: behind a
+LayerNorm, between two factors, out of an attention. `bits=7` halves the integers of all weights, so that no sum can:
+2 x 255 x 63 < 2^15 (`benchmarks/int8_saturation.py`).
 
 int4: onnxruntime's MatMulNBits, a scale per 32 numbers of a row, about as fast as float32. codebook: k-means centroids
 of the rows, each in units of its standard deviation; Gather makes the float32 weight when a session is created.
