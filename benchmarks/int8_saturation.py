@@ -44,10 +44,13 @@ class Product:
         zero = round(-low / scale)
         u = (x / scale).round().add(zero).clamp(0, 255)
         if isinstance(self.layer, nn.Conv1d):
+            taps, dilation = self.layer.kernel_size[0], self.layer.dilation[0]
             u = nn.functional.pad(u, (int(self.layer.padding[0]),) * 2, value=zero)
-            u = u.unfold(2, self.layer.kernel_size[0], self.layer.stride[0]).permute(0, 2, 3, 1).flatten(2)
+            u = u.unfold(2, (taps - 1) * dilation + 1, self.layer.stride[0])[..., ::dilation]
+            u = u.permute(0, 2, 3, 1).flatten(2)
         w = self.codes.int()
-        y = (self.added(u.int(), w) - zero * w.sum(1)).float() * scale * self.step + self.layer.bias
+        y = (self.added(u.int(), w) - zero * w.sum(1)).float() * scale * self.step
+        y = y if self.layer.bias is None else y + self.layer.bias
         return y.mT if isinstance(self.layer, nn.Conv1d) else y
 
     def added(self, u: Tensor, w: Tensor) -> Tensor:

@@ -5,7 +5,7 @@
 
 Values are named after the modules of the torch model: what layer i of a TDNN puts out is `layers.i`, its convolution
 with bias `layers.i.conv`; weights are `layers.i.conv.weight`, or `.left` and `.right` and the like where they have a
-structure, and so are the products with them.
+structure, and so are the products with them. A Conformer's are `blocks.i.ff1.up` and so on.
 """
 
 from collections.abc import Callable, Mapping

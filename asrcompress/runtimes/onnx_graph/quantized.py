@@ -3,8 +3,7 @@
 int8: the input of a product becomes uint8, per tensor; its frames are spliced as bytes, and MatMulInteger multiplies
 them by int8 weights that have a scale per output channel. onnxruntime fuses the steps and runs them on the integer
 instructions of the CPU, as fast as QLinearConv, which needs static ranges. (ConvInteger, a dynamic Conv, is slower than
-float32.) `dynamic` takes the range of each input from
-the utterance itself, `static` from training speech.
+float32.) `dynamic` takes the range of each input from the utterance itself, `static` from training speech.
 
 x86 without VNNI adds the products of neighbours in 16 bits, and 2 x 255 x 127 saturates them. That is rare for inputs
 behind an activation, most of which are near the zero point, and costs something for those that are centred: behind a
