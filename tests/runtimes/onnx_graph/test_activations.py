@@ -1,0 +1,36 @@
+"""Every activation function of our models, as onnxruntime computes it, against its formula."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+from scipy import special
+from torch import nn
+
+from asrcompress.errors import UserError
+from asrcompress.models.tdnn import PNorm
+from asrcompress.runtimes.onnx_graph import activations
+from asrcompress.runtimes.onnx_graph.builder import Graph
+from asrcompress.runtimes.onnx_graph.session import session
+
+X = np.random.default_rng(0).normal(0, 3, (2, 5, 12)).astype(np.float32)
+
+
+def computed(activation: nn.Module, channels: int = 12) -> np.ndarray:
+    """What the nodes make of X."""
+    g, info = Graph(), onnx.helper.make_tensor_value_info
+    activations.emit(g, activation, "x", "y")
+    signature = [[info(name, TensorProto.FLOAT, ["N", "T", size])] for name, size in (("x", 12), ("y", channels))]
+    proto = g.model(*signature, {})
+    return session(proto.SerializeToString()).run(None, {"x": X})[0]
+
+
+def test_every_function_is_its_formula() -> None:
+    np.testing.assert_array_equal(computed(nn.ReLU()), np.maximum(X, 0))
+    np.testing.assert_allclose(computed(nn.SiLU()), X * special.expit(X), atol=1e-6)
+    np.testing.assert_allclose(computed(PNorm(3), 4), np.linalg.norm(X.reshape(2, 5, 4, 3), axis=3), rtol=1e-5)
+
+
+def test_an_unknown_function_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="no nodes for the activation Mish; export with inputs"):
+        activations.emit(Graph(), nn.Mish(), "x")
