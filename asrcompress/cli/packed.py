@@ -31,8 +31,9 @@ def write(model_path: str, path: str) -> None:
 
     model = load(model_path)
     packed.save(path, model)
-    for norm, why in list(folding.unfoldable(model).items())[:1]:
-        print(f"{len(folding.unfoldable(model))} LayerNorms keep gain and bias; {norm}, since {why}")
+    if kept := folding.unfoldable(model):
+        norm, why = next(iter(kept.items()))
+        print(f"{len(kept)} LayerNorms keep gain and bias; {norm}, since {why}")
     print(f"{path}: {Path(path).stat().st_size:,} bytes, loaded again as written")
 
 

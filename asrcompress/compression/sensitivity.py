@@ -9,6 +9,7 @@ w = (loss - loss of the whole model) / sum_l e_l^2 over the group. Equal errors 
 as in another.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,9 +63,10 @@ def measure(model: nn.Module, loss: Callable[[Any], float], size: float = 0.25,
         parameter.data = parameter.data.contiguous()  # so that a kernel's weight is a view of it, which can be changed
     found = {path: weight for path, weight, why in modules.weights(small)
              if not why and Svd.min_parameters(weight.shape, SvdOptions()) <= size * weight.numel()}
+    grouped = _grouped(list(found), groups)
     before = _finite(loss(small), "the whole model")
     rows = [_cut(small, name, {path: found[path] for path in paths}, loss, size, before)
-            for name, paths in _grouped(list(found), groups).items()]
+            for name, paths in grouped.items()]
     return sorted(rows, key=lambda row: -row.rate)
 
 
@@ -97,21 +99,19 @@ def _cut(small: nn.Module, name: str, found: Mapping[str, Tensor], loss: Callabl
     """The component `name`; the weights, which are those of the model, are as before afterwards."""
     kept = {path: weight.clone() for path, weight in found.items()}
     saved, squares = 0, 0.0
-    try:
-        for path, weight in found.items():
-            with structures.error_context(path):
-                layer = structures.fit("svd", kept[path], size=size)
-            saved += weight.numel() - layer.num_parameters()
-            squares += structures.relative_error(layer.dense(), kept[path]) ** 2
-            weight.copy_(layer.dense())
-        damage = _finite(loss(small), f"the model with {name} cut") - before
-    finally:
-        for path, weight in found.items():
-            weight.copy_(kept[path])
+    for path, weight in found.items():
+        with structures.error_context(path):
+            layer = structures.fit("svd", kept[path], size=size)
+        saved += weight.numel() - layer.num_parameters()
+        squares += structures.relative_error(layer.dense(), kept[path]) ** 2
+        weight.copy_(layer.dense())
+    damage = _finite(loss(small), f"the model with {name} cut") - before
+    for path, weight in found.items():
+        weight.copy_(kept[path])
     count = sum(weight.numel() for weight in kept.values())
     return Component(name, len(kept), count, saved, (squares / len(kept)) ** 0.5, damage)
 
 
 def _finite(value: float, what: str) -> float:
-    require(bool(torch.isfinite(torch.tensor(value))), f"the loss of {what} is {value}; check the model and the data")
+    require(math.isfinite(value), f"the loss of {what} is {value}; check the model and the data")
     return value
