@@ -2,8 +2,8 @@
 
 Python keywords, Hydra overrides and the specification in a model file all become the same dataclass through `make`;
 an unknown key or a value of a wrong type is one sentence at every level. A field's type is one of int, float, bool,
-str, Literal[...], another such dataclass, a tuple or Sequence of one of these, or one of these with None; ranges are
-checked by `__post_init__`.
+str, Literal[...], another such dataclass, a tuple, Sequence or Mapping from str of one of these, or some of these with
+None; ranges are checked by `__post_init__`.
 """
 
 import types
@@ -74,6 +74,8 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
             inner = get_args(kind)[0]
             return tuple(_converted(one, inner, f"{where}[{i}]" if is_dataclass(inner) else where)
                          for i, one in enumerate(value))
+        if origin is Mapping and isinstance(value, Mapping):
+            return {str(key): _converted(one, get_args(kind)[1], f"{where}[{key}]") for key, one in value.items()}
         if is_dataclass(kind) and isinstance(kind, type):
             if isinstance(value, Mapping):
                 return make(kind, value, where)
@@ -97,6 +99,8 @@ def _said(kind: Any) -> str:
         return ", ".join(map(str, get_args(kind)))
     if get_origin(kind) in (tuple, Sequence):
         return f"a list, each {_said(get_args(kind)[0])}"
+    if get_origin(kind) is Mapping:
+        return f"a mapping of names to {_said(get_args(kind)[1])}"
     if is_dataclass(kind):
         return f"a mapping of {', '.join(field.name for field in fields(kind))}"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}[kind]

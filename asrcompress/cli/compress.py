@@ -12,7 +12,6 @@ It is also what the inputs of layers need to be int8, as on a device that multip
 
 import argparse
 import math
-import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,19 +34,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="its set to use, never a test set (default: dev, the held-out training speakers)")
     parser.add_argument("--calibrate-minutes", type=float, metavar="MINUTES", help="(default: 10; with --data-free 2)")
     parser.add_argument("--activations", choices=("int8",), help="also round the inputs of layers; needs calibration")
+    parser.add_argument("--smooth", action="store_true",
+                        help="before, even out the channels of these inputs; exact in float; needs --activations")
     parser.add_argument("--distil", type=int, default=0, metavar="STEPS",
                         help="steps of training towards the given model's posteriors on the calibration data")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. size=0.25")
 
 
 def run(args: argparse.Namespace) -> None:
-    from asrcompress.compression import Plan, activations, compress, distil, load, quantization, save_model
+    from asrcompress.compression import Plan, activations, compress, distil, load, quantization, save_model, smoothing
     from asrcompress.config import compose
+    from asrcompress.options import require
 
+    require(args.activations or not args.smooth, "--smooth is for inputs that are rounded; give --activations int8 too")
     plan = Plan.from_config(compose("compress", args.overrides))
     model = load(args.model)
     batches = examples(args, model, plan.seed)
-    small, report = compress(model, plan, calibration=batches or None)
+    small, report = compress(smoothing.smooth(model, batches) if args.smooth else model, plan,
+                             calibration=batches or None)
     if args.activations:
         grids = activations.observe(small, batches)
         small = activations.apply(small, grids)
@@ -88,15 +92,12 @@ def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[
     from lhotse import CutSet, load_manifest
     from lhotse.dataset.collation import collate_features
 
+    from asrcompress.data.batches import drawn
     from asrcompress.decoding.posteriors import batches_of
     from asrcompress.errors import UserError
     from asrcompress.files import require_file
 
-    cuts = list(load_manifest(require_file(data / f"{name}.jsonl.gz", "the set to calibrate on")))
-    random.Random(seed).shuffle(cuts)
-    chosen: list = []
-    while cuts and sum(cut.duration for cut in chosen) < 60 * minutes:
-        chosen.append(cuts.pop())
+    chosen = drawn(load_manifest(require_file(data / f"{name}.jsonl.gz", "the set to calibrate on")), minutes, seed)
     if not chosen:
         raise UserError(f"{data}/{name}.jsonl.gz and --calibrate-minutes {minutes:g} give no utterance to calibrate on")
     for batch in batches_of(CutSet.from_cuts(chosen), seconds=100):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    save = actions.add_parser("save", help="fold BatchNorm, write the packed file, load it again and compare outputs")
+    save = actions.add_parser("save", help="fold norms, write the packed file, load it again and compare outputs")
     save.add_argument("--model", required=True, metavar="FILE", help="model file")
     save.add_argument("--out", required=True, metavar="FILE", help="packed file to write")
     info = actions.add_parser("info", help="an itemised table of the file's bytes")
@@ -27,9 +27,13 @@ def run(args: argparse.Namespace) -> None:
 
 def write(model_path: str, path: str) -> None:
     """Pack a model file. `packed.save` loads the file again, and keeps none that is not what was written."""
-    from asrcompress.compression import load, packed
+    from asrcompress.compression import folding, load, packed
 
-    packed.save(path, load(model_path))
+    model = load(model_path)
+    packed.save(path, model)
+    if kept := folding.unfoldable(model):
+        norm, why = next(iter(kept.items()))
+        print(f"{len(kept)} LayerNorms keep gain and bias; {norm}, since {why}")
     print(f"{path}: {Path(path).stat().st_size:,} bytes, loaded again as written")
 
 

@@ -60,7 +60,7 @@ def save(path: Path | str, model: nn.Module, *, build: packed.Build | None = Non
     """Write a model into a file that `load` reads, and load it again to compare before the file gets its name.
 
     A name that ends in .safetensors is a model file, for training on: as large as the parameters. Any other is a packed
-    file, as small as the model got, with BatchNorms folded; `options` are then those of `packed.save` (coder, vectors).
+    file, as small as the model got, with norms folded; `options` are then those of `packed.save` (coder, vectors).
     `build(model.config)` makes the dense model where it is neither one of ours nor of Hugging Face's. Returned is the
     model that was written, in eval mode. Errors: UserError where the model cannot be rebuilt or comes out different.
     """

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asrcompress.compression import activations, modules, quantization, state, structures
+from asrcompress.compression import activations, folding, modules, quantization, state, structures
 from asrcompress.compression.structures import Structure
 from asrcompress.errors import UserError
 
@@ -20,12 +20,15 @@ def record_config(model: nn.Module) -> dict[str, Any]:
 
     {"layers": {path: {"structure", **spec, "tied_to"?}}, "quantization": {path: {"quantization", **spec}},
     "activations": {path: grid}, "coder": {"name", "options", "vectors"}}, and where the model has them "ties"
-    ({parameter: the first name that it has}) and "dtype" (that of all parameters, if it is not float32).
+    ({parameter: the first name that it has}), "norms" (paths of LayerNorms that kept gain and bias when it was folded)
+    and "dtype" (that of all parameters, if it is not float32).
     """
     record: dict[str, Any] = {"layers": layers(model), "quantization": quantization.specs(model),
                               "activations": activations.entries(model), "coder": coder(model)}
     if ties := state.ties(model):
         record["ties"] = ties
+    if norms := folding.kept_norms(model):
+        record["norms"] = norms
     if (dtype := state.dtype_of(model)) in DTYPES.values():
         record["dtype"] = str(dtype).removeprefix("torch.")
     return record
@@ -36,6 +39,10 @@ def apply_config(model: nn.Module, record: Mapping[str, Any]) -> nn.Module:
 
     Errors: UserError for a layer that the model lacks and for an entry that nothing can be built from.
     """
+    try:
+        folding.restore_norms(model, record.get("norms") or ())
+    except AttributeError as error:
+        raise UserError(f"the model has not the LayerNorms that its file says it has ({error})") from None
     if (dtype := record.get("dtype")) is not None:
         if dtype not in DTYPES:
             raise UserError(f"a model's dtype is one of {', '.join(DTYPES)}, not {dtype!r}")

@@ -1,7 +1,8 @@
 """Batches for training: cuts by duration in buckets, collated, encoded, augmented."""
 
+import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ def _usable(cuts: list[Any], folder: Path, names: Sequence[str], encode: Encoder
     if not short:
         raise UserError(f"no cut of {' '.join(names)} in {folder} can be used for training; check the lexicon")
     return CutSet.from_cuts(short)
+
+
+def drawn(cuts: Iterable[Any], minutes: float, seed: int) -> list[Any]:
+    """Cuts of so many minutes, or all of them where those are fewer, drawn by the seed."""
+    left, chosen = list(cuts), list[Any]()
+    random.Random(seed).shuffle(left)
+    while left and sum(cut.duration for cut in chosen) < 60 * minutes:
+        chosen.append(left.pop())
+    return chosen
 
 
 class Cuts(Dataset[Batch]):

@@ -30,6 +30,17 @@ class AcousticModel(nn.Module):
         """Paths of every affine map that a BatchNorm directly follows, and of that BatchNorm."""
         yield from ()
 
+    def layernorm_pairs(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Paths of every LayerNorm with gain and bias that linear maps alone read, and of those maps."""
+        yield from ()
+
+    def channel_pairs(self) -> Iterator[tuple[str, str]]:
+        """Paths of two linear maps of which the second alone reads the outputs of the first, channel by channel.
+
+        What lies between keeps a positive factor of a channel: ReLU, weighted means over time.
+        """
+        yield from ()
+
     def semi_orthogonal(self) -> Iterator[nn.Conv1d]:
         """The linear maps that training keeps semi-orthogonal."""
         yield from ()

@@ -35,7 +35,7 @@ class ConformerOptions:
     activation: Literal["silu", "relu"] = "silu"
     dropout: float = 0.1
     stochastic_depth: float = 0.1  # the last block is left out of so many training steps, earlier ones of fewer
-    folded: bool = False  # biases instead of BatchNorms, which were folded
+    folded: bool = False  # biases instead of BatchNorms and of gains of LayerNorms, which were folded
 
     def __post_init__(self) -> None:
         for name in ("features", "dim", "heads", "hidden", "kernel", "blocks", "front"):
@@ -67,12 +67,17 @@ def activation(options: ConformerOptions) -> nn.Module:
     return nn.SiLU() if options.activation == "silu" else nn.ReLU()
 
 
+def input_norm(options: ConformerOptions) -> nn.LayerNorm:
+    """The norm that a module begins with: (N, T, dim) -> (N, T, dim)."""
+    return nn.LayerNorm(options.dim, elementwise_affine=not options.folded)
+
+
 class FeedForward(nn.Module):
     """LayerNorm, up, activation, down: (N, T, dim) -> (N, T, dim)."""
 
     def __init__(self, options: ConformerOptions) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(options.dim)
+        self.norm = input_norm(options)
         self.up = nn.Linear(options.dim, options.hidden)
         self.activation = activation(options)
         self.dropout = Dropout(options.dropout)
@@ -92,7 +97,7 @@ class Attention(nn.Module):
     def __init__(self, options: ConformerOptions) -> None:
         super().__init__()
         self.heads = options.heads
-        self.norm = nn.LayerNorm(options.dim)
+        self.norm = input_norm(options)
         self.query, self.key, self.value, self.out = (nn.Linear(options.dim, options.dim) for _ in range(4))
 
     def forward(self, x: Tensor, bias: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -136,7 +141,7 @@ class Convolution(nn.Module):
     def __init__(self, options: ConformerOptions) -> None:
         super().__init__()
         dim = options.dim
-        self.norm = nn.LayerNorm(dim)
+        self.norm = input_norm(options)
         self.pointwise_in = nn.Linear(dim, 2 * dim)
         self.depthwise = Conv1d(dim, dim, options.kernel, padding=options.kernel // 2, groups=dim,
                                 bias=options.folded)
@@ -225,6 +230,20 @@ class Conformer(AcousticModel):
         pairs += [(f"blocks.{i}.convolution.depthwise", f"blocks.{i}.convolution.batchnorm")
                   for i in range(len(self.blocks))]
         yield from (pair for pair in pairs if isinstance(self.get_submodule(pair[1]), BatchNorm1d))
+
+    def layernorm_pairs(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """All but those that end a block, which the next one adds to."""
+        readers = {"ff1": ("up",), "attention": ("query", "key", "value"), "convolution": ("pointwise_in",),
+                   "ff2": ("up",)}
+        for path in (f"blocks.{i}.{part}" for i in range(len(self.blocks)) for part in readers):
+            if self.get_submodule(f"{path}.norm").elementwise_affine:
+                yield f"{path}.norm", tuple(f"{path}.{name}" for name in readers[path.rpartition(".")[2]])
+
+    def channel_pairs(self) -> Iterator[tuple[str, str]]:
+        for path in (f"blocks.{i}" for i in range(len(self.blocks))):
+            yield f"{path}.attention.value", f"{path}.attention.out"
+            if self.options.activation == "relu":
+                yield from ((f"{path}.{part}.up", f"{path}.{part}.down") for part in ("ff1", "ff2"))
 
 
 def _unchanged(x: Tensor, block: nn.Module) -> Tensor:

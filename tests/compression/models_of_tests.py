@@ -40,6 +40,42 @@ def net(width: int = 32) -> Net:
     return model.eval()
 
 
+class Normed(nn.Module):
+    """LayerNorms that linear maps alone read, and one that a residual reads too; config `folded` leaves out gains."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = dict(config)
+        affine = not config.get("folded")
+        self.first, self.second = (nn.LayerNorm(16, elementwise_affine=affine) for _ in range(2))
+        self.left, self.right, self.up, self.down = (nn.Linear(a, b, bias) for a, b, bias in (
+            (16, 16, True), (16, 16, not affine), (16, 32, True), (32, 16, True)))
+        self.last, self.output = nn.LayerNorm(16), nn.Linear(16, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., 16) -> (..., 6)."""
+        y = self.first(x)
+        x = x + self.left(y).tanh() * self.right(y)
+        x = self.last(x + self.down(self.up(self.second(x)).relu()))
+        return self.output(x) + x[..., :6]
+
+    def layernorm_pairs(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        pairs = {"first": ("left", "right"), "second": ("up",)}
+        yield from ((norm, its) for norm, its in pairs.items() if self.get_submodule(norm).elementwise_affine)
+
+    def channel_pairs(self) -> Iterator[tuple[str, str]]:
+        yield "up", "down"
+
+
+def normed() -> Normed:
+    torch.manual_seed(0)
+    model = Normed({})
+    for norm in (model.first, model.second, model.last):
+        nn.init.uniform_(norm.weight, 0.5, 2)
+        nn.init.normal_(norm.bias)
+    return model.eval()
+
+
 class Odd(nn.Module):
     """A layer that is called by keyword, and one that is not called."""
 

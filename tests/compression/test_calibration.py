@@ -43,6 +43,13 @@ def test_moments_are_those_of_everything_a_layer_saw() -> None:
     torch.testing.assert_close(single, moments["output"], rtol=1e-4, atol=1e-5)
 
 
+def test_no_moment_is_taken_across_channels_that_never_meet() -> None:
+    model = nn.Sequential(Conv1d(8, 8, 3, padding=1, groups=8), nn.Conv1d(8, 8, 3, groups=2), nn.Conv1d(8, 8, 1))
+    data = [(torch.randn(2, 8, 20),)]
+    assert calibration.collect(model, data).keys() == {"2"}
+    assert activations.observe(model, data).keys() == {"0", "1", "2"}, "a range of a whole input says no more"
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = net().train()
     model.norms[1].eval()

@@ -11,6 +11,7 @@ import torch
 import asrcompress
 from asrcompress import config, models
 from asrcompress.compression.folding import fold
+from asrcompress.compression.smoothing import smooth
 from asrcompress.errors import UserError
 from asrcompress.measure.macs import macs
 from asrcompress.models.conformer import Conformer, attend, rotate, rotation_of
@@ -39,7 +40,7 @@ def test_configs_that_ship_have_the_parameters_of_the_formula(name: str) -> None
     d, f, k, n, c = (said[key] for key in ("dim", "hidden", "kernel", "blocks", "front"))
     formula = n * (4 * d * f + 7 * d * d + 2 * f + d * (k + 21)) + (400 * c + 2 * c + 3 * c * d + 2 * d) + (d + 1) * 40
     assert sum(p.numel() for p in net.parameters()) == formula == PARAMETERS[name]
-    assert sum(p.numel() for p in fold(net).parameters()) == formula - (n * d + c + d)
+    assert sum(p.numel() for p in fold(net).parameters()) == formula - (n * 9 * d + c + d)
 
 
 def test_macs_of_layers_and_of_attention() -> None:
@@ -131,10 +132,33 @@ def test_an_utterance_of_no_frames_has_none_and_changes_no_other() -> None:
 
 @torch.inference_mode()
 def test_folding_changes_no_output() -> None:
-    net, batch = model(), (features(2, 33), torch.tensor([33, 20]))
+    net, batch = model().double(), (features(2, 33).double(), torch.tensor([33, 20]))
     folded = fold(net)
-    assert not list(folded.batchnorm_pairs())
-    torch.testing.assert_close(folded(*batch)[0], net(*batch)[0], atol=1e-5, rtol=1e-5)
+    assert not list(folded.batchnorm_pairs()) and not list(folded.layernorm_pairs())
+    seen, wanted = watched(folded, *batch), watched(net, *batch)  # the output itself is float32
+    torch.testing.assert_close(seen, wanted, atol=1e-6, rtol=1e-6)
+
+
+@torch.inference_mode()
+def watched(net: Conformer, x: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
+    """What goes into the log-softmax, in the precision of the net."""
+    found: list[torch.Tensor] = []
+    handle = net.output.register_forward_hook(lambda layer, args, output: found.append(output))
+    net(x, lens)
+    handle.remove()
+    return found[0]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["silu", "relu"])
+def test_smoothing_changes_no_output(name: str) -> None:
+    net, batch = model(activation=name).double(), (features(2, 33).double(), torch.tensor([33, 20]))
+    smoothed = smooth(net, [batch])
+    torch.testing.assert_close(watched(smoothed, *batch), watched(net, *batch), atol=1e-6, rtol=1e-6)
+    moved = {path for path, weight in net.named_parameters() if not torch.equal(weight, smoothed.get_parameter(path))}
+    parts = {"up.weight", "pointwise_in.weight", "value.weight", "out.weight", "query.weight", "key.weight"}
+    assert parts <= {path.split(".", 3)[-1] for path in moved}
+    assert ("blocks.0.ff1.down.weight" in moved) == (name == "relu")
 
 
 def test_dropped_blocks_keep_the_mean() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from asrcompress import options as checks
+from asrcompress.compression.budget import weights as layer_weights
 from asrcompress.compression.structures import (
     Allotment,
     Candidate,
@@ -44,6 +45,13 @@ class GlobalGreedyOptions:
     """How layers compare."""
 
     relative: bool = True  # a layer's squared error counts relative to its squared norm; False: as it is
+    weights: Mapping[str, float] | str | None = None  # factors on it, by globs over layers, or a file of such
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weights, str):
+            object.__setattr__(self, "weights", layer_weights.read(self.weights))
+        elif self.weights is not None:
+            object.__setattr__(self, "weights", layer_weights.checked(self.weights, "budget global_greedy"))
 
 
 @dataclass(frozen=True)
@@ -127,10 +135,13 @@ def global_greedy(request: Request, options: GlobalGreedyOptions = GlobalGreedyO
     """Merge the steps of all layers (`Structure.rate_distortion`); take those that remove most error per parameter.
 
     For svd this keeps the largest singular values of the whole model, by value^2 per parameter. With `relative` a
-    layer's values count relative to its Frobenius norm, since BatchNorm makes the scale of a layer arbitrary. Every
-    layer gets its first step; one that takes all its steps goes on to dense where the parameters suffice.
-    Errors: CannotShrink; UserError where the family has no order among its parameters.
+    layer's values count relative to its Frobenius norm, since BatchNorm makes the scale of a layer arbitrary; with
+    `weights` its error counts so many times (see `budget.weights`). Every layer gets its first step; one that takes all
+    its steps goes on to dense where the parameters suffice.
+    Errors: CannotShrink; UserError where the family has no order among its parameters, or no layer has a weight.
     """
+    assert not isinstance(options.weights, str)
+    weights = layer_weights.of_layers(options.weights or {}, request.weights)
     curves: dict[str, RateDistortion] = {}
     for path, weight in request.weights.items():
         seen = request.moments_of(path)
@@ -145,7 +156,7 @@ def global_greedy(request: Request, options: GlobalGreedyOptions = GlobalGreedyO
     def offer(path: str) -> None:
         """Queue the next step of a layer: (error removed per parameter, negated for the heap; path; parameters)."""
         curve, n = curves[path], taken[path]
-        scale = curve.energy if options.relative and curve.energy else 1.0
+        scale = (curve.energy if options.relative and curve.energy else 1.0) / weights[path]
         if 0 < n < len(curve.gains):
             heapq.heappush(queue, (-float(curve.gains[n]) / curve.cost / scale, path, curve.cost))
         elif n and n == len(curve.gains) and (cost := counts[path] - n * curve.cost):
@@ -222,6 +233,8 @@ def allocate(name: str, request: Request, given: Mapping[str, Any] | None = None
     if request.size is None:
         return dict.fromkeys(request.weights, Allotment(None, request.options))
     if name == "global_greedy" and not ordered(request.family):
+        checks.require(not options.weights, f"structure {request.family.name} has no order among its parameters, so "
+                       "weights of layers cannot count; use budget=uniform")
         return uniform(request)
     return BUDGETS[name][0](request, options)
 

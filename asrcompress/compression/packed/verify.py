@@ -38,13 +38,13 @@ def folded(model: nn.Module, written: nn.Module, path: str, example: tuple[Any, 
 
     Errors: UserError, as in `same`.
     """
-    if example is None or not hasattr(model, "batchnorm_pairs"):
+    if example is None or not (hasattr(model, "batchnorm_pairs") or hasattr(model, "layernorm_pairs")):
         return
     from asrcompress.compression.folding import fold
 
     plain = activations.remove(copy_model(model)).eval()
     if (off := difference(outputs(plain, example), outputs(fold(plain), example))) > TOLERANCE:
-        raise _not_kept(path, f"the outputs differ by {off:g} once BatchNorm is folded")
+        raise _not_kept(path, f"the outputs differ by {off:g} once its norms are folded")
 
 
 def _not_kept(path: str, what: str) -> UserError:

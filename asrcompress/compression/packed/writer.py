@@ -19,7 +19,7 @@ from asrcompress.files import atomic
 def save(path: Path | str, model: nn.Module, *, coder: str | None = None,
          coder_options: Mapping[str, Any] | None = None, vectors: str | None = None,
          build: adapters.Build | None = None, example: tuple[Any, ...] | None = None) -> nn.Module:
-    """Write a model, BatchNorms folded, into a packed file; load that again and compare before it gets its name.
+    """Write a model, norms folded, into a packed file; load that again and compare before it gets its name.
 
     Quantized tensors go through the coder (default: the one of the model's plan), other tensors of one dimension, such
     as biases, as `vectors` says ("float32", as they are, or "float16"), the rest as they are. `build` is what `load`

@@ -61,6 +61,7 @@ class Svd(Structure):
 
     name = "svd"
     Options = SvdOptions
+    scales_columns = True
 
     def __init__(self, shape: Sequence[int], rank: int, unfolding: str = "input") -> None:
         super().__init__(shape)
@@ -196,6 +197,10 @@ class Svd(Structure):
     def scale_rows(self, scale: Tensor) -> bool:
         self.left.mul_(per_row(scale, self.left.dim()))
         return True
+
+    @torch.no_grad()
+    def scale_columns(self, scale: Tensor) -> None:
+        self.right.mul_(scale)
 
 
 def _lost(layer: Svd, weight: Tensor, moments: Tensor | None) -> float:
