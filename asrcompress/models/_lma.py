@@ -13,15 +13,15 @@ The continuous form has no jumps, so rounding cannot move a value over one: with
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from asrcompress.options import require
 
 MOMENTUM = 0.99  # of mu and sigma
 SAMPLES = 64  # of a segment, where its first line is fitted
-FUNCTIONS = {"relu": functional.relu, "silu": functional.silu}
+Array = np.ndarray[Any, Any]
 
 
 class Segments(torch.autograd.Function):
@@ -58,7 +58,7 @@ class Segments(torch.autograd.Function):
 
 def _places(flat: Tensor, low: Tensor, step: Tensor, segments: int) -> Tensor:
     """Where values lie, in steps from `low`, clamped; the integer part is the segment."""
-    return (flat - low).div_(step).clamp_(0, segments - 1)
+    return (flat - low).mul_(1 / step).clamp_(0, segments - 1)
 
 
 class LMA(nn.Module):
@@ -82,16 +82,16 @@ class LMA(nn.Module):
         self.register_buffer("sigma", torch.ones(()))
         self.register_buffer("shift", torch.zeros(()))  # of the grid from mu
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("start", self._fitted())
+        self.register_buffer("start", self._fitted(-3.0, 6 / segments))
         self.change = nn.Parameter(torch.zeros_like(self.start))
         self.begun = False  # saves the GPU the question whether `batches` is 0
 
     def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
         if self.training:
             self._observe(x.detach(), x.new_ones(*x.shape[:2], 1) if inside is None else inside)
-        borders, slopes, offsets = self.pieces()
         if torch.onnx.is_in_onnx_export():
-            return self.spelled_out(x, borders, slopes, offsets)
+            return self.spelled_out(x)
+        _, slopes, offsets = self.pieces()
         return Segments.apply(x, slopes, offsets, *self._grid())  # type: ignore[no-untyped-call]
 
     def pieces(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -100,8 +100,9 @@ class LMA(nn.Module):
         borders = low + step * torch.arange(1, self.segments, device=low.device)
         return borders, *self._lines(borders, self.start + self.change)
 
-    def spelled_out(self, x: Tensor, borders: Tensor, slopes: Tensor, offsets: Tensor) -> Tensor:
-        """The same function in operations that every exporter has: one Where for each border."""
+    def spelled_out(self, x: Tensor) -> Tensor:
+        """The same function, with constants, in operations that every exporter has: one Where for each border."""
+        borders, slopes, offsets = (part.tolist() for part in self.pieces())
         y = slopes[0] * x + offsets[0]
         for border, slope, offset in zip(borders, slopes[1:], offsets[1:], strict=True):
             y = torch.where(x < border, y, slope * x + offset)
@@ -128,55 +129,52 @@ class LMA(nn.Module):
             self.sigma.copy_(sigma)
             step = 6 * self.sigma / self.segments
             self.shift.copy_(step * (self.mu / step).round() - self.mu)
-            self.start.copy_(self._fitted())
+            self.start.copy_(self._fitted(*(float(value) for value in self._grid())))
         else:
             self.mu.lerp_(mu.to(self.mu), 1 - MOMENTUM)
             self.sigma.lerp_(sigma.to(self.mu), 1 - MOMENTUM)
         self.batches += 1
         self.begun = True
 
-    def _samples(self) -> tuple[Tensor, Tensor]:
-        """Values x (k, SAMPLES) inside each segment, and what the start has to be there, in float64."""
-        low, step = (float(value) for value in self._grid())
-        places = (torch.arange(SAMPLES, dtype=torch.float64) + 0.5) / SAMPLES
-        x = low + step * (torch.arange(self.segments)[:, None] + places)
-        return x, FUNCTIONS[self.like](x)
-
-    def _fitted(self) -> Tensor:
-        """The numbers whose lines are nearest to `like`."""
-        x, y = self._samples()
-        from_mean = x - x.mean(1, keepdim=True)
-        slopes = (from_mean * y).sum(1) / from_mean.square().sum(1)
-        return torch.cat((slopes, y.mean(1) - slopes * x.mean(1))).float()
+    def _fitted(self, low: float, step: float) -> Tensor:
+        """The numbers whose lines are nearest to `like`, on a grid whose first segment begins at `low`."""
+        x, y = samples(self.like, low, step, self.segments)
+        from_mean = x - x.mean(1, keepdims=True)
+        slopes = (from_mean * y).sum(1) / np.square(from_mean).sum(1)
+        return torch.tensor([*slopes, *(y.mean(1) - slopes * x.mean(1))], dtype=torch.float32)
 
 
 class ContinuousLMA(LMA):
     """The form without jumps: (N, T, C) -> (N, T, C), with k + 1 numbers, the slopes and c."""
 
-    def spelled_out(self, x: Tensor, borders: Tensor, slopes: Tensor, offsets: Tensor) -> Tensor:
+    def clips(self) -> tuple[float, list[tuple[float, float | None, float | None]]]:
+        """c', and of each segment its slope and its ends (None: without end), for a sum of Clips."""
+        borders, slopes, offsets = (part.tolist() for part in self.pieces())
+        ends = [None, *borders, None]
+        constant = offsets[0] - sum(slope * border for slope, border in zip(slopes[1:], borders, strict=True))
+        return constant, list(zip(slopes, ends, ends[1:], strict=False))
+
+    def spelled_out(self, x: Tensor) -> Tensor:
         """The same function as a sum of Clips."""
-        y = constant_of_clips(borders, slopes, offsets) + slopes[0] * x.clamp(max=borders[0])
-        for j in range(1, self.segments):
-            y = y + slopes[j] * x.clamp(borders[j - 1], borders[j] if j < len(borders) else None)
-        return y
+        constant, clips = self.clips()
+        return constant + sum(slope * x.clamp(low, high) for slope, low, high in clips)
 
     def _lines(self, borders: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         slopes, c = numbers[:-1], numbers[-1:]
         return slopes, torch.cat((c, c + ((slopes[:-1] - slopes[1:]) * borders).cumsum(0)))
 
-    def _fitted(self) -> Tensor:
-        x, y = (values.flatten() for values in self._samples())
-        low, step = (float(value) for value in self._grid())
-        ends = low + step * torch.arange(self.segments + 1, dtype=torch.float64)
-        clips = x[:, None].clamp(ends[:-1], ends[1:])
-        found = torch.linalg.lstsq(torch.cat((clips, torch.ones_like(clips[:, :1])), 1), y[:, None]).solution[:, 0]
-        found[-1] += (found[1:-1] * ends[1:-1]).sum()
-        return found.float()
+    def _fitted(self, low: float, step: float) -> Tensor:
+        x, y = (values.ravel() for values in samples(self.like, low, step, self.segments))
+        borders = low + step * np.arange(1, self.segments)
+        hinges = np.maximum(x[:, None] - borders, 0)
+        found = np.linalg.lstsq(np.column_stack((x, hinges, np.ones_like(x))), y)[0]
+        return torch.tensor([*found[:-1].cumsum(), found[-1]], dtype=torch.float32)
 
 
-def constant_of_clips(borders: Tensor, slopes: Tensor, offsets: Tensor) -> Tensor:
-    """c' of the sum of Clips, a scalar."""
-    return offsets[0] - (slopes[1:] * borders).sum()
+def samples(like: str, low: float, step: float, segments: int) -> tuple[Array, Array]:
+    """Values x (segments, SAMPLES) inside each segment of a grid, and what `like` (relu or silu) is there."""
+    x = low + step * (np.arange(segments)[:, None] + (np.arange(SAMPLES) + 0.5) / SAMPLES)
+    return x, np.maximum(x, 0) if like == "relu" else x / (1 + np.exp(-x))
 
 
 def check_segments(model: str, segments: int) -> None:

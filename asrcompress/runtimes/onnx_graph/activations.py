@@ -3,7 +3,7 @@
 from torch import nn
 
 from asrcompress.errors import UserError
-from asrcompress.models._lma import LMA, ContinuousLMA, constant_of_clips
+from asrcompress.models._lma import LMA, ContinuousLMA
 from asrcompress.models.tdnn import PNorm
 from asrcompress.runtimes.onnx_graph.builder import Graph
 
@@ -41,9 +41,9 @@ def _lines(g: Graph, activation: LMA, x: str) -> str:
 
 def _clips(g: Graph, activation: ContinuousLMA, x: str) -> str:
     """c' + sum_j slope_j clip(x, b_j, b_{j+1})."""
-    pieces = activation.pieces()
-    ends = ["", *(g.constant(border) for border in pieces[0].tolist()), ""]
-    y = g.constant(constant_of_clips(*pieces).item())
-    for low, high, slope in zip(ends, ends[1:], pieces[1].tolist(), strict=False):
-        y = g.op("Add", y, g.op("Mul", g.op("Clip", x, low, high), g.constant(slope)))
+    constant, clips = activation.clips()
+    y = g.constant(constant)
+    for slope, *ends in clips:
+        clip = g.op("Clip", x, *("" if end is None else g.constant(end) for end in ends))
+        y = g.op("Add", y, g.op("Mul", clip, g.constant(slope)))
     return y
