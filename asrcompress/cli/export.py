@@ -17,7 +17,7 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a packed file, or a model file")
-    parser.add_argument("--runtime", default="sherpa-onnx", help="sherpa-onnx (TDNN only) or onnxruntime (any model)")
+    parser.add_argument("--runtime", default="sherpa-onnx", help="sherpa-onnx (our models) or onnxruntime (any)")
     parser.add_argument("--lang", type=Path, help="the lang folder, for its tokens.txt; sherpa-onnx needs it")
     parser.add_argument("--out", type=Path, required=True, help="a folder; for onnxruntime a file")
     parser.add_argument("--inputs", type=Path, metavar="FILE.npz",
@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         choices=("float32", "float16", "int8-dynamic", "int8-static", "int4", "codebook"),
                         help="how weights are stored; int8 is also multiplied as int8, other products are float32")
     parser.add_argument("--entries", type=int, default=256, help="of a codebook: 17 to 256 take a byte, 16 half of one")
+    parser.add_argument("--reduce-range", action="store_true",
+                        help="int8 weights of 7 bits, for x86 without VNNI, where sums of 8 bits saturate")
     parser.add_argument("--calibrate-set", metavar="SET", help="training speech of --data, for int8-static")
     parser.add_argument("--calibrate-minutes", type=float, default=2.0, metavar="MINUTES")
     parser.add_argument("--keep-float", nargs="+", default=[], metavar="LAYER",
@@ -42,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--acoustic-scale", type=float, default=1.0, metavar="S",
                         help="that of the search over a graph, as sherpa-onnx has none: log_probs are multiplied by it")
     parser.add_argument("--beam", type=float, default=16.0, help="the --device-beam that the graph was made for")
+    parser.add_argument("--max-seconds", type=float, metavar="S",
+                        help="the longest utterance that the file is made for: 120 s for a Conformer, any for a TDNN")
     parser.add_argument("--data", type=Path, help="folder of prepared sets")
     parser.add_argument("--set", help="the prepared set of the parity check")
     parser.add_argument("--tolerance", type=float,
@@ -62,14 +66,14 @@ def run(args: argparse.Namespace) -> None:
 
 
 def any_model(args: argparse.Namespace, model: Any) -> Any:
-    """One file, through torch.onnx.export or, of a TDNN without --inputs, the hand-made graph."""
-    from asrcompress.runtimes.export import export
+    """One file, through torch.onnx.export or, of a TDNN or Conformer without --inputs, the hand-made graph."""
+    from dataclasses import asdict
 
-    chosen = {"batch1": args.batch1, "keep_small": args.keep_small, "precision": args.precision,
-              "acoustic_scale": args.acoustic_scale, "keep_float": tuple(args.keep_float), "entries": args.entries}
-    defaults = {"batch1": False, "keep_small": False, "precision": "float32", "acoustic_scale": 1.0, "keep_float": (),
-                "entries": 256}
-    options = {name: value for name, value in chosen.items() if value != defaults[name]}
+    from asrcompress.runtimes.export import export
+    from asrcompress.runtimes.onnx_graph.options import Options
+
+    defaults = asdict(Options())
+    options = {name: value for name, value in asdict(options_of(args)).items() if value != defaults[name]}
     return export(model, args.out, args.inputs, runtime=args.runtime, exporter=args.exporter, tolerance=args.tolerance,
                   **options)
 
@@ -81,23 +85,21 @@ def speech_model(args: argparse.Namespace, model: Any) -> Any:
     from asrcompress.compression.folding import fold
     from asrcompress.runtimes import sherpa_onnx
     from asrcompress.runtimes.export import export
-    from asrcompress.runtimes.onnx_graph import parity, tdnn
+    from asrcompress.runtimes.onnx_graph import acoustic, parity
 
     sherpa_onnx.check(model)
     tokens = args.lang / "tokens.txt"
-    tdnn.check_tokens(tokens, model.config["vocab"])
+    acoustic.check_tokens(tokens, model.config["vocab"])
     model = fold(model)
     factor = args.acoustic_scale * sherpa_onnx.BEAM / args.beam if args.beam > 0 else 0.0
-    ranges = calibrated(args, model)
-    options = tdnn.Options(args.batch1, args.keep_small, args.precision, factor, tuple(args.keep_float), ranges,
-                           args.entries)
+    options = replace(options_of(args), acoustic_scale=factor, ranges=calibrated(args, model))
     if args.sensitivity_set:
         options = replace(options, keep_float=left_out(args, model, options))
     batches = parity.real_batches(args.data, args.set, args.batch1) if args.set else None
     exported = export(model, args.out, batches, runtime=args.runtime, tokens=tokens, tolerance=args.tolerance,
                       **asdict(options))
     if args.keep_small:
-        rebuilt = tdnn.convert(model, replace(options, keep_small=False))
+        rebuilt = acoustic.convert(model, replace(options, keep_small=False))
         print(f"without --keep-small it would take {rebuilt.ByteSize():,} bytes")
     return exported
 
@@ -127,14 +129,23 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"nothing is quantized at precision {args.precision}, so there is no sensitivity to find")
 
 
+def options_of(args: argparse.Namespace) -> Any:
+    """The options of the hand-made graph. Errors: UserError for values that it does not take."""
+    from asrcompress.runtimes.onnx_graph.options import Options
+
+    return Options(args.batch1, args.keep_small, args.precision, args.acoustic_scale, tuple(args.keep_float),
+                   entries=args.entries, reduce_range=args.reduce_range, max_seconds=args.max_seconds)
+
+
 def calibrated(args: argparse.Namespace, model: Any) -> Any:
     """The ranges of the inputs of products on --calibrate-set; None without one."""
-    from asrcompress.runtimes.onnx_graph import parity, sensitivity, tdnn
+    from asrcompress.runtimes.onnx_graph import parity, sensitivity
+    from asrcompress.runtimes.onnx_graph.options import Options
 
     if not args.calibrate_set:
         return None
     speech = parity.utterances(args.data, args.calibrate_set, args.calibrate_minutes)
-    return sensitivity.ranges(model, tdnn.Options(args.batch1), speech.values())
+    return sensitivity.ranges(model, Options(args.batch1), speech.values())
 
 
 def left_out(args: argparse.Namespace, model: Any, options: Any) -> tuple[str, ...]:

@@ -24,6 +24,13 @@ class Exported(NamedTuple):
     agreement: str
 
 
+def check_length(what: str, seconds: float, most: float, path: Path) -> None:
+    """A UserError for an utterance longer than what a file is made for."""
+    if seconds > most:
+        raise UserError(f"{what} has {seconds:.1f} s, and {path} is made for {most:g} s at most, since attention takes "
+                        "memory with the square of the length; cut it at pauses, or export with a larger --max-seconds")
+
+
 class Timing(NamedTuple):
     """How to measure a file: on one utterance of `seconds`, with `threads`.
 

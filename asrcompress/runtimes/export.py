@@ -16,8 +16,9 @@ def export(model: "nn.Module", path: Path | str, inputs: Any = None, *, runtime:
 
     onnxruntime: one ONNX file of any model that `torch.onnx.export` takes. `inputs` are what `model(...)` takes: a
     tensor, a sequence of arguments, or a mapping of keyword arguments; models that know their own inputs need none.
-    sherpa-onnx: a folder, of a TDNN, with `tokens=` the tokens.txt of its lang folder. Layers in short chains of
-    products stay so, other structures are rebuilt, and quantized parameters have the values that they stand for.
+    sherpa-onnx: a folder, of a TDNN or Conformer, with `tokens=` the tokens.txt of its lang folder. Layers in short
+    chains of products stay so, other structures are rebuilt, and quantized parameters have the values that they stand
+    for.
     Errors: UserError for an unknown runtime or option, a model that cannot be exported, and outputs that differ.
     """
     return runtimes.find(runtime).export(model, Path(path), inputs, **options)

@@ -4,6 +4,7 @@ A model is one ONNX file, or a folder with model.onnx. Features and tokens of a 
 the tokens.txt beside the file.
 """
 
+import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from asrcompress.errors import UserError
 from asrcompress.files import atomic, require_file
 from asrcompress.measure import timing as timed
-from asrcompress.runtimes.base import RATE, Exported, Timing, Transcripts, Wave
+from asrcompress.runtimes.base import RATE, Exported, Timing, Transcripts, Wave, check_length
 from asrcompress.runtimes.onnx_graph.session import (
     FRAMES_PER_SECOND,
     example,
@@ -37,31 +38,31 @@ def export(model: "nn.Module", path: Path, inputs: Any = None, *,
            exporter: str = "torchscript", tolerance: float | None = None, **options: Any) -> Exported:
     """Write PATH, an ONNX file of any model that `torch.onnx.export` takes.
 
-    `inputs`, `dynamic`, `exporter`: see `onnx_graph.traced.convert`. A TDNN without `inputs` is written as a hand-made
-    graph, for which `options` are those of `onnx_graph.tdnn.Options`.
+    `inputs`, `dynamic`, `exporter`: see `onnx_graph.traced.convert`. A TDNN or Conformer without `inputs` is written
+    as a hand-made graph, for which `options` are those of `onnx_graph.options.Options`.
     `check`: further inputs of other sizes on which torch and onnxruntime have to agree, beside `inputs`. `tolerance`:
     the largest difference, relative to the largest output where that is above 1 (0.0001 unless given). Errors:
     UserError where the model cannot be exported, and where the two do not agree; nothing is written then.
     """
-    from asrcompress.models.tdnn import TDNN
-    from asrcompress.runtimes.onnx_graph import traced
+    from asrcompress.runtimes.onnx_graph import acoustic, traced
 
-    if isinstance(model, TDNN) and inputs is None:
-        return _export_tdnn(model, Path(path), tolerance, options)
+    if acoustic.known(model) and inputs is None:
+        return _export_acoustic(model, Path(path), tolerance, options)
     if options:
-        raise UserError(f"only the hand-made graph of a TDNN has the option '{next(iter(options))}', and this is a "
-                        f"{type(model).__name__} or has inputs of its own")
+        raise UserError(f"only the hand-made graphs, of {acoustic.names()}, have the option '{next(iter(options))}', "
+                        f"and this is a {type(model).__name__} or has inputs of its own")
     found = traced.convert(model, inputs, dynamic=dynamic, exporter=exporter)
     error = traced.check(model, found, [*found.examples, *check], traced.TOLERANCE if tolerance is None else tolerance)
     return _write(Path(path), found.data, f"outputs equal within {error:.1e}")
 
 
-def _export_tdnn(model: "nn.Module", path: Path, tolerance: float | None, options: dict[str, Any]) -> Exported:
+def _export_acoustic(model: "nn.Module", path: Path, tolerance: float | None, options: dict[str, Any]) -> Exported:
     from asrcompress.options import make
-    from asrcompress.runtimes.onnx_graph import parity, tdnn
+    from asrcompress.runtimes.onnx_graph import acoustic, parity
+    from asrcompress.runtimes.onnx_graph.options import Options
 
-    chosen = make(tdnn.Options, options, f"runtime {NAME}")
-    proto, config = tdnn.convert(model, chosen), model.config
+    chosen = make(Options, options, f"runtime {NAME}")
+    proto, config = acoustic.convert(model, chosen), model.config
     batches = parity.random_batches(chosen.batch1, config["features"])  # type: ignore[index,arg-type]
     agreement = parity.agreement(model, proto, batches, chosen.precision, tolerance, chosen.acoustic_scale)
     return _write(path, proto.SerializeToString(), agreement)
@@ -77,7 +78,8 @@ class OnnxModel:
     """An acoustic model in onnxruntime, callable as the torch model is, so that archives and searches take it.
 
     x (N, T, features) float32, x_lens (N,) int64 -> log_probs (N, T', vocab), lengths (N,), without the file's acoustic
-    scale. Errors: UserError for a file that is no acoustic model of `asrcompress export`.
+    scale. Errors: UserError for a file that is no acoustic model of `asrcompress export`, and when called on utterances
+    longer than what it is made for.
     """
 
     def __init__(self, path: Path, threads: int = 1) -> None:
@@ -90,11 +92,13 @@ class OnnxModel:
         shapes = {one.name: one.shape for one in (*self._session.get_inputs(), *self._session.get_outputs())}
         self.config = {"vocab": int(self._session.get_outputs()[0].shape[2])}
         self.batch1 = shapes["x"][0] == 1
+        self.max_seconds = float(metadata.get("max_seconds", math.inf))
         self._scale = float(metadata.get("acoustic_scale", 1))
 
     def __call__(self, x: "Tensor", x_lens: "Tensor") -> "tuple[Tensor, Tensor]":
         import torch
 
+        check_length("an utterance", x.shape[1] / FRAMES_PER_SECOND, self.max_seconds, self.path)
         log_probs, lens = run(self._session, None, {"x": x.numpy(), "x_lens": x_lens.numpy()})
         return torch.from_numpy(log_probs) / self._scale, torch.from_numpy(lens)
 
@@ -110,7 +114,8 @@ def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: in
 def decode(loaded: OnnxModel, waves: Iterable[Wave], words: Path | None = None) -> Transcripts:
     """Greedy tokens of one utterance after the other, 16 kHz; words come from BPE tokens only.
 
-    Errors: UserError for another sampling rate, and where tokens.txt is not beside the file.
+    Errors: UserError for another sampling rate, for an utterance that is too long for the file, and where tokens.txt is
+    not beside it.
     """
     import torch
     from lhotse import Fbank
@@ -124,6 +129,7 @@ def decode(loaded: OnnxModel, waves: Iterable[Wave], words: Path | None = None) 
         if rate != RATE:
             raise UserError(f"{utt} has {rate} samples a second, and the model hears {RATE}; resample it, or take "
                             "--runtime sherpa-onnx, which does")
+        check_length(utt, len(samples) / rate, loaded.max_seconds, loaded.path)
         started = time.perf_counter()
         features = torch.as_tensor(fbank.extract(samples, rate))[None]
         log_probs, _ = loaded(features, torch.tensor([features.shape[1]]))

@@ -4,11 +4,12 @@ A model is a folder with model.onnx and tokens.txt. It hears 80 log-mel energies
 has a subsampling of 4.
 """
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from asrcompress.errors import UserError
 from asrcompress.files import require_file
 from asrcompress.lang.tokens import read_symbols
 from asrcompress.measure import timing as timed
-from asrcompress.runtimes.base import RATE, Exported, Timing, Transcripts, Wave
+from asrcompress.runtimes.base import RATE, Exported, Timing, Transcripts, Wave, check_length
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,47 +30,64 @@ FEATURES, SUBSAMPLING, BEAM = 80, 4, 16.0  # it takes all three for granted
 
 def export(model: "nn.Module", path: Path, inputs: "Sequence[Batch] | None" = None, *,
            tokens: Path | None = None, tolerance: float | None = None, **options: Any) -> Exported:
-    """Write PATH/model.onnx and PATH/tokens.txt of a TDNN, compressed or not.
+    """Write PATH/model.onnx and PATH/tokens.txt of a TDNN or Conformer, compressed or not.
 
     `inputs`: batches of x (N, T, 80), x_lens (N,) on which torch and onnxruntime have to agree, random ones unless
     given. `tokens`: the tokens.txt of its lang folder. `tolerance`: see `parity.TOLERANCES`. `options`: those of
-    `onnx_graph.tdnn.Options`. Errors: UserError for another model, tokens or option, and where the two do not agree;
+    `onnx_graph.options.Options`. Errors: UserError for another model, tokens or option, and where the two do not agree;
     nothing is written then.
     """
     from asrcompress import options as typed
-    from asrcompress.runtimes.onnx_graph import parity, tdnn
+    from asrcompress.runtimes.onnx_graph import acoustic, parity
+    from asrcompress.runtimes.onnx_graph.options import Options
 
     ranges = options.pop("ranges", None)
-    chosen = replace(typed.make(tdnn.Options, options, f"runtime {NAME}"), ranges=ranges)
+    chosen = replace(typed.make(Options, options, f"runtime {NAME}"), ranges=ranges)
     check(model)
     if tokens is None:
         raise UserError("sherpa-onnx needs the tokens of a model; give tokens=, the tokens.txt of its lang folder")
-    tdnn.check_tokens(Path(tokens), model.config["vocab"])  # type: ignore[arg-type,index]
-    proto = tdnn.convert(model, chosen)
+    acoustic.check_tokens(Path(tokens), model.config["vocab"])  # type: ignore[arg-type,index]
+    proto = acoustic.convert(model, chosen)
     batches = inputs or parity.random_batches(chosen.batch1)
     agreement = parity.agreement(model, proto, batches, chosen.precision, tolerance, chosen.acoustic_scale)
     data = proto.SerializeToString()
-    tdnn.write(Path(path), data, Path(tokens))
+    acoustic.write(Path(path), data, Path(tokens))
     return Exported(Path(path) / "model.onnx", len(data), agreement)
 
 
 def check(model: "nn.Module") -> None:
     """A UserError unless the model is one that sherpa-onnx can run."""
-    from asrcompress.models.tdnn import TDNN
+    from asrcompress.runtimes.onnx_graph import acoustic
 
-    if not isinstance(model, TDNN):
-        raise UserError(f"sherpa-onnx runs TDNN models only, and this is a {type(model).__name__}; export it for "
-                        "the runtime onnxruntime")
+    if not acoustic.known(model):
+        raise UserError(f"sherpa-onnx runs {acoustic.names()} models only, and this is a {type(model).__name__}; "
+                        "export it for the runtime onnxruntime")
     if (model.config["features"], model.subsampling) != (FEATURES, SUBSAMPLING):
         raise UserError(f"sherpa-onnx wants {FEATURES} features and a subsampling of {SUBSAMPLING}, and this model has "
                         f"{model.config['features']} and {model.subsampling}; train one with those")
 
 
-def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: int = 3000) -> Any:
-    """The `OfflineRecognizer` of a folder, greedy or over `graph` (HLG.fst) with at most `max_active` states a frame.
+class Recognizer(NamedTuple):
+    """sherpa-onnx's `OfflineRecognizer`, its file, and the longest utterance that this is made for, in seconds."""
+
+    offline: Any
+    path: Path
+    max_seconds: float = math.inf
+
+
+def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: int = 3000) -> Recognizer:
+    """The recognizer of a folder, greedy or over `graph` (HLG.fst) with at most `max_active` states a frame.
 
     Errors: UserError for a missing file (on which sherpa-onnx would end the process) and one that it cannot load.
     """
+    import onnx
+
+    offline, model = _offline(path, threads, graph, max_active), path / "model.onnx"
+    metadata = {one.key: one.value for one in onnx.load(str(model)).metadata_props}
+    return Recognizer(offline, model, float(metadata.get("max_seconds", math.inf)))
+
+
+def _offline(path: Path, threads: int, graph: Path | None, max_active: int = 3000) -> Any:
     try:
         import sherpa_onnx
     except ImportError:
@@ -86,16 +104,17 @@ def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: in
         raise UserError(f"sherpa-onnx cannot load {model}: {' '.join(str(error).split())}") from None
 
 
-def decode(loaded: Any, waves: Iterable[Wave], words: Path | None = None) -> Transcripts:
+def decode(loaded: Recognizer, waves: Iterable[Wave], words: Path | None = None) -> Transcripts:
     """One utterance after the other, of any sampling rate. Words come from a graph and `words` (its words.txt), or from
-    BPE tokens. Errors: UserError for a `words` that cannot be read."""
+    BPE tokens. Errors: UserError for a `words` that cannot be read, and for an utterance too long for the file."""
     names = {number: word for word, number in read_symbols(words).items()} if words else {}
     found = Transcripts()
     for utt, samples, rate in waves:
+        check_length(utt, len(samples) / rate, loaded.max_seconds, loaded.path)
         started = time.perf_counter()
-        stream = loaded.create_stream()
+        stream = loaded.offline.create_stream()
         stream.accept_waveform(rate, samples)
-        loaded.decode_stream(stream)
+        loaded.offline.decode_stream(stream)
         found.seconds += time.perf_counter() - started
         found.audio += len(samples) / rate
         result = stream.result
@@ -105,9 +124,12 @@ def decode(loaded: Any, waves: Iterable[Wave], words: Path | None = None) -> Tra
 
 
 def measure(path: Path, timing: Timing = Timing()) -> dict[str, Any]:  # noqa: B008
-    """Features, network and search, on quiet white noise: `measure.timing.alone`, or `in_turns` with `against`."""
+    """Features, network and search, on quiet white noise: `measure.timing.alone`, or `in_turns` with `against`.
+
+    Of any length: what a file takes beyond the length that it is made for is measured here.
+    """
     def ready(folder: Path) -> timed.Run:
-        recognizer = load(folder, timing.threads, timing.graph)
+        recognizer = Recognizer(_offline(folder, timing.threads, timing.graph), folder)
         return lambda: decode(recognizer, [("noise", samples, RATE)])
 
     samples = (0.02 * np.random.default_rng(0).standard_normal(timing.seconds * RATE)).astype(np.float32)

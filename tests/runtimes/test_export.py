@@ -28,6 +28,6 @@ def test_an_unknown_runtime_and_an_unknown_option_are_sentences(tmp_path: Path) 
         asrcompress.export(torch.nn.Linear(3, 3), tmp_path / "m", torch.randn(1, 3), precison="int8")
     with pytest.raises(UserError, match="give tokens="):
         asrcompress.export(tdnn(), tmp_path / "m", runtime="sherpa-onnx")
-    with pytest.raises(UserError, match="runs TDNN models only, and this is a Linear"):
+    with pytest.raises(UserError, match="runs TDNN and Conformer models only, and this is a Linear"):
         asrcompress.export(torch.nn.Linear(3, 3), tmp_path / "m", torch.randn(1, 3), runtime="sherpa-onnx")
     assert not list(tmp_path.iterdir())

@@ -16,16 +16,16 @@ from asrcompress.decoding.archive import Archive
 from asrcompress.decoding.greedy import best_tokens
 from asrcompress.lang import text
 from asrcompress.lang.tokens import read_symbols, write_symbols
-from asrcompress.models.tdnn import TDNN
+from asrcompress.models.base import AcousticModel
 from tests import prepared
 from tests.runtimes import tiny
 
 WORDS = ["<eps>", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX"]
 
 
-@pytest.fixture(scope="module")
-def model() -> TDNN:
-    return tiny.compressed("svd")
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def model(request: pytest.FixtureRequest) -> AcousticModel:
+    return tiny.compressed("svd", family=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def waves(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def export(folder: Path, model: TDNN, *options: str) -> Path:
+def export(folder: Path, model: AcousticModel, *options: str) -> Path:
     path, lang = tiny.packed(folder, model)
     assert main(["export", str(path), "--lang", str(lang), "--out", str(folder / "device"), *options]) == 0
     return folder / "device"
@@ -53,7 +53,7 @@ def decode(device: Path, waves: list[Path], *options: str) -> Path:
     return out
 
 
-def expected(model: TDNN, waves: list[Path]) -> dict[str, list[int]]:
+def expected(model: AcousticModel, waves: list[Path]) -> dict[str, list[int]]:
     """Greedy tokens from lhotse's features and torch."""
     found = {}
     for path in waves:
@@ -65,10 +65,10 @@ def expected(model: TDNN, waves: list[Path]) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize("options", [(), ("--batch1",), ("--keep-small",), ("--precision", "float16")])
-def test_greedy_tokens_are_those_of_torch(model: TDNN, waves: list[Path], tmp_path: Path,
+def test_greedy_tokens_are_those_of_torch(model: AcousticModel, waves: list[Path], tmp_path: Path,
                                           options: tuple[str, ...]) -> None:
     if "--keep-small" in options:
-        model = tiny.compressed("hashed", 0.3)
+        model = tiny.compressed("hashed", 0.3, model.name)
     device = export(tmp_path, model, *options)
     out = decode(device, waves)
     names = list(read_symbols(device / "tokens.txt"))
@@ -92,7 +92,7 @@ def ctc_graph(path: Path) -> None:
     graph.write(str(path))
 
 
-def test_a_graph_gives_words(model: TDNN, waves: list[Path], tmp_path: Path) -> None:
+def test_a_graph_gives_words(model: AcousticModel, waves: list[Path], tmp_path: Path) -> None:
     ctc_graph(tmp_path / "HLG.fst")
     write_symbols(tmp_path / "words.txt", WORDS)
     device = export(tmp_path, model, "--acoustic-scale", "1.5")
@@ -112,7 +112,7 @@ def test_bpe_tokens_give_words(waves: list[Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--batch1",), ("--acoustic-scale", "2")])
-def test_posteriors_of_the_device_file_are_torchs(model: TDNN, tiny_corpus: Path, tmp_path: Path,
+def test_posteriors_of_the_device_file_are_torchs(model: AcousticModel, tiny_corpus: Path, tmp_path: Path,
                                                   options: tuple[str, ...]) -> None:
     data = prepared.data(tiny_corpus)
     device = export(tmp_path, model, *options, "--data", str(data), "--set", "dev-quick")
@@ -127,7 +127,7 @@ def test_posteriors_of_the_device_file_are_torchs(model: TDNN, tiny_corpus: Path
         np.testing.assert_allclose(archives[0][utt], archives[1][utt], rtol=2**-9, atol=1e-3)
 
 
-def test_a_prepared_set_is_decoded_from_its_waves(model: TDNN, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_a_prepared_set_is_decoded_from_its_waves(model: AcousticModel, tiny_corpus: Path, tmp_path: Path) -> None:
     data, device = prepared.data(tiny_corpus), export(tmp_path, model)
     command = ["decode", "--model", str(device), "--data", str(data), "--set", "dev-quick"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
@@ -150,7 +150,7 @@ def test_bad_input_is_one_sentence(options: list[str], sentence: str, tmp_path: 
 
 
 @pytest.mark.parametrize("damage", [b"no model", b""])
-def test_a_damaged_model_is_one_sentence(damage: bytes, model: TDNN, waves: list[Path], tmp_path: Path,
+def test_a_damaged_model_is_one_sentence(damage: bytes, model: AcousticModel, waves: list[Path], tmp_path: Path,
                                          capsys: pytest.CaptureFixture[str]) -> None:
     device = export(tmp_path, model)
     (device / "model.onnx").write_bytes(damage)

@@ -45,11 +45,11 @@ class Graph:
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 
-    def ops(self, kind: str, count: int, *inputs: str) -> list[str]:
+    def ops(self, kind: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
         """Add a node that puts out `count` values; their names."""
         name = self._next(kind)
         names = [f"{name}.{i}" for i in range(count)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, name=name))
+        self.nodes.append(helper.make_node(kind, list(inputs), names, name=name, **attributes))
         return names
 
     def _next(self, kind: str) -> str:

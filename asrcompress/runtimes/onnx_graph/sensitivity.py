@@ -15,11 +15,11 @@ from asrcompress.errors import UserError
 from asrcompress.files import require_file
 from asrcompress.lang import text
 from asrcompress.lang.tokens import read_symbols
-from asrcompress.runtimes.onnx_graph import parity, quantized, tdnn
+from asrcompress.runtimes.onnx_graph import acoustic, parity, quantized
+from asrcompress.runtimes.onnx_graph.options import Options
 from asrcompress.runtimes.onnx_graph.parity import Batch
 from asrcompress.runtimes.onnx_graph.quantized import Array, Ranges
 from asrcompress.runtimes.onnx_graph.session import session
-from asrcompress.runtimes.onnx_graph.tdnn import Options
 
 CLIPPED = 1e-4  # of the numbers of each side, in each utterance: outliers would cost the others their precision
 RANKING = 20  # utterances
@@ -27,12 +27,12 @@ RANKING = 20  # utterances
 
 def plain(options: Options) -> Options:
     """The same file in float32."""
-    return replace(options, precision="float32", keep_small=False, keep_float=(), ranges=None)
+    return replace(options, precision="float32", keep_small=False, keep_float=(), ranges=None, reduce_range=False)
 
 
 def ranges(model: nn.Module, options: Options, batches: Iterable[Batch]) -> Ranges:
     """The range of the input of each product, 0 included, over some speech."""
-    proto, inputs = tdnn.convert_with_inputs(model, plain(options))
+    proto, inputs = acoustic.convert_with_inputs(model, plain(options))
     names = sorted(set(inputs.values()))
     proto.graph.output.extend(onnx_package.ValueInfoProto(name=name) for name in names)
     running = session(proto.SerializeToString())
@@ -67,7 +67,7 @@ class HeldOut:
         self.batches = parity.utterances(data, name)
         self.ranked = list(self.batches)[:: max(1, len(self.batches) // RANKING)]
         self.symbols = {number: token for token, number in read_symbols(lang / "tokens.txt").items()}
-        proto, inputs = tdnn.convert_with_inputs(model, plain(options))
+        proto, inputs = acoustic.convert_with_inputs(model, plain(options))
         self.products = list(inputs)
         self.expected = self._log_probs(proto, self.batches)
         self.error = self._error(self.expected)
@@ -87,7 +87,7 @@ class HeldOut:
         return sorted(found, key=lambda row: -row[1])
 
     def _proto(self, keep_float: Iterable[str]) -> onnx_package.ModelProto:
-        return tdnn.convert(self.model, replace(self.options, keep_float=tuple(keep_float)))
+        return acoustic.convert(self.model, replace(self.options, keep_float=tuple(keep_float)))
 
     def _log_probs(self, proto: onnx_package.ModelProto, utts: Iterable[str]) -> dict[str, Array]:
         running, found = session(proto.SerializeToString()), {}

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 from asrcompress.compression import structures
 from asrcompress.compression.structures.hashing import hashed
-from asrcompress.runtimes.onnx_graph import builder, hashing, parity, tdnn
+from asrcompress.runtimes.onnx_graph import acoustic, builder, hashing, parity
+from asrcompress.runtimes.onnx_graph.options import Options
 from asrcompress.runtimes.onnx_graph.session import session
 from tests.runtimes import tiny
 
@@ -48,7 +49,7 @@ def test_the_file_stays_small_and_the_session_holds_the_weight(tmp_path: Path) -
     from asrcompress.compression import modules
 
     modules.replace_layer(model, "layers.2.conv", structures.Scaled(layer, torch.rand(256)))
-    small, large = (tdnn.convert(model.eval(), tdnn.Options(keep_small=keep)) for keep in (True, False))
+    small, large = (acoustic.convert(model.eval(), Options(keep_small=keep)) for keep in (True, False))
     assert large.ByteSize() - small.ByteSize() > 0.9 * 4 * 256 * 256 * 3
     parity.check(model, small, parity.random_batches(False), 1e-4)
     options = onnxruntime.SessionOptions()

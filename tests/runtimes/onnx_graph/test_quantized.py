@@ -14,14 +14,15 @@ from asrcompress.decoding.greedy import best_tokens
 from asrcompress.errors import UserError
 from asrcompress.lang.tokens import read_symbols
 from asrcompress.runtimes import base, onnxruntime, sherpa_onnx
-from asrcompress.runtimes.onnx_graph import parity, quantized, sensitivity, tdnn
+from asrcompress.runtimes.onnx_graph import acoustic, parity, quantized, sensitivity
 from asrcompress.runtimes.onnx_graph.builder import Graph, Window
+from asrcompress.runtimes.onnx_graph.options import PRECISIONS, Options
 from asrcompress.runtimes.onnx_graph.session import session
 from tests import prepared
 from tests.runtimes import tiny
 
 Array = np.ndarray[Any, Any]
-QUANTIZED = tdnn.PRECISIONS[2:]
+QUANTIZED = PRECISIONS[2:]
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.standard_normal((20, 96)).astype(np.float32) * np.exp(RANDOM.standard_normal((20, 1))).astype(np.float32)
 
@@ -96,6 +97,22 @@ def test_int8_is_the_product_of_its_integers(window: Window, ranges: quantized.R
     assert np.abs(found - convolved(np.clip(x, low, high), weight, window)).max() < 0.3
 
 
+def test_a_reduced_range_cannot_saturate_and_keeps_its_precision() -> None:
+    weight, x = ROWS.reshape(20, 32, 3), RANDOM.standard_normal((2, 17, 32)).astype(np.float32)
+    g = quantized.Int8(bits=7)
+    found = output(g, np.ascontiguousarray(weight), x, Window())
+    file = stored(g)
+    codes = file["int8"].T.astype(int)
+    assert 2 * 255 * np.abs(codes).max() < 2**15  # what x86 without VNNI adds in 16 bits
+    rows = weight.transpose(0, 2, 1).reshape(20, -1)
+    assert (np.abs(codes * file["step"][:, None] - rows) <= file["step"][:, None] * (0.5 + 1e-4)).mean() > 0.99
+    top = np.abs(rows).max(1)
+    assert (file["step"] <= top / 63 * (1 + 1e-3)).all()
+    rounded = kernel((codes * file["step"][:, None]).astype(np.float32), 3)
+    scale = (float(x.max()) - float(x.min())) / 255
+    assert np.abs(found - convolved(x, rounded, Window())).max() < scale / 2 * np.abs(rounded).sum((1, 2)).max()
+
+
 @pytest.mark.parametrize("inputs", [10, 64])  # 10 x 3 does not fill a block
 def test_int4_is_the_product_of_its_integers(inputs: int) -> None:
     weight, x = RANDOM.standard_normal((12, inputs, 3)).astype(np.float32), RANDOM.standard_normal((2, 17, inputs))
@@ -122,18 +139,18 @@ def test_a_codebook_is_the_product_of_its_centroids(entries: int, inputs: int) -
     np.testing.assert_allclose(found, convolved(x, kernel(nearest, 3), Window(1, 1, 1)), atol=1e-3)
 
 
-def options(precision: str, model: torch.nn.Module, **changes: Any) -> tdnn.Options:
+def options(precision: str, model: torch.nn.Module, **changes: Any) -> Options:
     if precision == "int8-static":
-        changes["ranges"] = sensitivity.ranges(model, tdnn.Options(), parity.random_batches(True))
-    return tdnn.Options(precision=precision, **changes)
+        changes["ranges"] = sensitivity.ranges(model, Options(), parity.random_batches(True))
+    return Options(precision=precision, **changes)
 
 
 @pytest.mark.parametrize("precision, least", [("int8-dynamic", 3.5), ("int8-static", 3.5), ("int4", 6),
                                               ("codebook", 3.5)])
 def test_bytes_shrink_as_promised(precision: str, least: float) -> None:
     model = tiny.tdnn(stack=[{"dim": 256, "taps": 3, "stride": 2}, {"dim": 256, "taps": 3, "stride": 2}])
-    single = tdnn.convert(model)
-    proto = tdnn.convert(model, options(precision, model))
+    single = acoustic.convert(model)
+    proto = acoustic.convert(model, options(precision, model))
     assert single.ByteSize() / proto.ByteSize() >= least
     other, divergence = parity.check_quantized(model, proto, parity.random_batches(False), 0.15)
     assert 0 < max(other, divergence) < 0.15
@@ -141,9 +158,10 @@ def test_bytes_shrink_as_promised(precision: str, least: float) -> None:
 
 @pytest.mark.parametrize("structure", structures.names())
 @pytest.mark.parametrize("precision", ["int8-dynamic", "codebook"])
-def test_every_structure_can_be_quantized(structure: str, precision: str) -> None:
-    model = tiny.compressed(structure)
-    parity.check_quantized(model, tdnn.convert(model, tdnn.Options(precision=precision)),
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_structure_can_be_quantized(family: str, structure: str, precision: str) -> None:
+    model = tiny.compressed(structure, family=family)
+    parity.check_quantized(model, acoustic.convert(model, Options(precision=precision)),
                            parity.random_batches(False), 0.1)
 
 
@@ -153,7 +171,7 @@ def test_int8_of_a_packed_file_is_its_own() -> None:
         if hasattr(module, "weight") and module.weight.dim() > 1:
             module.weight.data.copy_(quantization.fit("int8", module.weight).tensor())
             assert path
-    proto = tdnn.convert(model, tdnn.Options(precision="int8-dynamic"))
+    proto = acoustic.convert(model, Options(precision="int8-dynamic"))
     file = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
     for name, weight in ((path, weight) for path, weight, _ in modules.weights(model)):
         rows = file[f"{name}.weight.int8"].T * file[f"{name}.weight.step"][:, None]
@@ -163,7 +181,7 @@ def test_int8_of_a_packed_file_is_its_own() -> None:
 
 def test_a_range_is_that_of_the_inputs() -> None:
     model, batches = tiny.tdnn(), parity.random_batches(True)
-    ranges = sensitivity.ranges(model, tdnn.Options(), batches)
+    ranges = sensitivity.ranges(model, Options(), batches)
     assert list(ranges) == [*(f"layers.{i}.conv.weight" for i in range(4)), "output.weight"]
     inputs = [parity.layer_outputs(model, batch)["layers.3"] for batch in batches]
     low, high = ranges["output.weight"]
@@ -176,17 +194,17 @@ def test_a_range_is_that_of_the_inputs() -> None:
 
 def test_kept_layers_are_float(tmp_path: Path) -> None:
     model = tiny.compressed("svd")
-    proto = tdnn.convert(model, tdnn.Options(precision="int8-dynamic", keep_float=("layers.1.conv", "*.conv.left")))
+    proto = acoustic.convert(model, Options(precision="int8-dynamic", keep_float=("layers.1.conv", "*.conv.left")))
     names = {one.name for one in proto.graph.initializer}
     assert {"layers.1.conv.left.float16", "layers.1.conv.right.float16", "layers.2.conv.left.float16"} <= names
     assert "layers.2.conv.right.int8" in names and "layers.1.conv.right.int8" not in names
     with pytest.raises(UserError, match=r"no product is called layers.9; keep some of layers.0.conv.right, "):
-        tdnn.convert(model, tdnn.Options(precision="int4", keep_float=("layers.9",)))
+        acoustic.convert(model, Options(precision="int4", keep_float=("layers.9",)))
 
 
 def test_the_layer_that_lost_most_is_named() -> None:
     model = tiny.tdnn()
-    proto = tdnn.convert(model, tdnn.Options(precision="int8-dynamic"))
+    proto = acoustic.convert(model, Options(precision="int8-dynamic"))
     wrong = next(one for one in proto.graph.initializer if one.name == "layers.2.conv.weight.step")
     wrong.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(wrong) * -3, wrong.name))
     with pytest.raises(UserError, match=r"another best token than torch's .* grows most at layer layers\.2\.conv, to"):
@@ -227,6 +245,9 @@ def test_sherpa_onnx_transcribes(precision: str, more: tuple[str, ...], tiny_cor
     (["--keep-float", "output"], "so no layer can be kept in float"),
     (["--precision", "codebook", "--entries", "300"], "a codebook of the device has 2 to 256 entries, not 300"),
     (["--precision", "int4", "--keep-small"], "made again at load cannot be int4"),
+    (["--precision", "int4", "--reduce-range"], "--reduce-range is for int8-dynamic and int8-static, not for int4"),
+    (["--precision", "int8-dynamic", "--reduce-range", "--keep-small"], "exclude each other"),
+    (["--max-seconds", "0"], "--max-seconds is above 0"),
     (["--precision", "int8-dynamic", "--tolerance", "1e-9"], "the error grows most at layer")])
 def test_bad_input_is_one_sentence(options: list[str], sentence: str, tmp_path: Path,
                                    capsys: pytest.CaptureFixture[str]) -> None:

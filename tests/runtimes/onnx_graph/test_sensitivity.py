@@ -9,12 +9,13 @@ from asrcompress.decoding.greedy import best_tokens
 from asrcompress.errors import UserError
 from asrcompress.lang.tokens import read_symbols
 from asrcompress.models.tdnn import TDNN
-from asrcompress.runtimes.onnx_graph import parity, sensitivity, tdnn
+from asrcompress.runtimes.onnx_graph import parity, sensitivity
+from asrcompress.runtimes.onnx_graph.options import Options
 from tests import prepared
 from tests.runtimes import tiny
 
 WORST = "layers.2.conv.weight"
-OPTIONS = tdnn.Options(precision="int4")
+OPTIONS = Options(precision="int4")
 
 
 def fragile(vocab: int) -> TDNN:

@@ -12,9 +12,10 @@ from asrcompress.compression import activations, structures
 from asrcompress.compression.structures.low_rank.tensor_train import TensorTrain
 from asrcompress.errors import UserError
 from asrcompress.runtimes import sherpa_onnx
-from asrcompress.runtimes.onnx_graph import parity, tdnn
+from asrcompress.runtimes.onnx_graph import acoustic, parity
 from asrcompress.runtimes.onnx_graph.builder import Graph, Window
 from asrcompress.runtimes.onnx_graph.chains import multiply
+from asrcompress.runtimes.onnx_graph.options import Options
 from asrcompress.runtimes.onnx_graph.session import session
 from tests.runtimes import tiny
 
@@ -27,7 +28,7 @@ def kinds(proto: onnx_package.ModelProto) -> list[str]:
 @pytest.mark.parametrize("structure", structures.names())
 def test_every_structure_gives_the_same_log_probabilities(structure: str, batch1: bool) -> None:
     model = tiny.compressed(structure)
-    proto = tdnn.convert(model, tdnn.Options(batch1=batch1))
+    proto = acoustic.convert(model, Options(batch1=batch1))
     assert parity.check(model, proto, parity.random_batches(batch1), 1e-3) < 1e-3
     inside = set(parity.layer_outputs(model, parity.random_batches(batch1)[0])) & {n.name for n in proto.graph.node}
     assert {f"layers.{i}.conv" for i in range(4)} | {f"layers.{i}" for i in range(4)} | {"output"} == inside
@@ -42,11 +43,11 @@ def test_every_structure_gives_the_same_log_probabilities(structure: str, batch1
 def test_every_kind_of_layer(changes: dict[str, Any]) -> None:
     model = tiny.tdnn(**changes)
     for batch1 in (False, True):
-        parity.check(model, tdnn.convert(model, tdnn.Options(batch1)), parity.random_batches(batch1), 1e-4)
+        parity.check(model, acoustic.convert(model, Options(batch1)), parity.random_batches(batch1), 1e-4)
 
 
 def test_padding_does_not_leak() -> None:
-    running = session(tdnn.convert(tiny.tdnn()).SerializeToString())
+    running = session(acoustic.convert(tiny.tdnn()).SerializeToString())
     x, lens = (tensor.numpy() for tensor in parity.random_batches(False)[0])
     together, frames = running.run(None, {"x": x, "x_lens": lens})
     for row, length, n, some in zip(x, lens, frames, together, strict=True):
@@ -57,7 +58,7 @@ def test_padding_does_not_leak() -> None:
 
 def test_factors_stay_factors_and_the_rest_is_dense() -> None:
     names = ("dense", "svd", "cp", "tucker", "hashed")
-    sizes = {name: tdnn.convert(tiny.compressed(name)).ByteSize() for name in names}
+    sizes = {name: acoustic.convert(tiny.compressed(name)).ByteSize() for name in names}
     assert max(sizes[name] for name in ("svd", "cp", "tucker")) < 0.6 * sizes["dense"]
     assert abs(sizes["hashed"] - sizes["dense"]) < 100
 
@@ -106,7 +107,7 @@ def test_paired_trains_can_be_contracted(way: str, factors: list[list[int]], mon
 
 def test_float16_halves_the_file() -> None:
     model = tiny.compressed("svd")
-    single, half = (tdnn.convert(model, tdnn.Options(precision=kind)) for kind in ("float32", "float16"))
+    single, half = (acoustic.convert(model, Options(precision=kind)) for kind in ("float32", "float16"))
     assert 0.5 < half.ByteSize() / single.ByteSize() < 0.8  # a tiny model is mostly nodes
     error = parity.check(model, half, parity.random_batches(False), parity.TOLERANCES["float16"])
     assert error > 1e-5
@@ -114,14 +115,14 @@ def test_float16_halves_the_file() -> None:
 
 def test_acoustic_scale_is_a_factor() -> None:
     model = tiny.tdnn()
-    proto = tdnn.convert(model, tdnn.Options(acoustic_scale=2.5))
+    proto = acoustic.convert(model, Options(acoustic_scale=2.5))
     parity.check(model, proto, parity.random_batches(False), 1e-4, scale=2.5)
     assert {entry.key: entry.value for entry in proto.metadata_props}["acoustic_scale"] == "2.5"
 
 
 def test_the_first_layer_that_differs_is_named() -> None:
     model = tiny.compressed("svd")
-    proto = tdnn.convert(model)
+    proto = acoustic.convert(model)
     wrong = next(one for one in proto.graph.initializer if one.name == "layers.2.conv.left")
     wrong.CopyFrom(onnx_package.numpy_helper.from_array(onnx_package.numpy_helper.to_array(wrong) * 1.5, wrong.name))
     with pytest.raises(UserError, match=r"differ from torch's by .*first layer that differs is layers\.2\.conv, by"):
@@ -130,7 +131,7 @@ def test_the_first_layer_that_differs_is_named() -> None:
 
 @pytest.mark.parametrize("model, sentence", [
     (tiny.tdnn(features=40), "wants 80 features"), (tiny.tdnn(stack=tiny.STACK[1:]), "a subsampling of 4"),
-    (torch.nn.Linear(2, 2), "TDNN models only")])
+    (torch.nn.Linear(2, 2), "TDNN and Conformer models only")])
 def test_what_the_device_cannot_take_is_said(model: torch.nn.Module, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         sherpa_onnx.check(model)
