@@ -71,6 +71,8 @@ class LMA(nn.Module):
     that start. As with BatchNorm, processes that train together go by the statistics of the first of them.
     """
 
+    jumps = True  # at the borders: rounding decides on the side of a value that lies there
+
     def __init__(self, segments: int = 8, like: str = "relu") -> None:
         super().__init__()
         self.segments, self.like = segments, like
@@ -105,8 +107,11 @@ class LMA(nn.Module):
         borders, slopes, offsets = (part.tolist() for part in self.pieces())
         y = slopes[0] * x + offsets[0]
         for border, slope, offset in zip(borders, slopes[1:], offsets[1:], strict=True):
-            y = torch.where(x < border, y, slope * x + offset)
+            y = torch.where(x >= border, slope * x + offset, y)
         return y
+
+    def extra_repr(self) -> str:
+        return f"{self.segments}, like={self.like}"
 
     def _grid(self) -> tuple[Tensor, Tensor]:
         """The lower end of the first segment, and the width of one."""
@@ -146,6 +151,8 @@ class LMA(nn.Module):
 
 class ContinuousLMA(LMA):
     """The form without jumps: (N, T, C) -> (N, T, C), with k + 1 numbers, the slopes and c."""
+
+    jumps = False
 
     def clips(self) -> tuple[float, list[tuple[float, float | None, float | None]]]:
         """c', and of each segment its slope and its ends (None: without end), for a sum of Clips."""

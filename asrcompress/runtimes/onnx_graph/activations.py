@@ -35,7 +35,7 @@ def _lines(g: Graph, activation: LMA, x: str) -> str:
              for slope, offset in zip(slopes, offsets, strict=True)]
     y = lines[0]
     for border, line in zip(borders, lines[1:], strict=True):
-        y = g.op("Where", g.op("Less", x, g.constant(border)), y, line)
+        y = g.op("Where", g.op("GreaterOrEqual", x, g.constant(border)), line, y)
     return y
 
 
