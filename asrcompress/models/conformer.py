@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from asrcompress.models._conv import BatchNorm1d, Conv1d
+from asrcompress.models._front import Conv2d, Strided
+from asrcompress.models._lma import activate, activation, check_segments
 from asrcompress.models.base import AcousticModel
-from asrcompress.models.tdnn import Layer, frame_mask
+from asrcompress.models.tdnn import frame_mask
 from asrcompress.options import require
 
 MASKED = -1e4  # added to scores of frames past the end; -inf would give NaN where an utterance has no frame at all
@@ -30,9 +32,11 @@ class ConformerOptions:
     hidden: int = 576  # of the feed-forward modules
     kernel: int = 15  # frames of the depthwise convolution
     blocks: int = 8
-    front: int = 256  # channels between the two strided convolutions
+    front_end: Literal["strided", "conv2d"] = "strided"
+    front: int = 256  # channels between the two convolutions of a strided front end
     positions: Literal["rope", "none"] = "rope"
-    activation: Literal["silu", "relu"] = "silu"
+    activation: Literal["silu", "relu", "lma", "lma_continuous"] = "silu"
+    segments: int = 8  # of an LMA
     dropout: float = 0.1
     stochastic_depth: float = 0.1  # the last block is left out of so many training steps, earlier ones of fewer
     folded: bool = False  # biases instead of BatchNorms and of gains of LayerNorms, which were folded
@@ -47,6 +51,7 @@ class ConformerOptions:
         for name in ("dropout", "stochastic_depth"):
             require(0 <= getattr(self, name) < 1,
                     f"model conformer: {name} is {getattr(self, name):g}; it is from 0 to below 1")
+        check_segments("conformer", self.segments)
 
 
 class Dropout(nn.Module):
@@ -62,29 +67,24 @@ class Dropout(nn.Module):
         return x * functional.dropout(x.new_ones(len(x), 1, x.shape[2]), self.p)
 
 
-def activation(options: ConformerOptions) -> nn.Module:
-    """The nonlinearity of feed-forward and convolution modules."""
-    return nn.SiLU() if options.activation == "silu" else nn.ReLU()
-
-
 def input_norm(options: ConformerOptions) -> nn.LayerNorm:
     """The norm that a module begins with: (N, T, dim) -> (N, T, dim)."""
     return nn.LayerNorm(options.dim, elementwise_affine=not options.folded)
 
 
 class FeedForward(nn.Module):
-    """LayerNorm, up, activation, down: (N, T, dim) -> (N, T, dim)."""
+    """LayerNorm, up, activation, down: (N, T, dim) -> (N, T, dim); `inside` (N, T, 1) is 0 past an utterance's end."""
 
     def __init__(self, options: ConformerOptions) -> None:
         super().__init__()
         self.norm = input_norm(options)
         self.up = nn.Linear(options.dim, options.hidden)
-        self.activation = activation(options)
+        self.activation = activation(options.activation, options.segments, "silu")
         self.dropout = Dropout(options.dropout)
         self.down = nn.Linear(options.hidden, options.dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.dropout(self.activation(self.up(self.norm(x)))))
+    def forward(self, x: Tensor, inside: Tensor) -> Tensor:
+        return self.down(self.dropout(activate(self.activation, self.up(self.norm(x)), inside)))
 
 
 class Attention(nn.Module):
@@ -146,14 +146,14 @@ class Convolution(nn.Module):
         self.depthwise = Conv1d(dim, dim, options.kernel, padding=options.kernel // 2, groups=dim,
                                 bias=options.folded)
         self.batchnorm = nn.Identity() if options.folded else BatchNorm1d(dim)
-        self.activation = activation(options)
+        self.activation = activation(options.activation, options.segments, "silu")
         self.dropout = Dropout(options.dropout)
         self.pointwise_out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, inside: Tensor) -> Tensor:
         y = functional.glu(self.pointwise_in(self.norm(x)), -1) * inside.to(x.dtype)
-        y = self.activation(self.batchnorm(self.depthwise(y.transpose(1, 2)))).transpose(1, 2)
-        return self.pointwise_out(self.dropout(y))
+        y = self.batchnorm(self.depthwise(y.transpose(1, 2))).transpose(1, 2)
+        return self.pointwise_out(self.dropout(activate(self.activation, y, inside)))
 
 
 class Block(nn.Module):
@@ -169,10 +169,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor, inside: Tensor, bias: Tensor, rotation: tuple[Tensor, Tensor] | None,
                 scale: float = 1.0) -> Tensor:
         """`scale` stands for the training steps in which the block is left out."""
-        x = x + 0.5 * scale * self.dropout(self.ff1(x))
+        x = x + 0.5 * scale * self.dropout(self.ff1(x, inside))
         x = x + scale * self.dropout(self.attention(x, bias, rotation))
         x = x + scale * self.dropout(self.convolution(x, inside))
-        x = x + 0.5 * scale * self.dropout(self.ff2(x))
+        x = x + 0.5 * scale * self.dropout(self.ff2(x, inside))
         return self.norm(x)
 
 
@@ -192,8 +192,7 @@ class Conformer(AcousticModel):
     def __init__(self, config: Mapping[str, Any], options: ConformerOptions) -> None:
         super().__init__(config, options)
         self.options = options
-        self.front = nn.ModuleList([Layer(options.features, options.front, 5, 2, folded=options.folded),
-                                    Layer(options.front, options.dim, 3, 2, folded=options.folded)])
+        self.front = front(options)
         self.dropout = Dropout(options.dropout)
         self.blocks = nn.ModuleList(Block(options) for _ in range(options.blocks))
         self.output = nn.Linear(options.dim, config["vocab"])
@@ -202,14 +201,10 @@ class Conformer(AcousticModel):
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         if not x.shape[1]:  # a convolution needs a frame
             return x.new_zeros(len(x), 0, self.output.out_features), x_lens
-        mask, lens = frame_mask(x_lens, x.shape[1]), x_lens
+        mask, lens = frame_mask(x_lens, x.shape[1]), (x_lens + 3) // 4
         mean = (x * mask.transpose(1, 2)).sum(1, keepdim=True) / x_lens.clamp(min=1)[:, None, None]
-        y = (x - mean).transpose(1, 2)
-        for layer in self.front:
-            y = layer(y * mask.to(y.dtype))
-            lens = (lens + 1) // 2
-            mask = frame_mask(lens, y.shape[2])
-        y, inside = self.dropout(y.transpose(1, 2)), mask.transpose(1, 2)
+        y, mask = self.front(x - mean, mask)
+        y, inside = self.dropout(y), mask.transpose(1, 2)
         bias = (1 - mask.unsqueeze(1)) * MASKED
         rotation = None
         if self.options.positions == "rope":
@@ -226,10 +221,9 @@ class Conformer(AcousticModel):
         return self.output(y).float().log_softmax(-1), lens
 
     def batchnorm_pairs(self) -> Iterator[tuple[str, str]]:
-        pairs = [(f"front.{i}.conv", f"front.{i}.batchnorm") for i in range(len(self.front))]
-        pairs += [(f"blocks.{i}.convolution.depthwise", f"blocks.{i}.convolution.batchnorm")
-                  for i in range(len(self.blocks))]
-        yield from (pair for pair in pairs if isinstance(self.get_submodule(pair[1]), BatchNorm1d))
+        for path, module in self.named_modules():
+            if isinstance(getattr(module, "batchnorm", None), BatchNorm1d | nn.BatchNorm2d):
+                yield f"{path}.{'depthwise' if isinstance(module, Convolution) else 'conv'}", f"{path}.batchnorm"
 
     def layernorm_pairs(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """All but those that end a block, which the next one adds to."""
@@ -244,6 +238,13 @@ class Conformer(AcousticModel):
             yield f"{path}.attention.value", f"{path}.attention.out"
             if self.options.activation == "relu":
                 yield from ((f"{path}.{part}.up", f"{path}.{part}.down") for part in ("ff1", "ff2"))
+
+
+def front(options: ConformerOptions) -> Strided | Conv2d:
+    """The front end that the options name."""
+    if options.front_end == "conv2d":
+        return Conv2d(options.features, options.dim, options.folded)
+    return Strided(options.features, options.front, options.dim, options.folded)
 
 
 def _unchanged(x: Tensor, block: nn.Module) -> Tensor:

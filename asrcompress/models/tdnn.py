@@ -7,13 +7,14 @@ Peddinti, Povey and Khudanpur, "A time delay neural network architecture ...", I
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from asrcompress.errors import UserError
 from asrcompress.models._conv import BatchNorm1d, Conv1d
+from asrcompress.models._lma import LMA, activation, check_segments
 from asrcompress.models.base import AcousticModel
 from asrcompress.options import require
 
@@ -28,7 +29,7 @@ class Row:
     dilation: int = 1
     repeat: int = 1
     bottleneck: int = 0  # inner dimension of a factored layer; 0: one convolution
-    pnorm: int = 0  # channels in a p-norm group; 0: ReLU
+    pnorm: int = 0  # channels in a p-norm group; 0: the activation of the net
 
     def __post_init__(self) -> None:
         for name, low in (("dim", 1), ("taps", 1), ("stride", 1), ("dilation", 1), ("repeat", 1), ("bottleneck", 0),
@@ -45,6 +46,8 @@ class TDNNOptions:
     features: int = 80  # mel bins of a frame
     dropout: float = 0.0
     bypass: float = 0.0  # share of a layer's input that is added to its output, where the shapes are the same
+    activation: Literal["relu", "lma", "lma_continuous"] = "relu"
+    segments: int = 8  # of an LMA
     prefinal: int = 0  # dimension of a linear map before the output; 0: none
     folded: bool = False  # biases instead of BatchNorms, which were folded
 
@@ -52,6 +55,7 @@ class TDNNOptions:
         require(self.features > 0 and self.prefinal >= 0, f"model tdnn: features is {self.features} and prefinal "
                 f"{self.prefinal}; features are at least 1, prefinal at least 0")
         require(0 <= self.dropout < 1, f"model tdnn: dropout is {self.dropout:g}; it is from 0 to below 1")
+        check_segments("tdnn", self.segments)
 
 
 class PNorm(nn.Module):
@@ -74,7 +78,8 @@ class Layer(nn.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, taps: int, stride: int = 1, dilation: int = 1, *, bottleneck: int = 0,
-                 pnorm: int = 0, dropout: float = 0.0, bypass: float = 0.0, folded: bool = False) -> None:
+                 pnorm: int = 0, dropout: float = 0.0, bypass: float = 0.0, folded: bool = False,
+                 nonlinearity: str = "relu", segments: int = 8) -> None:
         super().__init__()
         if pnorm and outputs % pnorm:
             raise UserError(f"model: p-norm groups of {pnorm} do not divide dim {outputs}; choose a multiple")
@@ -92,12 +97,18 @@ class Layer(nn.Module):
                                 "use odd taps or an even dilation")
             self.conv = Conv1d(inputs, outputs, taps, stride, dilation * (taps - 1) // 2, dilation, bias=folded)
         self.batchnorm = nn.Identity() if folded else BatchNorm1d(outputs)
-        self.activation = PNorm(pnorm) if pnorm else nn.ReLU()
+        self.activation = PNorm(pnorm) if pnorm else activation(nonlinearity, segments, "relu")
         self.dropout = nn.Dropout1d(dropout)  # one mask for all frames of an utterance, as in Kaldi; and cheap
         self.bypass = bypass if stride == 1 and inputs == outputs and not pnorm else 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.dropout(self.activation(self.batchnorm(self.conv(self.linear(x)))))
+    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
+        """(N, C, T) -> (N, C', T'); `inside` (N, T', 1) is 0 where an output lies past the end of its utterance."""
+        y = self.batchnorm(self.conv(self.linear(x)))
+        if isinstance(self.activation, LMA):
+            y = self.activation(y.transpose(1, 2), inside).transpose(1, 2)
+        else:
+            y = self.activation(y)
+        y = self.dropout(y)
         return torch.add(y, x, alpha=self.bypass) if self.bypass else y
 
 
@@ -119,7 +130,8 @@ class TDNN(AcousticModel):
         for row in rows:
             how = {key: value for key, value in asdict(row).items() if key not in ("dim", "repeat")}
             self.layers.append(Layer(channels, row.dim, dropout=options.dropout, bypass=options.bypass,
-                                     folded=options.folded, **how))
+                                     folded=options.folded, nonlinearity=options.activation,
+                                     segments=options.segments, **how))
             channels = row.dim // (row.pnorm or 1)
         self.strides = [row.stride for row in rows]
         self.subsampling = math.prod(self.strides)
@@ -133,10 +145,8 @@ class TDNN(AcousticModel):
         mean = (x * mask.transpose(1, 2)).sum(1, keepdim=True) / x_lens.clamp(min=1)[:, None, None]
         y, lens = (x - mean).transpose(1, 2), x_lens
         for layer, stride in zip(self.layers, self.strides, strict=True):
-            y = layer(y * mask.to(y.dtype))
-            if stride > 1:
-                lens = (lens + stride - 1) // stride
-                mask = frame_mask(lens, y.shape[2])
+            y, mask, lens = y * mask.to(y.dtype), mask[:, :, ::stride], (lens + stride - 1) // stride
+            y = layer(y, mask.transpose(1, 2))
         logits = self.output(self.prefinal(y.transpose(1, 2)))
         return logits.float().log_softmax(-1), lens
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from asrcompress import models
 
@@ -17,10 +18,10 @@ def build(config: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     built = models.build(config)
     for module in built.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.LayerNorm):
+        if isinstance(module, _BatchNorm | nn.LayerNorm):
             nn.init.uniform_(module.weight, 0.5, 2)
             nn.init.uniform_(module.bias, -1, 1)
-        if isinstance(module, nn.BatchNorm1d):
+        if isinstance(module, _BatchNorm):
             nn.init.uniform_(module.running_mean, -1, 1)
             nn.init.uniform_(module.running_var, 0.5, 2)
     return built.eval()

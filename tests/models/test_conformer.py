@@ -43,6 +43,18 @@ def test_configs_that_ship_have_the_parameters_of_the_formula(name: str) -> None
     assert sum(p.numel() for p in fold(net).parameters()) == formula - (n * 9 * d + c + d)
 
 
+def test_two_dimensional_front_end_has_the_parameters_of_the_formula() -> None:
+    net = models.build({**shipped("conformer"), "front_end": "conv2d"})
+    d, bins = 144, 80 // 4
+    convolutions = 9 * (1 * 8 + 8 * 32 + 32 * 64)
+    expected = convolutions + 2 * (8 + 32 + 64) + (64 * bins + 1) * d
+    assert sum(p.numel() for p in net.front.parameters()) == expected == 205_480
+    assert sum(p.numel() for p in fold(net).front.parameters()) == expected - (8 + 32 + 64)
+    frames = 100  # of a second; 25 of output
+    assert macs(net.front, torch.zeros(1, frames, 80), torch.ones(1, 1, frames)) == frames * 80 * 9 * 8 + (
+        frames // 2 * 40 * 9 * 8 * 32 + 25 * 20 * 9 * 32 * 64 + 25 * 64 * bins * d)
+
+
 def test_macs_of_layers_and_of_attention() -> None:
     net, frames = models.build(shipped("conformer")), 125
     d, f, k, n, c = 144, 576, 15, 8, 256
@@ -112,6 +124,26 @@ def test_against_numpy(positions: str, name: str) -> None:
     np.testing.assert_allclose(net(features(1, 30), torch.tensor([30]))[0][0].numpy(), expected, atol=2e-5)
 
 
+@torch.inference_mode()
+def test_two_dimensional_front_end_against_numpy() -> None:
+    """A sum over the nine taps of frames and bins that are zero outside; strides keep those at 0, 2, 4, ..."""
+    net = model(front_end="conv2d", features=10)
+    w = {key.removeprefix("front."): value.double().numpy() for key, value in net.front.state_dict().items()}
+    for frames in (1, 2, 3, 4, 5, 30):
+        x = features(1, frames)[..., :10]
+        y = x[0].double().numpy()[..., None]  # (T, F, C)
+        for i, stride in enumerate((1, 2, 2)):
+            padded = np.pad(y, ((1, 1), (1, 1), (0, 0)))
+            taps = [(padded[a:, b:][: y.shape[0], : y.shape[1]] @ w[f"layers.{i}.conv.weight"][:, :, a, b].T)
+                    for a in range(3) for b in range(3)]
+            y = np.maximum(batchnorm(sum(taps)[::stride, ::stride], w, f"layers.{i}.batchnorm"), 0)
+        expected = affine(y.reshape(len(y), -1), w, "out")
+        assert expected.shape == (math.ceil(frames / 4), 16)
+        found, mask = net.front(x, torch.ones(1, 1, frames))
+        assert mask.shape == (1, 1, len(expected))
+        np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-4)
+
+
 def test_rotary_scores_depend_on_the_distance_alone() -> None:
     q, k = torch.randn(1, 1, 1, 8, dtype=torch.double), torch.randn(1, 1, 1, 8, dtype=torch.double)
     cos, sin = rotation_of(50, 8, torch.device("cpu"))
@@ -122,17 +154,23 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-5, rtol=1e-5)
 
 
-def test_a_batch_gives_what_its_utterances_give_one_by_one() -> None:
-    contract.check_a_batch_gives_what_its_utterances_give_one_by_one(model())
+FRONTS = pytest.mark.parametrize("front_end", ["strided", "conv2d"])
 
 
-def test_an_utterance_of_no_frames_has_none_and_changes_no_other() -> None:
-    contract.check_an_utterance_of_no_frames_has_none_and_changes_no_other(model())
+@FRONTS
+def test_a_batch_gives_what_its_utterances_give_one_by_one(front_end: str) -> None:
+    contract.check_a_batch_gives_what_its_utterances_give_one_by_one(model(front_end=front_end))
 
 
+@FRONTS
+def test_an_utterance_of_no_frames_has_none_and_changes_no_other(front_end: str) -> None:
+    contract.check_an_utterance_of_no_frames_has_none_and_changes_no_other(model(front_end=front_end))
+
+
+@FRONTS
 @torch.inference_mode()
-def test_folding_changes_no_output() -> None:
-    net, batch = model().double(), (features(2, 33).double(), torch.tensor([33, 20]))
+def test_folding_changes_no_output(front_end: str) -> None:
+    net, batch = model(front_end=front_end).double(), (features(2, 33).double(), torch.tensor([33, 20]))
     folded = fold(net)
     assert not list(folded.batchnorm_pairs()) and not list(folded.layernorm_pairs())
     seen, wanted = watched(folded, *batch), watched(net, *batch)  # the output itself is float32
@@ -189,10 +227,11 @@ def test_the_middle_has_outputs_in_training_only() -> None:
     torch.testing.assert_close(net.intermediate.exp().sum(-1), torch.ones(2, 8))
 
 
+@FRONTS
 @pytest.mark.parametrize("way", [{"structure": "svd", "size": 0.5}, {"quantization": "int8"}, {"quantization": "epr"},
                                  {"structure": "hashed", "size": 0.5}, {"structure": "tensor_train", "size": 0.6}])
-def test_it_is_compressed_saved_loaded_and_exported(way: dict[str, Any], tmp_path: Path) -> None:
-    net, batch = model(dim=32, hidden=64), (features(2, 41), torch.tensor([41, 30]))
+def test_it_is_compressed_saved_loaded_and_exported(way: dict[str, Any], front_end: str, tmp_path: Path) -> None:
+    net, batch = model(dim=32, hidden=64, front_end=front_end), (features(2, 41), torch.tensor([41, 30]))
     small, report = asrcompress.compress(net, **way)
     notes = {row.path: row.note for row in report}
     assert notes["blocks.0.convolution.depthwise.weight"] == "a depthwise convolution stays dense"
@@ -206,6 +245,7 @@ def test_it_is_compressed_saved_loaded_and_exported(way: dict[str, Any], tmp_pat
 @pytest.mark.parametrize("change, sentence", [
     ({"heads": 3}, r"heads \(3\) divide dim \(16\)"), ({"kernel": 4}, r"kernel \(4\) is odd"),
     ({"heads": 16}, "rotary positions need an even dim / heads, not 1"), ({"blocks": 0}, "blocks is 0"),
+    ({"segments": 7}, "segments is 7; it is an even number"), ({"front_end": "conv3d"}, "front_end"),
     ({"dropout": 1.0}, "dropout is 1; it is from 0"), ({"positions": "relative"}, "positions"),
     ({"hiden": 3}, "no option 'hiden'; did you mean 'hidden'")])
 def test_bad_configs_are_sentences(change: dict[str, Any], sentence: str) -> None:

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from asrcompress import compression, models
 from asrcompress.compression import modules, structures
 from asrcompress.compression.folding import fold
 from asrcompress.lang.tokens import write_symbols
+from asrcompress.models._lma import LMA
 from asrcompress.models.base import AcousticModel
 from asrcompress.models.conformer import Conformer
 from asrcompress.models.tdnn import TDNN
@@ -36,10 +38,12 @@ def _trained(config: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     model = models.build(config)
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.LayerNorm):
+        if isinstance(module, LMA):
+            torch.nn.init.normal_(module.change, std=0.02)
+        if isinstance(module, _BatchNorm | torch.nn.LayerNorm):
             torch.nn.init.uniform_(module.weight, 0.5, 2)
             torch.nn.init.normal_(module.bias)
-        if isinstance(module, torch.nn.BatchNorm1d):
+        if isinstance(module, _BatchNorm):
             torch.nn.init.normal_(module.running_mean)
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
     torch.nn.init.normal_(model.get_submodule("output").weight)  # posteriors that are far from flat

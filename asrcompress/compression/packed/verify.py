@@ -43,7 +43,7 @@ def folded(model: nn.Module, written: nn.Module, path: str, example: tuple[Any, 
     from asrcompress.compression.folding import fold
 
     plain = activations.remove(copy_model(model)).eval()
-    if (off := difference(outputs(plain, example), outputs(fold(plain), example))) > TOLERANCE:
+    if (off := difference(outputs(plain, example), outputs(fold(plain), example), jumps(plain))) > TOLERANCE:
         raise _not_kept(path, f"the outputs differ by {off:g} once its norms are folded")
 
 
@@ -75,16 +75,22 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(one)
 
 
-def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
-    """The largest difference of two models' outputs, relative to the largest value if that is above 1; infinite where
-    shapes differ or a difference is no number."""
+def jumps(model: nn.Module) -> bool:
+    """Whether a function inside jumps, so that rounding moves single values by much. A module says so: `jumps`."""
+    return any(getattr(module, "jumps", False) for module in model.modules())
+
+
+def difference(ours: list[Tensor], theirs: list[Tensor], mean: bool = False) -> float:
+    """The largest (or mean) difference of two models' outputs, relative to the largest value if that is above 1;
+    infinite where shapes differ or a difference is no number."""
     if [one.shape for one in ours] != [one.shape for one in theirs]:
         return float("inf")
     largest = 0.0
     for a, b in zip(ours, theirs, strict=True):
         if not a.numel():
             continue
-        gap = torch.where(a == b, 0, (a.double() - b.double()).abs()).max()  # equal infinities have no difference
+        gaps = torch.where(a == b, 0, (a.double() - b.double()).abs())  # equal infinities have no difference
+        gap = gaps.mean() if mean else gaps.max()
         scale = a.double().abs().nan_to_num(0, 0, 0).max().clamp_min(1)
         largest = max(largest, float((gap / scale).nan_to_num(float("inf"))))
     return largest

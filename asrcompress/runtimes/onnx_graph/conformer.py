@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto
 from torch import nn
 
+from asrcompress.models._front import Conv2d
 from asrcompress.models.conformer import MASKED, Conformer
 from asrcompress.runtimes.onnx_graph import activations, tdnn
 from asrcompress.runtimes.onnx_graph.builder import Graph
@@ -28,12 +29,9 @@ class Shared(NamedTuple):
 
 def network(g: Graph, model: Conformer, options: Options) -> tuple[str, str]:
     """What the output layer multiplies (N, T', dim), and the frames of each utterance (N,)."""
-    lens, inside = "x_lens", "" if options.batch1 else mask(g, "x_lens", "x")
-    y = normalized(g, inside)
-    for i, front in enumerate(model.front):
-        y = tdnn.layer(g, f"front.{i}", front, masked(g, y, inside), options)
-        lens = shortened(g, lens, 2)
-        inside = inside and mask(g, lens, y)
+    inside = "" if options.batch1 else mask(g, "x_lens", "x")
+    front = _conv2d if isinstance(model.front, Conv2d) else _strided
+    y, lens, inside = front(g, model.front, normalized(g, inside), inside, options)
     rotation = None
     if model.options.positions == "rope":
         rotation = angles(g, y, model.options.dim // model.options.heads)
@@ -41,6 +39,32 @@ def network(g: Graph, model: Conformer, options: Options) -> tuple[str, str]:
     for i, block in enumerate(model.blocks):
         y = _block(g, f"blocks.{i}", block, y, shared, options)
     return y, lens
+
+
+def _strided(g: Graph, front: Any, x: str, inside: str, options: Options) -> tuple[str, str, str]:
+    """(N, T, features) -> (N, T', dim), the frames of each utterance, and which are inside."""
+    lens = "x_lens"
+    for i, layer in enumerate(front):
+        x = tdnn.layer(g, f"front.{i}", layer, masked(g, x, inside), options)
+        lens = shortened(g, lens, 2)
+        inside = inside and mask(g, lens, x)
+    return x, lens, inside
+
+
+def _conv2d(g: Graph, front: Any, x: str, inside: str, options: Options) -> tuple[str, str, str]:
+    """The same of images of time and mel (N, C, T, F), whose convolutions are never quantized."""
+    lens, x = "x_lens", g.op("Unsqueeze", x, g.ints(1))
+    for i, (layer, stride) in enumerate(zip(front.layers, front.strides, strict=True)):
+        x = g.op("Mul", x, g.op("Unsqueeze", inside, g.ints(1))) if inside else x
+        name = f"front.layers.{i}"
+        y = g.op("Conv", x, g.weight(f"{name}.conv.weight", layer.conv.weight),
+                 g.bias(f"{name}.conv.bias", layer.conv.bias), name=f"{name}.conv", strides=[stride] * 2, pads=[1] * 4)
+        x = activations.emit(g, layer.activation, y, name)
+        if stride > 1:
+            lens = shortened(g, lens, stride)
+            inside = inside and mask(g, lens, g.op("Transpose", x, perm=[0, 2, 1, 3]))
+    x = g.op("Reshape", g.op("Transpose", x, perm=[0, 2, 3, 1]), g.ints(0, 0, -1))
+    return affine(g, "front.out", front.out, x, options), lens, inside
 
 
 def key_bias(g: Graph, inside: str) -> str:

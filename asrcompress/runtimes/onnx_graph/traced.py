@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asrcompress.compression.packed.verify import jumps
 from asrcompress.compression.parametrization import copy_model
 from asrcompress.errors import UserError
 from asrcompress.measure import inputs as examples_of
@@ -78,6 +79,7 @@ def convert(model: nn.Module, inputs: Any = None, *, dynamic: Mapping[str, Mappi
 def check(model: nn.Module, traced: Traced, batches: Iterable[Any], tolerance: float = TOLERANCE) -> float:
     """The largest difference of outputs of torch and onnxruntime, relative to the largest output where that is above 1.
 
+    Of a model whose functions jump it is the mean: where a value lies at a jump, rounding decides on its side.
     Errors: UserError where it is above `tolerance`, or an output has another shape.
     """
     running, largest = session(traced.data), 0.0
@@ -92,8 +94,9 @@ def check(model: nn.Module, traced: Traced, batches: Iterable[Any], tolerance: f
                 raise UserError(f"output {name} of the ONNX model has shape {found.shape}, and torch's "
                                 f"{tuple(wanted.shape)}: the export fixed the size of some input; export with inputs "
                                 "of the size that you need; nothing was written")
-            difference = float(np.abs(found - (numbers := _float(wanted).numpy())).max(initial=0.0))
-            largest = max(largest, difference / max(1.0, float(np.abs(numbers).max(initial=0.0))))
+            gaps = np.abs(found - (numbers := _float(wanted).numpy()))
+            difference = gaps.max(initial=0.0) if not jumps(model) or not gaps.size else gaps.mean()
+            largest = max(largest, float(difference) / max(1.0, float(np.abs(numbers).max(initial=0.0))))
             if not largest <= tolerance:
                 raise UserError(f"output {name} of the ONNX model differs from torch's by {largest:.3g} of its largest "
                                 f"value, more than {tolerance:g}; nothing was written")

@@ -1,13 +1,17 @@
 """Every activation function of our models, as onnxruntime computes it, against its formula."""
 
+import io
+
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto
 from scipy import special
 from torch import nn
 
 from asrcompress.errors import UserError
+from asrcompress.models._lma import LMA, ContinuousLMA
 from asrcompress.models.tdnn import PNorm
 from asrcompress.runtimes.onnx_graph import activations
 from asrcompress.runtimes.onnx_graph.builder import Graph
@@ -29,6 +33,25 @@ def test_every_function_is_its_formula() -> None:
     np.testing.assert_array_equal(computed(nn.ReLU()), np.maximum(X, 0))
     np.testing.assert_allclose(computed(nn.SiLU()), X * special.expit(X), atol=1e-6)
     np.testing.assert_allclose(computed(PNorm(3), 4), np.linalg.norm(X.reshape(2, 5, 4, 3), axis=3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", [LMA, ContinuousLMA])
+@pytest.mark.parametrize("segments", [2, 8])
+@pytest.mark.filterwarnings("ignore:Converting a tensor")
+def test_segments_are_those_of_torch(form: type[LMA], segments: int) -> None:
+    torch.manual_seed(0)
+    module = form(segments).eval()
+    torch.nn.init.normal_(module.change)
+    module.mu.fill_(0.4)
+    module.sigma.fill_(1.7)
+    wanted = module(torch.from_numpy(X)).detach().numpy()
+    assert np.abs(wanted - np.maximum(X, 0)).max() > 1
+    np.testing.assert_allclose(computed(module), wanted, atol=1e-5)
+    file = io.BytesIO()
+    torch.onnx.export(module, (torch.from_numpy(X),), file, input_names=["x"], opset_version=18, dynamo=False)
+    np.testing.assert_allclose(session(file.getvalue()).run(None, {"x": X})[0], wanted, atol=1e-5)
+    kinds = {node.op_type for node in onnx.ModelProto.FromString(file.getvalue()).graph.node}
+    assert not kinds & {"Gather", "GatherElements", "ScatterElements"}  # nothing is looked up
 
 
 def test_an_unknown_function_is_one_sentence() -> None:

@@ -36,7 +36,9 @@ def test_every_structure_gives_the_same_log_probabilities(structure: str, batch1
                       "front.0.conv", "front.1.conv", "output"}
 
 
-@pytest.mark.parametrize("changes", [{}, {"positions": "none"}, {"activation": "relu"}, {"heads": 1, "kernel": 1}])
+@pytest.mark.parametrize("changes", [{}, {"positions": "none"}, {"activation": "relu"}, {"heads": 1, "kernel": 1},
+                                     {"activation": "lma_continuous"}, {"activation": "lma", "segments": 4},
+                                     {"front_end": "conv2d"}])
 def test_every_kind_of_model(changes: dict[str, Any]) -> None:
     model = tiny.conformer(**changes)
     for batch1 in (False, True):

@@ -36,7 +36,7 @@ def test_every_structure_gives_the_same_log_probabilities(structure: str, batch1
 
 @pytest.mark.parametrize("changes", [
     {"prefinal": 10},
-    {"bypass": 0.0},
+    {"bypass": 0.0}, {"activation": "lma_continuous"}, {"activation": "lma", "segments": 4, "bypass": 0.0},
     {"stack": [tiny.STACK[0], {"dim": 32, "taps": 3, "stride": 2, "pnorm": 4}, {"dim": 16, "taps": 2, "dilation": 2}]},
     {"stack": [*tiny.STACK[:2], {"dim": 32, "taps": 3, "dilation": 3, "bottleneck": 6, "repeat": 2}]},
     {"stack": [*tiny.STACK[:2], {"dim": 32, "taps": 1, "bottleneck": 6}]}])
