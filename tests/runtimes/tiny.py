@@ -34,9 +34,10 @@ def tdnn(**changes: Any) -> TDNN:
 def compressed(structure: str, size: float = 0.5, **options: Any) -> TDNN:
     """`tdnn` with its layers and output in a structure; what cannot shrink so far stays dense."""
     model = tdnn()
+    how = {"dense": {}, "tied": {"rank": 4}}.get(structure, {"size": size})
     for path, weight, _ in list(modules.weights(model)):
         try:
-            layer = structures.init(structure, weight.shape, None if structure == "dense" else size, **options)
+            layer = structures.init(structure, weight.shape, **how, **options)
         except structures.CannotShrink:
             continue
         loud = torch.full(weight.shape[:1], 2.0)  # so that several tokens win

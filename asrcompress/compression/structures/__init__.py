@@ -33,10 +33,9 @@ from asrcompress.compression.structures.scaled import Scaled, scaled
 from asrcompress.errors import UserError
 
 __all__ = ["Allotment", "Candidate", "CannotShrink", "PooledStructure", "RateDistortion", "Scaled", "Structure",
-           "build", "check_finite", "check_shape", "check_trained", "checked_size", "dense_std", "error_context", "family", "fit",
-           "fit_all", "init", "init_all", "make_options", "methods", "moments_for", "names", "output_energy", "pooled",
-           "relative_error",
-           "scaled"]
+           "build", "check_finite", "check_shape", "check_trained", "checked_size", "dense_std", "error_context",
+           "family", "fit", "fit_all", "init", "init_all", "make_options", "methods", "moments_for", "names",
+           "output_energy", "pooled", "relative_error", "scaled"]
 
 
 def names() -> tuple[str, ...]:

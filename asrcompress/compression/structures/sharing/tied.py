@@ -56,7 +56,7 @@ class Shared(nn.Module):
 
 
 class Tied(PooledStructure):
-    """Layer `member` of a group of `members`: what they share + left (out, rank) x right (rank, in x taps) [+ diagonal].
+    """Layer `member` of a group of `members`: what they share + left (out, rank) x right (rank, in x taps) + diagonal.
 
     `num_parameters()` is the layer's part of the shared matrix, rounded so that a group adds up, and what is its own.
     """
@@ -131,7 +131,9 @@ class Tied(PooledStructure):
         weight = self.pool.weight
         if self.left is not None and self.right is not None:
             weight = torch.addmm(weight.flatten(1), self.left, self.right).view(self.shape)
-        return weight if self.diagonal is None else weight + self.diagonal.diag()
+        if self.diagonal is None:
+            return weight
+        return weight + torch.eye(len(weight), dtype=weight.dtype, device=weight.device) * self.diagonal
 
     def num_parameters(self) -> int:
         before, after = (math.prod(self.shape) * end // self.members for end in (self.member, self.member + 1))
@@ -209,7 +211,8 @@ def _drawn(layers: dict[str, Tied], seed: int) -> dict[str, Tied]:
         if not layer.member:
             layer.pool.weight.normal_(0, std, generator=generator)
         if layer.left is not None and layer.right is not None:
-            draw([layer.left, layer.right], OWN * std**2 / layer.rank, int(torch.randint(2**40, (), generator=generator)))
+            own_seed = int(torch.randint(2**40, (), generator=generator))
+            draw([layer.left, layer.right], OWN * std**2 / layer.rank, own_seed)
     return layers
 
 
