@@ -68,7 +68,7 @@ def test_a_mistake_is_found_before_the_first_training(recipe: tuple[Path, Settin
     folder, settings = recipe
     monkeypatch.chdir(folder)
     for wrong in ({"methods": ("cp", "svd,data_awake=true")}, {"methods": ("cp", "magic")}, {"methods": ("cp", "tied")},
-                  {"methods": ("cp", "tied"), "when": ("during",)}, {"experiments": ("a=epr,rat=3",)}, {"experiments": ("a=quantized,quantization.moon=1",)}):
+                  {"experiments": ("a=epr,rat=3",)}, {"experiments": ("a=quantized,quantization.moon=1",)}):
         with pytest.raises(UserError):
             stages.run("compress", replace(settings, **wrong))
         assert not Path("exp/cp-0.5").exists()

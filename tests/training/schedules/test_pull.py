@@ -28,7 +28,7 @@ def model(blocks: int = 4) -> models.AcousticModel:
 
 
 def begun(net: nn.Module, span: int = 2, **options: float) -> tuple[Pull, Any]:
-    schedule = Pull(Plan("tied", 0.75, options={"span": span}), PullOptions(**options), TRAINING)
+    schedule = Pull(Plan("tied", 0.8, options={"span": span}), PullOptions(**options), TRAINING)
     schedule.begin(net)
     logged: dict[str, Any] = {}
     module = SimpleNamespace(model=net, seconds=0.0, total_seconds=100.0, log_dict=logged.update, logged=logged)
@@ -89,7 +89,7 @@ def test_it_pulls_blocks_together_and_the_cut_then_loses_little() -> None:
         weights = {path: modules.weight_at(net, path).detach().clone() for group in schedule.groups for path in group}
         after[weight] = distance(net, schedule) / before
         module.parameter_groups = lambda net=net: [list(net.parameters())]
-        schedule.cut(module, optimizer, 0.75)
+        schedule.cut(module, optimizer, 0.8)
         found = modules.structured(net)
         assert set(found) == set(weights)
         lost = [structures.relative_error(layer.dense().detach(), weights[path]) for path, layer in found.items()]
