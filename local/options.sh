@@ -21,7 +21,7 @@ train_options=     # further overrides of conf/train.yaml for all trainings
 methods=svd        # conf/structure, with options: "svd svd,data_aware=true"
 sizes="0.5 0.25 0.125"  # stored parameters of the compressed model over those of the dense one
 when=after         # any of: after (the dense model, then fine-tuned), during (its training), scratch (small from the start)
-schedule=truncate  # conf/schedule: how a model gets small during its training: truncate, trace_norm
+schedule=truncate  # conf/schedule: how a model gets small during its training: truncate, trace_norm, pull
 finetune_criterion=distillation  # of every model compressed after its training: one of conf/criterion; a teacher is the dense model, unless finetune_options name one
 finetune_epochs=1
 finetune_epoch_fraction=1.0  # of the utterances that each of these epochs takes

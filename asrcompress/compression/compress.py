@@ -38,6 +38,7 @@ class LayerRecord:
 
 def run(model: nn.Module, plan: Plan, moments: Mapping[str, Tensor]) -> tuple[nn.Module, list[LayerRecord]]:
     """`api.compress` for a plan, and the moments (n, n) of layers' inputs that `calibration.collect` saw."""
+    structures.check_trained(plan.structure)
     checks.can_be_compressed(model)
     small = activations.remove(quantization.materialize(copy_model(model)))  # their ranges were those of another model
     found = {path: (weight.detach().clone(), why) for path, weight, why in modules.weights(small)}

@@ -48,7 +48,10 @@ def check(job: Job) -> None:
     else:
         training_config(job)
         if job.method and job.kind == "after":
+            from asrcompress.compression import structures
+
             configs.compose("compress", [*job.method.overrides(), f"size={job.size:g}"])
+            structures.check_trained(job.method.structure)
 
 
 def make(job: Job) -> None:

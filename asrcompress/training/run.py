@@ -32,8 +32,8 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     torch.manual_seed(config["seed"])
     model: Any = compression.load(init) if init else models.build({**config["model"], "vocab": len(symbols)})
     if init and config["schedule"]["name"] == "scratch":
-        raise UserError(f"schedule=scratch starts from random numbers, so {init} would be lost; choose truncate or "
-                        "trace_norm, or leave --init away")
+        raise UserError(f"schedule=scratch starts from random numbers, so {init} would be lost; choose another "
+                        "schedule, or leave --init away")
     callbacks = schedules.build(config, training)
     for callback in callbacks:
         callback.begin(model)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asrcompress.compression import modules, structures
+
 
 class Net(nn.Module):
     """Two convolutions and a depthwise one, each before a BatchNorm with used statistics, and a Linear output."""
@@ -74,6 +76,15 @@ def normed() -> Normed:
         nn.init.uniform_(norm.weight, 0.5, 2)
         nn.init.normal_(norm.bias)
     return model.eval()
+
+
+def tied(model: nn.Module, **options: int | bool) -> nn.Module:
+    """The model with random layers of structure tied but for the output, as schedule=scratch puts them in."""
+    shapes = {path: w.shape for path, w, why in modules.weights(model) if not why and path != "output"}
+    given = dict.fromkeys(shapes, structures.Allotment(None, structures.make_options("tied", options)))
+    for path, layer in structures.init_all("tied", shapes, given).items():
+        modules.replace_layer(model, path, layer)
+    return model
 
 
 class Odd(nn.Module):

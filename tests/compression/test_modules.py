@@ -6,6 +6,7 @@ from torch import nn
 
 from asrcompress.compression import StructuredConv1d, modules, record, structures
 from asrcompress.errors import UserError
+from tests.compression.structures.checks import alone
 
 
 class Mixed(nn.Module):
@@ -68,7 +69,7 @@ def test_any_module_computes_with_the_structure(mode: str) -> None:
 @pytest.mark.parametrize("family", structures.names())
 def test_a_convolution_takes_one_utterance_without_a_batch(family: str) -> None:
     conv = nn.Conv1d(8, 12, 3, padding=1)
-    layer = structures.fit(family, conv.weight, 1.0 if family == "dense" else 0.6)
+    layer = alone(family, conv.weight, 0.6)
     ours, x = StructuredConv1d(layer, conv.bias, padding=1), torch.randn(8, 9)
     assert ours(x).shape == conv(x).shape
     torch.testing.assert_close(ours(x), ours(x[None])[0])

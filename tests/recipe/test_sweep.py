@@ -20,6 +20,11 @@ def test_every_method_at_every_size_in_every_way() -> None:
         "svd-0.5", "svd-0.5-during", "svd-0.5-during-trace_norm", "svd-0.5-scratch"]
 
 
+def test_tied_is_made_from_scratch_or_pulled() -> None:
+    assert names(methods=("tied,span=4",), when=("during", "scratch"), schedule=("pull",), sizes=(0.37,)) == [
+        "tied-span=4-0.37-during-pull", "tied-span=4-0.37-scratch"]
+
+
 def test_options_of_a_method_are_in_the_name_the_row_and_the_overrides() -> None:
     job = sweep.compressed(Settings(methods=("svd,data_aware=true,unfolding=input",), sizes=(0.25,)))[0]
     assert job.name == "svd-data_aware-unfolding=input-0.25" and job.method is not None

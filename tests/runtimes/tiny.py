@@ -53,11 +53,12 @@ def _trained(config: dict[str, Any]) -> Any:
 def compressed(structure: str, size: float = 0.5, family: str = "tdnn", **options: Any) -> Any:
     """A model with its layers and output in a structure; what stays dense by nature, or cannot shrink so far, does."""
     model = FAMILIES[family]()
+    how = {"dense": {}, "tied": {"rank": 4}}.get(structure, {"size": size})
     for path, weight, why in list(modules.weights(model)):
         if why:
             continue
         try:
-            layer = structures.init(structure, weight.shape, None if structure == "dense" else size, **options)
+            layer = structures.init(structure, weight.shape, **how, **options)
         except structures.CannotShrink:
             continue
         loud = torch.full(weight.shape[:1], 2.0)  # so that several tokens win

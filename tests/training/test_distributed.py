@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import REPO
 
 QUANTIZATIONS = ["int8", "int4", "float16", "codebook", "pruned", "pruned_codebook", "trellis", "epr"]
-SCHEDULES = ["scratch", "trace_norm", "truncate"]
+SCHEDULES = ["pull", "scratch", "trace_norm", "truncate"]
 MODELS = ["conformer", "stochastic_depth"]  # the second: of a Conformer, whose ranks leave out other blocks
 CRITERIA = ["hidden", "clean"]  # distillation with hidden layers, and from clean features
 STEPS = 3  # batches of an epoch; there are two epochs before the averaged one
@@ -93,7 +93,8 @@ def run(kind, name, world, folder):
         model = quantization.apply(model, name, **extra)
     else:
         cls = schedules.family(name)
-        own.append(cls(Plan("svd", 0.6, options={"rank_multiple": 1}), make(cls.Options, {}, name), OPTIONS))
+        plan = Plan("tied", 0.8) if name == "pull" else Plan("svd", 0.6, options={"rank_multiple": 1})
+        own.append(cls(plan, make(cls.Options, {}, name), OPTIONS))
         own[1].begin(model)
     module = Noting(model, criterion, OPTIONS, 0, 3 * STEPS * 1.96)
     resume = folder / "latest.ckpt"

@@ -38,6 +38,7 @@ SMALLER = [  # gets smaller while it is trained: cuts in the epochs 0, 1 and 2
 TAUGHT = ["criterion=distillation", "criterion.hard=ctc", "criterion.weight=0.7",
           "criterion.hidden=[[layers.3,layers.1]]", "training.ctc_epochs=0", "training.checkpoint_steps=1"]
 VIEWS = ["criterion=consistency", "training.checkpoint_steps=1"]
+TIED = ["structure=tied", "size=0.95", "schedule=pull", "schedule.penalty=10", *SMALLER[4:]]  # tied in epoch 2
 
 # Runs `asrcompress train` in a child for each job, which notes every loss and kills itself in the batch it is told.
 PROGRAM = """
@@ -94,6 +95,9 @@ def runs(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         job(through, None, *more)
         job(name, ["training_step", 1, 1], *more)
         job(name, None, *more)
+    job("tied", None, *TIED)
+    for deadly in (["training_step", 1, 1], ["training_step", 2, 2], None):
+        job("pulled", deadly, *TIED)
     done = subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(jobs)], cwd=REPO, capture_output=True, text=True)
     assert [int(code) for code in done.stdout.split()] == expected, done.stderr
     return out
@@ -114,7 +118,8 @@ def epochs(runs: Path, name: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("name", "through"), [("epoch", "whole"), ("steps", "whole"), ("every", "whole"),
-                                               ("cut", "smaller"), ("pupil", "taught"), ("viewed", "views")])
+                                               ("cut", "smaller"), ("pupil", "taught"), ("viewed", "views"),
+                                               ("pulled", "tied")])
 def test_going_on_equals_going_through(runs: Path, name: str, through: str) -> None:
     assert len(curve(runs, through)) > 9 and len(epochs(runs, through)) >= 3
     assert curve(runs, name) == curve(runs, through) and epochs(runs, name) == epochs(runs, through)
@@ -128,6 +133,12 @@ def test_a_model_that_gets_smaller_was_cut_off_before_between_and_after_its_cuts
     log = (runs / "cut.log").read_text()
     sizes = [float(size) for size in re.findall("semi_orthogonal: (.*) M parameters", log)]
     assert len(sizes) >= 3 and sizes == sorted(sizes, reverse=True), log
+
+
+def test_blocks_were_tied_once(runs: Path) -> None:
+    assert len(re.findall("tied: .* M parameters", (runs / "pulled.log").read_text())) in (1, 2)
+    assert "tied: dense, as it would not make them smaller: layers.0.conv, layers.1.conv, output" in (
+        runs / "tied.log").read_text()
 
 
 def test_checkpoints_within_epochs_save_work(runs: Path) -> None:

@@ -33,10 +33,9 @@ from asrcompress.compression.structures.scaled import Scaled, scaled
 from asrcompress.errors import UserError
 
 __all__ = ["Allotment", "Candidate", "CannotShrink", "PooledStructure", "RateDistortion", "Scaled", "Structure",
-           "build", "check_finite", "check_shape", "checked_size", "dense_std", "error_context", "family", "fit",
-           "fit_all", "init", "init_all", "make_options", "methods", "moments_for", "names", "output_energy", "pooled",
-           "relative_error",
-           "scaled"]
+           "build", "check_finite", "check_shape", "check_trained", "checked_size", "dense_std", "error_context",
+           "family", "fit", "fit_all", "init", "init_all", "make_options", "methods", "moments_for", "names",
+           "output_energy", "pooled", "relative_error", "scaled"]
 
 
 def names() -> tuple[str, ...]:
@@ -155,6 +154,12 @@ def check_finite(weight: Tensor) -> None:
     """UserError where a value of the weight is infinite or not a number."""
     if not torch.isfinite(weight).all():
         raise UserError("a weight holds values that are not finite; take an earlier checkpoint of the model")
+
+
+def check_trained(name: str) -> None:
+    """UserError where a structure is not for models that are trained already."""
+    if reason := family(name).not_after:
+        raise UserError(f"structure {name} {reason}")
 
 
 def checked_size(size: float | None) -> float | None:

@@ -56,6 +56,7 @@ class Structure(nn.Module):
     Options: ClassVar[type]
     scales_columns: ClassVar[bool] = False  # whether it has `scale_columns`
     from_tables: ClassVar[bool] = False  # made from hash tables, so that a spec has to say which `hash` makes them
+    not_after: ClassVar[str] = ""  # why no trained model can be compressed with it, and what to do: a predicate
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()

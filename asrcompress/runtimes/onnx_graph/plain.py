@@ -4,12 +4,14 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from asrcompress.compression.modules import StructuredConv1d, StructuredLinear, detach_class
 from asrcompress.compression.parametrization import copy_model
-from asrcompress.compression.structures import Scaled, Structure
+from asrcompress.compression.structures import Scaled, Structure, pooled
+from asrcompress.compression.structures.sharing.tied import Tied
 from asrcompress.runtimes.onnx_graph.chains import CHAINS, FRAMES
 
 
@@ -17,7 +19,8 @@ from asrcompress.runtimes.onnx_graph.chains import CHAINS, FRAMES
 def plain(model: nn.Module) -> nn.Module:
     """A float32 copy in eval mode with the same outputs, without parametrizations; of structures only chains are left.
 
-    What a parametrization makes (a quantizer, a structure, weight_norm) becomes a parameter of that value.
+    A layer of structure tied becomes a `Rebuilt`. What a parametrization makes (a quantizer, a structure, weight_norm)
+    becomes a parameter of that value.
     """
     copied = copy_model(model).eval().float()
     for module in list(copied.modules()):
@@ -32,6 +35,23 @@ def plain(model: nn.Module) -> nn.Module:
                 return _dense(module)
             setattr(copied.get_submodule(parent), name, _dense(module))
     return copied
+
+
+class Rebuilt(nn.Module):
+    """A layer that makes its weight in the graph, where what it shares with other layers is stored once.
+
+    A runtime folds that into a weight when it loads the file: nothing in it depends on the input.
+    """
+
+    def __init__(self, layer: StructuredLinear | StructuredConv1d) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        if isinstance(layer, StructuredLinear):
+            return functional.linear(x, layer.structure.dense(), layer.bias)
+        return functional.conv1d(x, layer.structure.dense(), layer.bias, layer.stride, layer.padding, layer.dilation)
 
 
 def is_chain(structure: Structure, stride: int = 1) -> bool:
@@ -52,8 +72,10 @@ def _stride(module: StructuredLinear | StructuredConv1d) -> int:
 
 
 def _dense(module: StructuredLinear | StructuredConv1d) -> nn.Module:
-    """The layer with its weight rebuilt."""
+    """The layer with its weight rebuilt, here or in the graph."""
     new: nn.Module
+    if isinstance(pooled(module.structure), Tied):
+        return Rebuilt(module)
     if isinstance(module, StructuredConv1d):
         new = nn.Conv1d(module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0],
                         module.padding[0], module.dilation[0], bias=module.bias is not None)

@@ -38,8 +38,9 @@ def build(config: Mapping[str, Any], training: TrainingOptions) -> list[Schedule
         given = {key: value for key, value in config["schedule"].items() if key != "name"}
         cls = family(name)
         return [cls(Plan.from_config(config), make(cls.Options, given, f"schedule {name}"), training)]
-    require(len(config["schedule"]) == 1, "schedule none has no options; choose scratch, trace_norm or truncate")
+    known = " or ".join(", ".join(names()).rsplit(", ", 1))
+    require(len(config["schedule"]) == 1, f"schedule none has no options; choose {known}")
     if structure != "dense":
-        raise UserError(f"structure={structure} has no effect on a training without schedule=...; choose scratch, "
-                        "trace_norm or truncate, or compress a trained model by `asrcompress compress`")
+        raise UserError(f"structure={structure} has no effect on a training without schedule=...; choose {known}, or "
+                        "compress a trained model by `asrcompress compress`")
     return []

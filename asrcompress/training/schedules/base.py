@@ -145,6 +145,12 @@ def place_if_smaller(model: nn.Module, path: str, old: Tensor | Structure, new: 
         surgery.place(model, path, new)
 
 
+def say_dense(structure: str, paths: list[str]) -> None:
+    """Print which of the layers that were to be compressed are no smaller in the structure, and so stay dense."""
+    if paths:
+        print(f"{structure}: dense, as it would not make them smaller: {', '.join(paths)}", flush=True)
+
+
 def _wrap_again(trainer: Trainer) -> None:
     """Lightning's ddp counts on the parameters that it saw first: show it the new ones, and let go of its hooks."""
     if isinstance(trainer.strategy, DDPStrategy):

@@ -10,7 +10,7 @@ from torch import nn
 
 from asrcompress.compression import Plan, budget, structures
 from asrcompress.training.options import TrainingOptions
-from asrcompress.training.schedules.base import Schedule, Weights, place_if_smaller, without
+from asrcompress.training.schedules.base import Schedule, Weights, place_if_smaller, say_dense, without
 
 
 @dataclass(frozen=True)
@@ -37,5 +37,7 @@ class Scratch(Schedule):
     def start(self, model: nn.Module, weights: Weights, allocation: budget.Allocation) -> None:
         paying = {path: given for path, given in allocation.items() if given is not None}
         shapes = {path: weights[path].shape for path in paying}
-        for path, new in structures.init_all(self.plan.structure, shapes, paying, self.plan.seed).items():
+        made = structures.init_all(self.plan.structure, shapes, paying, self.plan.seed)
+        for path, new in made.items():
             place_if_smaller(model, path, weights[path], new)
+        say_dense(self.plan.structure, [path for path in paying if path not in made])

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from asrcompress.compression import Plan, structures
 from asrcompress.options import require
+from asrcompress.training.options import TrainingOptions
 from asrcompress.training.schedules.base import CuttingSchedule
 
 
@@ -25,6 +27,10 @@ class Truncate(CuttingSchedule):
 
     name = "truncate"
     Options = TruncateOptions
+
+    def __init__(self, plan: Plan, options: TruncateOptions, training: TrainingOptions) -> None:
+        super().__init__(plan, options, training)
+        structures.check_trained(plan.structure)
 
     def milestones(self, size: float) -> list[tuple[float, float]]:
         start, end, steps = self.options.start, self.options.end, self.options.steps

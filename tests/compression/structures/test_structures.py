@@ -9,9 +9,8 @@ from torch.nn import functional
 from asrcompress.compression import structures
 from asrcompress.compression.structures import Scaled, Structure
 from asrcompress.errors import UserError
+from tests.compression.structures.checks import alone
 from tests.conftest import REPO
-
-SIZES = {"dense": 1.0}
 
 
 @pytest.fixture(params=structures.names())
@@ -22,7 +21,7 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=[(24, 16), (16, 12, 3)], ids=["matrix", "kernel"])
 def layer(request: pytest.FixtureRequest, name: str) -> Structure:
     weight = torch.randn(*request.param, generator=torch.Generator().manual_seed(0))
-    return structures.fit(name, weight, SIZES.get(name, 0.5))
+    return alone(name, weight)
 
 
 def apply(layer: Structure, x: torch.Tensor) -> torch.Tensor:
@@ -82,7 +81,7 @@ def test_bfloat16(layer: Structure) -> None:
     assert float((y - expected).detach().norm() / expected.detach().norm()) < 0.03
     y.float().square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in layer.parameters() if p.grad is not None)
-    refit = structures.fit(layer.name, layer.dense().detach(), SIZES.get(layer.name, 0.5))
+    refit = alone(layer.name, layer.dense().detach())
     assert all(p.dtype == torch.bfloat16 for p in refit.parameters())
 
 
@@ -101,7 +100,8 @@ def test_a_rebuilt_weight_is_kept_at_inference_only_and_follows_its_numbers(laye
 
 def test_it_has_a_config_that_opens_with_its_command(name: str) -> None:
     text = (REPO / "conf" / "structure" / f"{name}.yaml").read_text()
-    assert text.startswith("# asrcompress compress ") and f"\nname: {name}\n" in text
+    command = "train" if structures.family(name).not_after else "compress"
+    assert text.startswith(f"# asrcompress {command} ") and f"\nname: {name}\n" in text
 
 
 def test_wrong_calls_are_user_errors(name: str) -> None:
@@ -117,20 +117,22 @@ def test_wrong_calls_are_user_errors(name: str) -> None:
 
 
 def test_layers_that_are_made_together(name: str) -> None:
-    weights = {"a": torch.randn(24, 16), "b": torch.randn(24, 16), "c": torch.randn(16, 12, 3)}
-    shares = dict.fromkeys(weights, structures.Allotment(SIZES.get(name, 0.5), structures.make_options(name, {})))
+    weights = {"0.a": torch.randn(24, 16), "1.a": torch.randn(24, 16), "0.c": torch.randn(16, 12, 3),
+               "1.c": torch.randn(16, 12, 3)}
+    size = {"dense": 1.0, "tied": 0.7}.get(name, 0.5)
+    shares = dict.fromkeys(weights, structures.Allotment(size, structures.make_options(name, {})))
     shapes = {path: weight.shape for path, weight in weights.items()}
     for made in (structures.fit_all(name, weights, shares), structures.init_all(name, shapes, shares)):
         assert {path: layer.shape for path, layer in made.items()} == shapes
         stored = {id(p): p.numel() for layer in made.values() for p in layer.parameters()}
         assert sum(layer.num_parameters() for layer in made.values()) == sum(stored.values()), "nothing counts twice"
-        assert not torch.equal(made["a"].dense(), made["b"].dense())
-        if "seed" in (spec := made["a"].spec()):
-            assert spec["seed"] != made["b"].spec()["seed"], "layers of one shape do not collide alike"
-    with pytest.raises(UserError, match="^b: "):
-        structures.fit_all(name, {**weights, "b": weights["b"] * float("nan")}, shares)
-    with pytest.raises(UserError, match="^c: "):
-        structures.init_all(name, shapes, {**shares, "c": shares["c"]._replace(size=-1)})
+        assert not torch.equal(made["0.a"].dense(), made["1.a"].dense())
+        if "seed" in (spec := made["0.a"].spec()):
+            assert spec["seed"] != made["1.a"].spec()["seed"], "layers of one shape do not collide alike"
+    with pytest.raises(UserError, match="^1.a: "):
+        structures.fit_all(name, {**weights, "1.a": weights["1.a"] * float("nan")}, shares)
+    with pytest.raises(UserError, match="^0.c: "):
+        structures.init_all(name, shapes, {**shares, "0.c": shares["0.c"]._replace(size=-1)})
 
 
 @pytest.mark.parametrize(("family", "options", "numbers"), [

@@ -13,11 +13,14 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import asrcompress
-from asrcompress.compression import quantization, structures
+from asrcompress.compression import modules, quantization, structures
 from asrcompress.compression.structures import CannotShrink
 from asrcompress.errors import UserError
 from asrcompress.runtimes.onnx_graph import traced
+from tests.compression.models_of_tests import tied
 from tests.runtimes.tiny import tdnn
+
+AFTER = [name for name in structures.names() if name != "dense" and not structures.family(name).not_after]
 
 
 def conformer() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
@@ -41,7 +44,7 @@ def agree(model: nn.Module, path: Path, *arguments: torch.Tensor, atol: float = 
         np.testing.assert_allclose(found, one.numpy(), rtol=0, atol=atol * max(1.0, float(one.abs().max())))
 
 
-@pytest.mark.parametrize("structure", [name for name in structures.names() if name != "dense"])
+@pytest.mark.parametrize("structure", AFTER)
 def test_a_conformer_of_every_structure_agrees(structure: str, tmp_path: Path) -> None:
     model, arguments = conformer()
     try:
@@ -50,6 +53,20 @@ def test_a_conformer_of_every_structure_agrees(structure: str, tmp_path: Path) -
         small, _ = asrcompress.compress(model, structure, size=max(error.smallest, 0.6), budget="uniform")
     asrcompress.export(small, tmp_path / "model.onnx", arguments)
     agree(small, tmp_path / "model.onnx", *arguments)
+
+
+def test_what_tied_layers_share_is_written_once(tmp_path: Path) -> None:
+    model, arguments = conformer()
+    path = tmp_path / "model.onnx"
+    small = tied(model, span=2, rank=3, diagonal=True)
+    asrcompress.export(small, path, arguments)
+    agree(small, path, *arguments)
+    written = sum(int(np.prod(one.dims)) for one in onnx.load(path).graph.initializer if len(one.dims) > 1)
+    # Weights of attention are parametrized, so each is written as it is.
+    rebuilt = {name: layer for name, layer in modules.structured(small).items() if name.endswith("weight")}
+    theirs = {id(p): p.numel() for layer in rebuilt.values() for p in layer.parameters() if p.dim() > 1}
+    assert len(rebuilt) == 4 and written == sum(p.numel() for p in small.parameters() if p.dim() > 1) + sum(
+        int(np.prod(layer.shape)) for layer in rebuilt.values()) - sum(theirs.values())
 
 
 @pytest.mark.parametrize("name", [name for name in quantization.names() if name != "float32"])

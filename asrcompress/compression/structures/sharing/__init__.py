@@ -1,0 +1,1 @@
+"""Layers of neighbouring blocks share a weight."""
