@@ -18,7 +18,7 @@ controls="tdnnf=tdnnf dense-small=tdnn_small"  # NAME=MODEL, trained from scratc
 criterion=         # ctc, or lfmmi (an epoch of CTC, then LF-MMI); empty: lfmmi for phones, ctc for BPE
 epochs=8           # of every model that is trained from scratch
 train_options=     # further overrides of conf/train.yaml for all trainings
-methods=svd        # conf/structure, with options: "svd svd,data_aware=true"
+methods=svd        # conf/structure, with options, also of the budget: "svd svd,data_aware=true svd,budget=alds"
 sizes="0.5 0.25 0.125"  # stored parameters of the compressed model over those of the dense one
 when=after         # any of: after (the dense model, then fine-tuned), during (its training), scratch (small from the start)
 schedule=truncate  # conf/schedule: how a model gets small during its training: truncate, trace_norm, pull

@@ -79,6 +79,7 @@ class LMA(nn.Module):
         self.mu: Tensor
         self.sigma: Tensor
         self.shift: Tensor
+        self.batches: Tensor
         self.start: Tensor
         self.register_buffer("mu", torch.zeros(()))
         self.register_buffer("sigma", torch.ones(()))
@@ -164,7 +165,10 @@ class ContinuousLMA(LMA):
     def spelled_out(self, x: Tensor) -> Tensor:
         """The same function as a sum of Clips."""
         constant, clips = self.clips()
-        return constant + sum(slope * x.clamp(low, high) for slope, low, high in clips)
+        y = torch.full_like(x, constant)
+        for slope, low, high in clips:
+            y = y + slope * x.clamp(low, high)
+        return y
 
     def _lines(self, borders: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         slopes, c = numbers[:-1], numbers[-1:]

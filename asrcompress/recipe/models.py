@@ -206,7 +206,8 @@ def _run_experiment(job: Job) -> None:
         train(composed[tuple(words)], job, init, out)
 
     found = pipeline.run(experiment_config(job), job.keys, EXP / job.source / MODEL, DENSE / MODEL, job.folder, trained)
-    facts: dict[str, Any] = {"teacher": next(filter(None, (teachers(config) for _, config in trainings)), None)}
+    taught_by = next(filter(None, (teachers(config) for _, config in trainings)), None)
+    facts: dict[str, Any] = {"teacher": taught_by, "options": ",".join(job.keys) or None}
     for words, _ in trainings[:1]:
         if pipeline.makes_model(words):
             facts |= {"when": "scratch", "model": dict(word.split("=", 1) for word in words)["model"]}

@@ -21,7 +21,7 @@ DENSE = EXP / "dense"
 
 @dataclass(frozen=True)
 class Method:
-    """A structure and its options, as `svd,data_aware=true` names them."""
+    """A structure and its options, as `svd,data_aware=true` names them; `budget=NAME` is one as well."""
 
     structure: str
     options: tuple[str, ...] = ()
@@ -46,7 +46,8 @@ class Method:
 
     def overrides(self) -> list[str]:
         """The method as choices of conf/."""
-        return [f"structure={self.structure}", *(f"structure.{one}" for one in self.options)]
+        return [f"structure={self.structure}",
+                *(one if one.startswith(("budget=", "budget.")) else f"structure.{one}" for one in self.options)]
 
 
 @dataclass(frozen=True)

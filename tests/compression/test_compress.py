@@ -83,7 +83,7 @@ def test_an_impossible_size_or_a_broken_weight_is_a_user_error() -> None:
 def test_a_plan_from_the_shipped_configs() -> None:
     from asrcompress.config import compose
 
-    assert Plan.from_config(compose("compress")) == Plan(budget_options={"relative": True})
+    assert Plan.from_config(compose("compress")) == Plan(budget_options={"relative": True, "weights": None})
     uniform = compose("compress", ["structure=svd", "size=0.5", "budget=uniform", "exclude=[output]", "coder=huffman"])
     found = Plan.from_config(uniform)
     assert (found.structure, found.size, found.budget, found.exclude) == ("svd", 0.5, "uniform", ("output",))

@@ -32,6 +32,12 @@ def test_options_of_a_method_are_in_the_name_the_row_and_the_overrides() -> None
     assert job.method.overrides() == ["structure=svd", "structure.data_aware=true", "structure.unfolding=input"]
 
 
+def test_a_method_may_choose_its_budget() -> None:
+    job = sweep.compressed(Settings(methods=("svd,budget=conformer,data_aware=true",), sizes=(0.25,)))[0]
+    assert job.name == "svd-budget=conformer-data_aware-0.25" and job.method is not None
+    assert job.method.overrides() == ["structure=svd", "budget=conformer", "structure.data_aware=true"]
+
+
 def test_experiments_name_their_keys_and_where_they_start() -> None:
     text = "svd-int4=quantized,from=svd-0.5,quantization=int4,quantization.exclude=[output,layers.0],epochs=0"
     job = sweep.experiment(Settings(), text)

@@ -22,7 +22,7 @@ def emit(g: Graph, activation: nn.Module, x: str, name: str | None = None) -> st
         squares = g.op("ReduceSumSquare", groups, g.ints(3), keepdims=0)
         return g.op("Sqrt", g.op("Add", squares, g.constant(1e-8)), name=name)
     if isinstance(activation, LMA):
-        y = (_clips if isinstance(activation, ContinuousLMA) else _lines)(g, activation, x)
+        y = _clips(g, activation, x) if isinstance(activation, ContinuousLMA) else _lines(g, activation, x)
         return g.op("Identity", y, name=name) if name else y
     raise UserError(f"the hand-made graph has no nodes for the activation {type(activation).__name__}; export with "
                     "inputs, which traces the model")

@@ -128,7 +128,7 @@ class Tied(PooledStructure):
                 "diagonal": self.diagonal is not None}
 
     def dense(self) -> Tensor:
-        weight = self.pool.weight
+        weight: Tensor = self.pool.weight
         if self.left is not None and self.right is not None:
             weight = torch.addmm(weight.flatten(1), self.left, self.right).view(self.shape)
         if self.diagonal is None:
