@@ -95,7 +95,7 @@ class AcousticModule(LightningModule):
         loss = result["loss"]
         if self.trainer.world_size > 1:  # ddp takes the mean of the ranks: weighted so, it is the mean of all frames
             loss = loss * (own * self.trainer.world_size / max(1.0, frames))
-        parts = {name: result[name] for name in result.keys() - {"loss", "frames", "unaligned"}}
+        parts = {name: value for name, value in result.items() if name not in ("loss", "frames", "unaligned")}
         self.log_dict({"loss": loss.detach(), "lr": rate, **parts}, prog_bar=True, batch_size=1, sync_dist=True)
         return loss + sum(self._penalties())
 
