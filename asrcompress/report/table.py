@@ -18,11 +18,14 @@ LEFT = {"name", "model", "structure", "options", "quantization", "coder", "train
 
 @dataclass
 class Cell:
-    """One error rate in percent, its 95 % interval, and the probability of being better than dense."""
+    """One error rate in percent, its 95 % interval, the probability of being better than dense, how many words (or
+    tokens) were deleted, and the blank penalty of the search."""
 
     rate: float
     ci95: list[float] | None
     p: float | None
+    deleted: int | None = None
+    blank_penalty: float | None = None
 
     def text(self) -> str:
         """The cell as text: rate, interval, p; what is unknown is left out."""
@@ -65,7 +68,8 @@ def pivot(rows: list[Row], test_set: str) -> list[Line]:
             line.facts[key] = value if line.facts.get(key) is None else line.facts[key]
         for rate in ("wer", "ter"):
             if row[rate] is not None:
-                line.cells[rate, row["search"]] = Cell(row[rate], row["ci95"], row["p_better_than_dense"])
+                line.cells[rate, row["search"]] = Cell(row[rate], row["ci95"], row["p_better_than_dense"], row["del"],
+                                                       row["blank_penalty"])
     return sorted(lines.values(), key=lambda line: (not line.is_dense(), -(line.facts["packed_bytes"] or 0)))
 
 
@@ -143,7 +147,8 @@ def to_markdown(cells: list[list[str]]) -> str:
 
 
 def to_csv(rows: list[Row]) -> str:
-    """Every test set in one CSV, in full precision: a rate, its interval and p are four columns."""
+    """Every test set in one CSV, in full precision: a rate, its interval, p, deletions and blank penalty, a column
+    each."""
     lines = [line for test_set in test_sets(rows) for line in pivot(rows, test_set)]
     measured = ("parameters", "numbers", "packed_bytes", "ratio", "macs_per_second", "rtf", "peak_rss_bytes",
                 "train_seconds")
@@ -151,11 +156,12 @@ def to_csv(rows: list[Row]) -> str:
     columns = rates(lines)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    parts_of = ("", "_low", "_high", "_p")
+    parts_of = ("", "_low", "_high", "_p", "_deleted", "_blank_penalty")
     writer.writerow(facts + [f"{search}_{rate}{part}" for rate, search in columns for part in parts_of])
     for line in lines:
         cells = [line.cells.get(column) for column in columns]
-        parts = [[cell.rate, *(cell.ci95 or (None, None)), cell.p] if cell else [None] * 4 for cell in cells]
+        parts = [[cell.rate, *(cell.ci95 or (None, None)), cell.p, cell.deleted, cell.blank_penalty] if cell
+                 else [None] * len(parts_of) for cell in cells]
         writer.writerow([line.facts[key] for key in facts] + [value for part in parts for value in part])
     return stream.getvalue()
 

@@ -60,6 +60,9 @@ def test_csv_parses_back_in_full_precision() -> None:
         ("dev", "dense"), ("dev", "svd-0.25"), ("dev", "small"), ("other", "dense")]
     svd = read[1]
     assert (svd["tgsmall_wer"], svd["tgsmall_wer_low"], svd["tgsmall_wer_p"]) == ("31.26", "30.26", "0.034")
+    more = row("int8", "dense", "after", 10_000_000, 30.0) | {"del": 7, "blank_penalty": 0.5}
+    (line,) = csv.DictReader(io.StringIO(table.to_csv([more])))
+    assert (line["tgsmall_wer_deleted"], line["tgsmall_wer_blank_penalty"]) == ("7", "0.5")
     assert (svd["tglarge_wer"], svd["packed_bytes"], read[0]["greedy_ter"]) == ("", "10000000", "16.0")
 
 
