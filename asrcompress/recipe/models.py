@@ -7,6 +7,7 @@ from typing import Any
 
 from asrcompress import config as configs
 from asrcompress import files
+from asrcompress.options import make as make_options
 from asrcompress.recipe import commands, pipeline, rows
 from asrcompress.recipe.stage import Stage
 from asrcompress.recipe.sweep import DENSE, EXP, Job
@@ -46,7 +47,11 @@ def check(job: Job) -> None:
     if job.kind == "experiment":
         _trainings(job)
     else:
-        training_config(job)
+        from asrcompress.training import schedules
+        from asrcompress.training.options import TrainingOptions
+
+        config = training_config(job)
+        schedules.build(config, make_options(TrainingOptions, config["training"], "training"))
         if job.method and job.kind == "after":
             from asrcompress.compression import structures
 
