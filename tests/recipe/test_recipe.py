@@ -68,8 +68,8 @@ def test_a_mistake_is_found_before_the_first_training(recipe: tuple[Path, Settin
     folder, settings = recipe
     monkeypatch.chdir(folder)
     for wrong in ({"methods": ("cp", "svd,data_awake=true")}, {"methods": ("cp", "magic")}, {"methods": ("cp", "tied")},
-                  {"experiments": ("a=epr,rat=3",)},
-                  {"methods": ("cp", "svd"), "when": ("during",), "epochs": 2}, {"experiments": ("a=quantized,quantization.moon=1",)}):
+                  {"experiments": ("a=epr,rat=3",)}, {"experiments": ("a=quantized,quantization.moon=1",)},
+                  {"methods": ("cp", "svd"), "when": ("during",), "epochs": 2}):
         with pytest.raises(UserError):
             stages.run("compress", replace(settings, **wrong))
         assert not Path("exp/cp-0.5").exists()
