@@ -37,6 +37,7 @@ SMALLER = [  # gets smaller while it is trained: cuts in the epochs 0, 1 and 2
 ]
 TAUGHT = ["criterion=distillation", "criterion.hard=ctc", "criterion.weight=0.7",
           "criterion.hidden=[[layers.3,layers.1]]", "training.ctc_epochs=0", "training.checkpoint_steps=1"]
+LMA = ["model.activation=lma", "training.checkpoint_steps=1"]  # whose borders move
 VIEWS = ["criterion=consistency", "training.checkpoint_steps=1"]
 TIED = ["structure=tied", "size=0.95", "schedule=pull", "schedule.penalty=10", *SMALLER[4:]]  # tied in epoch 2
 
@@ -113,7 +114,8 @@ def others(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     job = Jobs(tiny_corpus, tmp_path_factory.mktemp("resume"))
     job("teacher", None, "training.epochs=1")
     teacher = f"criterion.teacher={job.out / 'teacher' / 'model.safetensors'}"
-    for through, name, more in (("taught", "pupil", [*TAUGHT, teacher]), ("views", "viewed", VIEWS)):
+    for through, name, more in (("taught", "pupil", [*TAUGHT, teacher]), ("views", "viewed", VIEWS),
+                                ("segments", "moved", LMA)):
         job(through, None, *more)
         job(name, ["training_step", 1, 1], *more)
         job(name, None, *more)
@@ -144,7 +146,8 @@ def test_going_on_equals_going_through(runs: Path, name: str, through: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "through"), [("pupil", "taught"), ("viewed", "views"), ("pulled", "tied")])
+@pytest.mark.parametrize(("name", "through"), [("pupil", "taught"), ("viewed", "views"), ("moved", "segments"),
+                                               ("pulled", "tied")])
 def test_other_trainings_go_on_as_well(others: Path, name: str, through: str) -> None:
     check_going_on_equals_going_through(others, name, through)
 

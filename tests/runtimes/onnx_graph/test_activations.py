@@ -1,5 +1,6 @@
 """Every activation function of our models, as onnxruntime computes it, against its formula."""
 
+import copy
 import io
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch import nn
 from asrcompress.errors import UserError
 from asrcompress.models._lma import LMA, ContinuousLMA
 from asrcompress.models.tdnn import PNorm
-from asrcompress.runtimes.onnx_graph import activations
+from asrcompress.runtimes.onnx_graph import acoustic, activations, parity, traced
 from asrcompress.runtimes.onnx_graph.builder import Graph
 from asrcompress.runtimes.onnx_graph.session import session
+from tests.runtimes import tiny
 
 X = np.random.default_rng(0).normal(0, 3, (2, 5, 12)).astype(np.float32)
 
@@ -57,3 +59,26 @@ def test_segments_are_those_of_torch(form: type[LMA], segments: int) -> None:
 def test_an_unknown_function_is_one_sentence() -> None:
     with pytest.raises(UserError, match="no nodes for the activation Mish; export with inputs"):
         activations.emit(Graph(), nn.Mish(), "x")
+
+
+def test_a_net_that_jumps_is_compared_by_the_mean() -> None:
+    """Borders that are a little elsewhere move a few values over a jump: few outputs differ, but those by much."""
+    net = tiny.tdnn(activation="lma")
+    batches, moved = parity.random_batches(False), acoustic.convert(shifted(net, 1e-4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LMA, "jumps", False)
+        with pytest.raises(UserError, match="differ from torch's"):
+            parity.check(net, moved, batches, 1e-2)
+    assert "on average" in parity.agreement(net, moved, batches, "float32")
+    assert traced.check(net, traced.Traced(moved.SerializeToString(), []), batches, 1e-3) > 0
+    with pytest.raises(UserError, match="differ from torch's"):
+        parity.check(net, acoustic.convert(shifted(net, 0.5)), batches, 1e-2)
+
+
+def shifted(net: nn.Module, by: float) -> nn.Module:
+    """A copy whose borders lie elsewhere."""
+    moved = copy.deepcopy(net)
+    for module in moved.modules():
+        if isinstance(module, LMA):
+            module.mu += by
+    return moved
