@@ -118,5 +118,7 @@ def test_options_are_checked(name: str) -> None:
 def test_what_they_cannot_do_they_say() -> None:
     with pytest.raises(UserError, match="give hard=ctc or hard=lfmmi"):
         criteria.build("alignment_kl", VOCAB, TARGETS, hard="none")
+    with pytest.raises(UserError, match="leave hidden away"):
+        criteria.build("alignment_kl", VOCAB, TARGETS, hidden=(("a", "b"),))
     with pytest.raises(UserError, match="at least one training transcript"):
         criteria.family("path_kl")({}, VOCAB)  # type: ignore[call-arg]
