@@ -24,8 +24,8 @@ class AlignmentKLOptions(SequenceOptions):
         require(self.hard != "none", "criterion alignment_kl: alone it does not teach what is spoken; give hard=ctc or "
                 "hard=lfmmi")
         super().__post_init__()
-        require(not self.hidden, "criterion alignment_kl: hidden is for criteria whose teacher is heard to the end, and "
-                "here it is not heard after `until`; leave hidden away")
+        require(not self.hidden, "criterion alignment_kl: hidden layers need a teacher that is heard to the end, and "
+                "here it is not after `until`; leave hidden away")
         require(0 < self.until <= 1, f"criterion alignment_kl: until is {self.until:g}; it is above 0, at most 1")
 
 
