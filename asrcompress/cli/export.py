@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="of torch.onnx.export; dynamo needs onnxscript")
     parser.add_argument("--batch1", action="store_true", help="one utterance a call: without masks, faster and smaller")
     parser.add_argument("--keep-small", action="store_true",
-                        help="hashed weights are made again from their pools at load, instead of now")
+                        help="hashed and tied weights are made again at load, from what layers share, instead of now")
     parser.add_argument("--precision", default="float32",
                         choices=("float32", "float16", "int8-dynamic", "int8-static", "int4", "codebook"),
                         help="how weights are stored; int8 is also multiplied as int8, other products are float32")

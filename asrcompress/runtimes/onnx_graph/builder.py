@@ -37,6 +37,7 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._constants: dict[tuple[Any, ...], str] = {}
+        self._shared: dict[Any, str] = {}
         self._count = 0
 
     def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
@@ -79,6 +80,12 @@ class Graph:
         stored = f"{name}.float16" if self.half else name
         self.initializers.append(numpy_helper.from_array(array, stored))
         return self.op("Cast", stored, name=name, to=onnx.TensorProto.FLOAT) if self.half else name
+
+    def shared(self, name: str, owner: Any, weight: Tensor) -> str:
+        """`weight` of what several layers have, `owner`: written once, under the name that the first gives it."""
+        if owner not in self._shared:
+            self._shared[owner] = self.weight(name, weight)
+        return self._shared[owner]
 
     def bias(self, name: str, bias: Tensor) -> str:
         """A trained vector, in float32."""

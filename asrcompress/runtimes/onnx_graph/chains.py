@@ -1,7 +1,7 @@
 """Structures on a device: chains of small products where that is less work, otherwise the rebuilt weight.
 
 A family that is not in `CHAINS` is rebuilt at export: hashes and codebooks have no faster product, and no runtime for
-devices has FFT kernels that beat a matrix product at these sizes. `hashed` can also be rebuilt on the device.
+devices has FFT kernels that beat a matrix product at these sizes. `hashed` and `tied` can also be rebuilt there.
 """
 
 import math
@@ -18,7 +18,8 @@ from asrcompress.compression.structures.low_rank.grouped import Grouped
 from asrcompress.compression.structures.low_rank.svd import Svd
 from asrcompress.compression.structures.low_rank.tensor_train import TensorTrain
 from asrcompress.compression.structures.low_rank.tucker import Tucker
-from asrcompress.runtimes.onnx_graph import hashing
+from asrcompress.compression.structures.sharing.tied import Tied
+from asrcompress.runtimes.onnx_graph import hashing, sharing
 from asrcompress.runtimes.onnx_graph.builder import POINT, Graph, Window
 
 FRAMES = 256  # for what depends on how many there are: 10 s after subsampling
@@ -28,8 +29,10 @@ def multiply(g: Graph, name: str, layer: Structure, x: str, window: Window = POI
     """(N, T, in) -> (N, T', out), without bias."""
     scale = layer.scale if isinstance(layer, Scaled) else None
     inner = layer.inner if isinstance(layer, Scaled) else layer
-    if keep_small and isinstance(inner, Hashed):
-        return g.rebuilt(f"{name}.weight", x, hashing.matrix(g, name, inner, scale), layer.dense(), window)
+    if keep_small and isinstance(inner, Hashed | Tied):
+        made = (hashing.matrix(g, name, inner, scale) if isinstance(inner, Hashed) else
+                sharing.matrix(g, name, inner, scale))
+        return g.rebuilt(f"{name}.weight", x, made, layer.dense(), window)
     chain = next((chain for family, chain in CHAINS.items() if isinstance(inner, family)), None)
     if chain is None or inner.macs(FRAMES, window.stride) >= FRAMES * math.prod(inner.shape):
         return g.product(f"{name}.weight", x, layer.dense(), window)

@@ -13,7 +13,7 @@ PRECISIONS = (*FLOAT, "int8-dynamic", "int8-static", "int4", "codebook")
 class Options:
     """How a model is written. Errors: UserError for a value out of its range, and for options that exclude each other.
 
-    batch1: one utterance a call, so nothing masks padding. keep_small: hashed weights are made again at load.
+    batch1: one utterance a call, so nothing masks padding. keep_small: hashed and tied weights are made at load.
 
     precision: one of `PRECISIONS`; products of float16 and codebook weights are float32. acoustic_scale: a factor on
     log_probs, since the search of sherpa-onnx has no acoustic scale of its own. keep_float: products (globs, or layers)
@@ -37,8 +37,8 @@ class Options:
                 f"'{self.precision}'")
         require(self.acoustic_scale > 0, "export: the acoustic scale and the beam are above 0")
         require(2 <= self.entries <= 256, f"a codebook of the device has 2 to 256 entries, not {self.entries}")
-        require(not (self.keep_small and self.precision in ("int4", "codebook")), "hashed weights that are made again "
-                f"at load cannot be {self.precision}; leave --keep-small away, or take another precision")
+        require(not (self.keep_small and self.precision in ("int4", "codebook")), "weights that are made again at "
+                f"load cannot be {self.precision}; leave --keep-small away, or take another precision")
         require(not (self.keep_float and self.precision in FLOAT), f"nothing is quantized at precision "
                 f"{self.precision}, so no layer can be kept in float")
         require(not self.reduce_range or self.precision.startswith("int8"),
