@@ -27,7 +27,6 @@ from asrcompress.data.batches import eval_loader, load_cuts
 from asrcompress.decoding.greedy import best_tokens
 from asrcompress.errors import UserError
 from asrcompress.lang import lexicon
-from asrcompress.lang.tokens import read_symbols
 
 Batches = list[tuple[Tensor, Tensor]]
 WRITTEN = {"w8a8": "int8", "w4a8": "int4"}
@@ -61,7 +60,7 @@ class Judge:
     """KL to the float model per frame, and the token error of the greedy search, on a set."""
 
     def __init__(self, model: Any, args: argparse.Namespace) -> None:
-        encode = lexicon.Encoder(lexicon.read(args.lang / "lexicon.txt"), read_symbols(args.lang / "tokens.txt"))
+        _, encode = lexicon.of_lang(args.lang)
         self.batches = list(eval_loader(load_cuts(args.data, [args.set], encode), encode))
         with torch.inference_mode():
             self.wanted = [model(batch["x"], batch["x_lens"])[0] for batch in self.batches]

@@ -28,7 +28,6 @@ from asrcompress import models, precision
 from asrcompress.config import compose
 from asrcompress.data.batches import load_cuts
 from asrcompress.lang import lexicon as lexicons
-from asrcompress.lang.tokens import read_symbols
 from asrcompress.options import make
 from asrcompress.training import criteria, schedules
 from asrcompress.training.options import TrainingOptions
@@ -127,8 +126,7 @@ def main() -> None:
             encode = lexicons.Encoder({word: [[word]] for word in symbols}, symbols)
             cuts = synthetic(Path(folder))
         else:
-            symbols = read_symbols(args.lang / "tokens.txt")
-            encode = lexicons.Encoder(lexicons.read(args.lang / "lexicon.txt"), symbols)
+            symbols, encode = lexicons.of_lang(args.lang)
             cuts = load_cuts(args.data, config["train_sets"], encode, options.max_duration)
         model = models.build(config["model"] | {"vocab": max(TOKENS, len(symbols))})
         targets = [encode(cut.supervisions[0].text) for cut in cuts]

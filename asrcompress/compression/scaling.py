@@ -32,7 +32,8 @@ def why_fixed(layer: nn.Module) -> str:
     if isinstance(layer, StructuredLinear):
         if quantization.attached(layer.structure):
             return f"the factors of its {layer.structure.name} are quantized"
-        return "" if layer.structure.scales_columns else f"the columns of a {layer.structure.name} cannot be scaled"
+        able = hasattr(layer.structure, "scale_columns")
+        return "" if able else f"the columns of a {layer.structure.name} cannot be scaled"
     if not isinstance(layer, nn.Linear):
         return f"it is a {type(layer).__name__}, no Linear"
     if isinstance(layer.weight, nn.Parameter):
@@ -44,6 +45,7 @@ def why_fixed(layer: nn.Module) -> str:
 def scale_columns(layer: Any, scale: Tensor) -> None:
     """Multiply the columns of a Linear's weight by `scale` (in,); only where `why_fixed` says nothing."""
     if isinstance(layer, StructuredLinear):
-        layer.structure.scale_columns(scale)
+        structure: Any = layer.structure
+        structure.scale_columns(scale)
     else:
         layer.weight.mul_(scale)

@@ -11,7 +11,7 @@ from pathlib import Path
 from asrcompress.errors import UserError
 from asrcompress.files import atomic
 from asrcompress.lang import textfile
-from asrcompress.lang.tokens import BLANK
+from asrcompress.lang.tokens import BLANK, read_symbols
 
 Lexicon = dict[str, list[list[str]]]
 _VARIANT = re.compile(r"(.+)\(\d+\)")
@@ -96,6 +96,12 @@ class Encoder:
     def __call__(self, text: str) -> list[int]:
         """The token ids of a text whose words are all known."""
         return [token for word in text.split() for token in self.ids[word]]
+
+
+def of_lang(folder: Path) -> tuple[dict[str, int], Encoder]:
+    """The tokens of a lang folder by id, and its encoder. Errors: UserError where either cannot be read."""
+    symbols = read_symbols(folder / "tokens.txt")
+    return symbols, Encoder(read(folder / "lexicon.txt"), symbols)
 
 
 def tokens_of(lexicon: Lexicon) -> list[str]:

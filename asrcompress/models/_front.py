@@ -32,7 +32,8 @@ class Conv2dLayer(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, folded: bool) -> None:
         super().__init__()
         convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=folded)
-        self.conv: nn.Conv2d = convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster in training on a CPU
+        # A fifth faster in training on a CPU.
+        self.conv: nn.Conv2d = convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.batchnorm = nn.Identity() if folded else nn.BatchNorm2d(outputs)
         self.activation = nn.ReLU()
 

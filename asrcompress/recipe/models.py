@@ -186,34 +186,35 @@ def experiment_config(job: Job) -> dict[str, Any]:
     return configs.compose("experiment", [f"experiment={job.experiment}", *keys, f"seed={job.settings.seed}"])
 
 
-def _step_words(job: Job, words: Sequence[str], scratch: bool) -> list[str]:
-    """The overrides of a training step of an experiment: its own `words`, and the recipe's for such a training."""
+def _step_config(job: Job, words: Sequence[str], scratch: bool) -> dict[str, Any]:
+    """`conf/train.yaml` for a training step of an experiment: its own `words`, and the recipe's for such a training."""
     settings = job.settings
     own = [] if any(word.startswith("criterion=") for word in words) else [f"criterion={settings.finetune_criterion}"]
-    if scratch:
-        return [*own, *words, *settings.train_options, *settings.scratch_options]
-    return [*own, *words, f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,
-            *settings.finetune_options]
+    fraction = [] if scratch else [f"training.epoch_fraction={settings.finetune_epoch_fraction:g}"]
+    more = settings.scratch_options if scratch else settings.finetune_options
+    return _with_data(configs.compose("train", [*own, *words, *fraction, *settings.train_options, *more]), job)
 
 
-def _trainings(job: Job) -> list[tuple[list[str], dict[str, Any]]]:
-    """The overrides of each training step of an experiment, and what they compose. Errors: UserError."""
+def _trainings(job: Job) -> tuple[list[dict[str, Any]], str | None]:
+    """What each training step of an experiment composes, and the model that the first one makes anew, if it does.
+
+    Errors: UserError.
+    """
     steps = [words for kind, words in pipeline.steps(experiment_config(job), job.keys) if kind == "train"]
-    scratch = bool(steps) and pipeline.makes_model(steps[0])
-    return [(words, _with_data(configs.compose("train", _step_words(job, words, scratch)), job)) for words in steps]
+    model = next((word.removeprefix("model=") for words in steps[:1] for word in words if word.startswith("model=")),
+                 None)
+    return [_step_config(job, words, model is not None) for words in steps], model
 
 
 def _run_experiment(job: Job) -> None:
-    trainings = _trainings(job)
-    composed = {tuple([*words, f"seed={job.settings.seed}"]): config for words, config in trainings}
+    trainings, model = _trainings(job)
 
     def trained(words: Sequence[str], init: Path | None, out: Path) -> None:
-        train(composed[tuple(words)], job, init, out)
+        train(_step_config(job, words, model is not None), job, init, out)
 
     found = pipeline.run(experiment_config(job), job.keys, EXP / job.source / MODEL, DENSE / MODEL, job.folder, trained)
-    taught_by = next(filter(None, (teachers(config) for _, config in trainings)), None)
+    taught_by = next(filter(None, map(teachers, trainings)), None)
     facts: dict[str, Any] = {"teacher": taught_by, "options": ",".join(job.keys) or None}
-    for words, _ in trainings[:1]:
-        if pipeline.makes_model(words):
-            facts |= {"when": "scratch", "model": dict(word.split("=", 1) for word in words)["model"]}
+    if model is not None:
+        facts |= {"when": "scratch", "model": model}
     rows.describe(job.folder, **{**_shared(job), **found, **facts})

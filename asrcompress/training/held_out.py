@@ -9,7 +9,6 @@ from lhotse import CutSet
 
 from asrcompress.data.batches import drawn, eval_loader, load_cuts
 from asrcompress.lang import lexicon as lexicons
-from asrcompress.lang.tokens import read_symbols
 from asrcompress.options import require
 from asrcompress.training.criteria.ctc import CTC
 
@@ -19,8 +18,7 @@ def ctc_loss(data: Path, name: str, lang: Path, minutes: float = 20, seed: int =
 
     The features are read once. Errors: UserError where the set or the lang folder is missing or no utterance is left.
     """
-    symbols = read_symbols(lang / "tokens.txt")
-    encode = lexicons.Encoder(lexicons.read(lang / "lexicon.txt"), symbols)
+    symbols, encode = lexicons.of_lang(lang)
     require(minutes > 0, f"{minutes:g} minutes of held-out speech are none; give more")
     cuts = drawn(load_cuts(data, [name], encode), minutes, seed)
     batches = list(eval_loader(CutSet.from_cuts(cuts), encode, batch_seconds=100))

@@ -11,7 +11,6 @@ from asrcompress.compression import save_model
 from asrcompress.data.batches import load_cuts, transcripts
 from asrcompress.errors import UserError
 from asrcompress.lang import lexicon as lexicons
-from asrcompress.lang.tokens import read_symbols
 from asrcompress.options import make
 from asrcompress.training import criteria, schedules
 from asrcompress.training.options import TrainingOptions
@@ -25,8 +24,7 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     not config["model"]. Run again, a training that was cut off goes on from its last checkpoint. Errors: UserError.
     """
     training = make(TrainingOptions, config["training"], "training")
-    symbols = read_symbols(lang / "tokens.txt")
-    encode = lexicons.Encoder(lexicons.read(lang / "lexicon.txt"), symbols)
+    symbols, encode = lexicons.of_lang(lang)
     cuts = load_cuts(data, config["train_sets"], encode, training.max_duration)
     dev = load_cuts(data, [config["dev_set"]], encode)
     torch.manual_seed(config["seed"])

@@ -49,12 +49,11 @@ class Structure(nn.Module):
     A family has `Options`, a frozen dataclass. It says how a member is made (`fit`, `init`, `min_parameters`), what
     weight it stands for (`dense`), and what rebuilds it without its parameters (`spec`). Where it knows a faster way
     than multiplying by `cached()`, it overrides `forward`, `conv1d` and `macs`; where its rows can be scaled in place,
-    `scale_rows`, and where its columns can, `scale_columns`.
+    `scale_rows`. Where the columns of its weight (out, in) can, it has `scale_columns(scale)`, for a scale (in,).
     """
 
     name: ClassVar[str] = ""
     Options: ClassVar[type]
-    scales_columns: ClassVar[bool] = False  # whether it has `scale_columns`
     from_tables: ClassVar[bool] = False  # made from hash tables, so that a spec has to say which `hash` makes them
     not_after: ClassVar[str] = ""  # why no trained model can be compressed with it, and what to do: a predicate
 
@@ -152,10 +151,6 @@ class Structure(nn.Module):
     def scale_rows(self, scale: Tensor) -> bool:
         """Multiply the rows of the weight by `scale` (out,) in place; False, nothing done, where a family cannot."""
         return False
-
-    def scale_columns(self, scale: Tensor) -> None:
-        """Multiply the columns of the weight, (out, in), by `scale` (in,) in place; only where `scales_columns`."""
-        raise NotImplementedError
 
 
 def needs_grad(parameters: Iterable[Tensor]) -> bool:

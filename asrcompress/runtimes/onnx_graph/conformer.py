@@ -30,8 +30,11 @@ class Shared(NamedTuple):
 def network(g: Graph, model: Conformer, options: Options) -> tuple[str, str]:
     """What the output layer multiplies (N, T', dim), and the frames of each utterance (N,)."""
     inside = "" if options.batch1 else mask(g, "x_lens", "x")
-    front = _conv2d if isinstance(model.front, Conv2d) else _strided
-    y, lens, inside = front(g, model.front, normalized(g, inside), inside, options)
+    y = normalized(g, inside)
+    if isinstance(model.front, Conv2d):
+        y, lens, inside = _conv2d(g, model.front, y, inside, options)
+    else:
+        y, lens, inside = tdnn.layers(g, "front", model.front, (2, 2), y, inside, options)
     rotation = None
     if model.options.positions == "rope":
         rotation = angles(g, y, model.options.dim // model.options.heads)
@@ -41,21 +44,11 @@ def network(g: Graph, model: Conformer, options: Options) -> tuple[str, str]:
     return y, lens
 
 
-def _strided(g: Graph, front: Any, x: str, inside: str, options: Options) -> tuple[str, str, str]:
-    """(N, T, features) -> (N, T', dim), the frames of each utterance, and which are inside."""
-    lens = "x_lens"
-    for i, layer in enumerate(front):
-        x = tdnn.layer(g, f"front.{i}", layer, masked(g, x, inside), options)
-        lens = shortened(g, lens, 2)
-        inside = inside and mask(g, lens, x)
-    return x, lens, inside
-
-
 def _conv2d(g: Graph, front: Any, x: str, inside: str, options: Options) -> tuple[str, str, str]:
-    """The same of images of time and mel (N, C, T, F), whose convolutions are never quantized."""
+    """`tdnn.layers` of images of time and mel (N, C, T, F), whose convolutions are never quantized."""
     lens, x = "x_lens", g.op("Unsqueeze", x, g.ints(1))
     for i, (layer, stride) in enumerate(zip(front.layers, front.strides, strict=True)):
-        x = g.op("Mul", x, g.op("Unsqueeze", inside, g.ints(1))) if inside else x
+        x = masked(g, x, inside and g.op("Unsqueeze", inside, g.ints(1)))
         name = f"front.layers.{i}"
         y = g.op("Conv", x, g.weight(f"{name}.conv.weight", layer.conv.weight),
                  g.bias(f"{name}.conv.bias", layer.conv.bias), name=f"{name}.conv", strides=[stride] * 2, pads=[1] * 4)

@@ -1,5 +1,6 @@
 """tdnn: the graph of a TDNN."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from asrcompress.models.tdnn import TDNN
@@ -11,14 +12,22 @@ from asrcompress.runtimes.onnx_graph.options import Options
 
 def network(g: Graph, model: TDNN, options: Options) -> tuple[str, str]:
     """What the output layer multiplies (N, T', C), and the frames of each utterance (N,)."""
-    lens, inside = "x_lens", "" if options.batch1 else mask(g, "x_lens", "x")
-    y = normalized(g, inside)
-    for i, stride in enumerate(model.strides):
-        y = layer(g, f"layers.{i}", model.layers[i], masked(g, y, inside), options)
+    inside = "" if options.batch1 else mask(g, "x_lens", "x")
+    y, lens, _ = layers(g, "layers", model.layers, model.strides, normalized(g, inside), inside, options)
+    return affine(g, "prefinal", model.prefinal, y, options), lens
+
+
+def layers(g: Graph, name: str, modules: Any, strides: Sequence[int], x: str, inside: str,
+           options: Options) -> tuple[str, str, str]:
+    """The layers `name`.0, `name`.1, ... of the features: (N, T, C) -> (N, T', C'), the frames (N,) of each utterance,
+    and which are inside (N, T', 1)."""
+    lens = "x_lens"
+    for i, (module, stride) in enumerate(zip(modules, strides, strict=True)):
+        x = layer(g, f"{name}.{i}", module, masked(g, x, inside), options)
         if stride > 1:
             lens = shortened(g, lens, stride)
-            inside = inside and mask(g, lens, y)
-    return affine(g, "prefinal", model.prefinal, y, options), lens
+            inside = inside and mask(g, lens, x)
+    return x, lens, inside
 
 
 def layer(g: Graph, name: str, module: Any, x: str, options: Options) -> str:

@@ -27,6 +27,7 @@ from asrcompress.errors import UserError
 from asrcompress.measure import inputs as examples_of
 from asrcompress.models.base import AcousticModel
 from asrcompress.runtimes.onnx_graph.builder import OPSET
+from asrcompress.runtimes.onnx_graph.parity import gap
 from asrcompress.runtimes.onnx_graph.plain import plain
 from asrcompress.runtimes.onnx_graph.session import run, session
 
@@ -82,7 +83,7 @@ def check(model: nn.Module, traced: Traced, batches: Iterable[Any], tolerance: f
     Of a model whose functions jump it is the mean: where a value lies at a jump, rounding decides on its side.
     Errors: UserError where it is above `tolerance`, or an output has another shape.
     """
-    running, largest = session(traced.data), 0.0
+    running, largest, mean = session(traced.data), 0.0, jumps(model)
     reference = copy_model(model).float().eval()
     taken = {one.name for one in running.get_inputs()}
     for batch in batches:
@@ -94,9 +95,8 @@ def check(model: nn.Module, traced: Traced, batches: Iterable[Any], tolerance: f
                 raise UserError(f"output {name} of the ONNX model has shape {found.shape}, and torch's "
                                 f"{tuple(wanted.shape)}: the export fixed the size of some input; export with inputs "
                                 "of the size that you need; nothing was written")
-            gaps = np.abs(found - (numbers := _float(wanted).numpy()))
-            difference = gaps.max(initial=0.0) if not jumps(model) or not gaps.size else gaps.mean()
-            largest = max(largest, float(difference) / max(1.0, float(np.abs(numbers).max(initial=0.0))))
+            difference = gap(found, numbers := _float(wanted).numpy(), mean)
+            largest = max(largest, difference / max(1.0, float(np.abs(numbers).max(initial=0.0))))
             if not largest <= tolerance:
                 raise UserError(f"output {name} of the ONNX model differs from torch's by {largest:.3g} of its largest "
                                 f"value, more than {tolerance:g}; nothing was written")

@@ -68,6 +68,8 @@ class Schedule(Callback):
 class CuttingSchedule(Schedule):
     """A schedule that brings the model to smaller sizes at its `milestones`."""
 
+    only_for: ClassVar[str] = ""  # the one structure that it is for; empty: any
+
     def __init__(self, plan: Plan, options: Any, training: TrainingOptions) -> None:
         super().__init__(plan, options, training)
         require(plan.size is not None,
@@ -78,10 +80,13 @@ class CuttingSchedule(Schedule):
                 f"than the {average.count} whose weights are averaged")
         self.cuts, self.done = self.milestones(structures.checked_size(plan.size) or 0), 0
         self.span = 1 - average.count / training.epochs
+        require(self.only_for in ("", plan.structure), f"schedule={self.name} is for structure={self.only_for}, not "
+                f"{plan.structure}; choose schedule=truncate")
 
     def milestones(self, size: float) -> list[tuple[float, float]]:
-        """(when, size) of each cut; when is a share of the epochs before the averaged ones."""
-        raise NotImplementedError
+        """(when, size) of each cut, by default one at `options.end`; when is a share of the epochs before the averaged
+        ones."""
+        return [(self.options.end, size)]
 
     def state_dict(self) -> dict[str, int]:
         return {"done": self.done}

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression import Plan, budget, modules
+from asrcompress.compression import budget, modules
 from asrcompress.compression.structures.sharing.tied import groups
 from asrcompress.options import require
-from asrcompress.training.options import TrainingOptions
 from asrcompress.training.schedules.base import CuttingSchedule, Weights, say_dense
 
 
@@ -36,19 +35,12 @@ class Pull(CuttingSchedule):
 
     name = "pull"
     Options = PullOptions
-
-    def __init__(self, plan: Plan, options: PullOptions, training: TrainingOptions) -> None:
-        super().__init__(plan, options, training)
-        require(plan.structure == "tied", f"schedule=pull is for structure=tied, not {plan.structure}; choose "
-                "schedule=truncate")
-        self.groups: list[list[str]] = []
-
-    def milestones(self, size: float) -> list[tuple[float, float]]:
-        return [(self.options.end, size)]
+    only_for = "tied"
 
     def start(self, model: nn.Module, weights: Weights, allocation: budget.Allocation) -> None:
         paying = {path: given for path, given in allocation.items() if given is not None}
-        self.groups = [list(group) for group in groups({path: weights[path].shape for path in paying}, paying)]
+        shapes = {path: weights[path].shape for path in paying}
+        self.groups: list[list[str]] = [list(group) for group in groups(shapes, paying)]
         say_dense(self.plan.structure, [path for path in paying if not any(path in group for group in self.groups)])
 
     def penalty(self, module: Any) -> Tensor | None:

@@ -11,11 +11,10 @@ import torch
 from lightning import Trainer
 from torch import nn
 
-from asrcompress.compression import Plan, budget, modules
+from asrcompress.compression import budget, modules
 from asrcompress.compression.structures.low_rank.svd import Svd, SvdOptions
 from asrcompress.options import require
 from asrcompress.training import surgery
-from asrcompress.training.options import TrainingOptions
 from asrcompress.training.schedules.base import CuttingSchedule, Weights
 
 
@@ -36,14 +35,7 @@ class TraceNorm(CuttingSchedule):
 
     name = "trace_norm"
     Options = TraceNormOptions
-
-    def __init__(self, plan: Plan, options: TraceNormOptions, training: TrainingOptions) -> None:
-        super().__init__(plan, options, training)
-        require(plan.structure == "svd", f"schedule=trace_norm is for structure=svd, not {plan.structure}; choose "
-                "schedule=truncate")
-
-    def milestones(self, size: float) -> list[tuple[float, float]]:
-        return [(self.options.end, size)]
+    only_for = "svd"
 
     def start(self, model: nn.Module, weights: Weights, allocation: budget.Allocation) -> None:
         way: Literal["best", "input", "output"] = self.structure_options.unfolding

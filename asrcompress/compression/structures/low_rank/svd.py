@@ -61,7 +61,6 @@ class Svd(Structure):
 
     name = "svd"
     Options = SvdOptions
-    scales_columns = True
 
     def __init__(self, shape: Sequence[int], rank: int, unfolding: str = "input") -> None:
         super().__init__(shape)
@@ -200,6 +199,7 @@ class Svd(Structure):
 
     @torch.no_grad()
     def scale_columns(self, scale: Tensor) -> None:
+        """Multiply the columns of the weight, (out, in), by `scale` (in,) in place."""
         self.right.mul_(scale)
 
 
