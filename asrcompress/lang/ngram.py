@@ -87,7 +87,7 @@ def ngrams(path: Path | str, max_order: int = 0) -> Iterator[tuple[int, list[str
             if len(fields) == order + 2:
                 fields[-1] = lines.number_of(fields[-1], -ZERO)
             yield order, fields
-    if max_order in (0, len(counts)):
+    if not 0 < max_order < len(counts):
         lines.expect("\\end\\")
 
 

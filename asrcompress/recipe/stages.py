@@ -44,4 +44,4 @@ STAGES: dict[str, Callable[[Settings], None]] = {
 
 def run(name: str, settings: Settings) -> None:
     """Run a stage in the current folder. Errors: UserError, from any of its commands."""
-    STAGES[name](settings if name == "download" else data.with_sets(settings))
+    STAGES[name](settings if name == "download" else data.with_corpus(settings))
