@@ -5,7 +5,7 @@
   asrcompress ngram --arpa lm/3-gram.arpa.gz --smooth data/train/text --utterance-ids --out lm/smooth.arpa
   asrcompress ngram --arpa lm/3-gram.arpa.gz --prune 1e-7 --out lm/pruned.arpa.gz
 
-Pruning is by weighted differences, as IRSTLM's prune-lm; --prune-to looks for the threshold that leaves so many n-grams.
+Pruning is by weighted differences, as IRSTLM's prune-lm; --prune-to looks for the threshold that leaves N n-grams.
 """
 
 import argparse
@@ -65,17 +65,17 @@ def _smooth(args: argparse.Namespace) -> None:
 
 
 def _prune(args: argparse.Namespace) -> None:
-    from asrcompress.lang import pruning
+    from asrcompress.lang import backoff, pruning
 
     if not args.arpa or args.words or args.prune is not None and args.prune_to is not None:
         raise UserError("give one of --prune and --prune-to, with --arpa and without --words")
-    model, threshold = pruning.read(args.arpa), args.prune
+    model, threshold = backoff.read(args.arpa), args.prune
     if threshold is None:
         pruned, threshold = pruning.prune_to(model, args.prune_to)
     else:
         pruned = pruning.prune(model, threshold)
-    orders = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(pruning.save(pruned, args.out), 1))
-    print(f"{args.out}: {orders}, pruned at {threshold:.3g} from {pruning.size(model):,}")
+    orders = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(backoff.save(pruned, args.out), 1))
+    print(f"{args.out}: {orders}, pruned at {threshold:.3g} from {backoff.size(model):,}")
 
 
 def _sentences(paths: list[Path], utterance_ids: bool) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 
 from asrcompress.cli import main
 from asrcompress.errors import UserError
-from asrcompress.lang import pruning
+from asrcompress.lang import backoff, pruning
 from asrcompress.lang.ngram import ngrams
 
 Ngram = tuple[str, ...]
@@ -54,12 +54,12 @@ def brute_force(model: Entries, threshold: float, order: int) -> Entries:
     pruned: Entries = {words: entry for words, entry in model.items() if len(words) == 1}
     for n in range(2, order + 1):
         stay: Entries = {}
-        for words, (p, backoff) in model.items():
+        for words, (p, weight) in model.items():
             if len(words) != n or words[:-1] not in pruned:
                 continue
             joint = sum(0.0 if words[:i] == ("<s>",) else model[words[:i]][0] for i in range(1, n + 1))
             if 10 ** joint * (p - model[words[:-1]][1] - score(pruned, words[1:])) > threshold:
-                stay[words] = p, backoff
+                stay[words] = p, weight
         contexts = [words for words in pruned if len(words) == n - 1]
         for context in contexts:
             after = [words for words in stay if words[:-1] == context]
@@ -87,11 +87,11 @@ def test_it_does_what_a_program_over_dictionaries_does(tmp_path: Path, seed: int
     order, threshold = 2 + seed % 3, 10 ** -random.Random(seed).uniform(2, 4)
     model = random_model(seed, order)
     arpa = write_arpa(tmp_path / "whole.arpa", model)
-    pruning.save(pruning.prune(pruning.read(arpa), threshold), tmp_path / "pruned.arpa")
+    backoff.save(pruning.prune(backoff.read(arpa), threshold), tmp_path / "pruned.arpa")
     found, wanted = entries(tmp_path / "pruned.arpa"), brute_force(model, threshold, order)
     assert found.keys() == wanted.keys() and len(found) < len(model)
-    for words, (p, backoff) in wanted.items():
-        assert found[words] == pytest.approx((p, backoff), abs=2e-5), words
+    for words, entry in wanted.items():
+        assert found[words] == pytest.approx(entry, abs=2e-5), words
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -102,7 +102,7 @@ def test_every_context_that_backs_off_sums_to_what_its_lower_order_does(tmp_path
     model |= {words: (p - math.log10(total), b) for words, (p, b) in model.items()
               if len(words) == 1 and words != ("<s>",)}
     arpa = write_arpa(tmp_path / "whole.arpa", model)
-    pruning.save(pruning.prune(pruning.read(arpa), 1e-3), tmp_path / "pruned.arpa")
+    backoff.save(pruning.prune(backoff.read(arpa), 1e-3), tmp_path / "pruned.arpa")
     pruned = entries(tmp_path / "pruned.arpa")
     vocabulary = [words[0] for words in model if len(words) == 1 and words != ("<s>",)]
     contexts = {words[:-1] for words in pruned if len(words) > 1}
@@ -115,8 +115,8 @@ def test_a_bigram_by_hand(tmp_path: Path) -> None:
     """p(A|B) = 0.4 against bo(B) p(A) = 0.5 * 0.2: D = 0.1 * 0.4 log10 4 = 0.0241."""
     model = {("<s>",): (-99.0, 0.0), ("A",): (math.log10(0.2), 0.0), ("B",): (-1.0, math.log10(0.5)),
              ("</s>",): (math.log10(0.7), 0.0), ("B", "A"): (math.log10(0.4), 0.0)}
-    whole = pruning.read(write_arpa(tmp_path / "arpa", model))
-    assert pruning.size(pruning.prune(whole, 0.024)) == 5 and pruning.size(pruning.prune(whole, 0.0242)) == 4
+    whole = backoff.read(write_arpa(tmp_path / "arpa", model))
+    assert backoff.size(pruning.prune(whole, 0.024)) == 5 and backoff.size(pruning.prune(whole, 0.0242)) == 4
     kept = pruning.prune(whole, 0.024)
     assert 10 ** kept.orders[0].backoff[kept.words.index("B")] == pytest.approx(0.6 / 0.8)
     assert 10 ** pruning.prune(whole, 0.0242).orders[0].backoff[kept.words.index("B")] == pytest.approx(1)
@@ -124,15 +124,15 @@ def test_a_bigram_by_hand(tmp_path: Path) -> None:
 
 def test_the_threshold_for_a_number_of_ngrams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arpa = write_arpa(tmp_path / "whole.arpa", random_model(1, words=12))
-    whole = pruning.read(arpa)
+    whole = backoff.read(arpa)
     pruned, threshold = pruning.prune_to(whole, 60)
-    assert 30 < pruning.size(pruned) <= 60 < pruning.size(pruning.prune(whole, threshold * 0.98))
+    assert 30 < backoff.size(pruned) <= 60 < backoff.size(pruning.prune(whole, threshold * 0.98))
     out = tmp_path / "pruned.arpa.gz"
     assert main(["ngram", "--arpa", str(arpa), "--prune-to", "60", "--out", str(out)]) == 0
-    assert gzip.decompress(out.read_bytes()).startswith(b"\\data\\") and len(entries(out)) == pruning.size(pruned)
+    assert gzip.decompress(out.read_bytes()).startswith(b"\\data\\") and len(entries(out)) == backoff.size(pruned)
     assert "pruned at" in capsys.readouterr().out
     assert main(["ngram", "--arpa", str(arpa), "--prune", str(threshold), "--out", str(tmp_path / "again.arpa")]) == 0
-    assert len(entries(tmp_path / "again.arpa")) == pruning.size(pruned)
+    assert len(entries(tmp_path / "again.arpa")) == backoff.size(pruned)
 
 
 @pytest.mark.parametrize(("lines", "said"), [
@@ -144,7 +144,7 @@ def test_the_threshold_for_a_number_of_ngrams(tmp_path: Path, capsys: pytest.Cap
 def test_a_file_that_is_no_whole_model_is_a_sentence(tmp_path: Path, lines: str, said: str) -> None:
     (tmp_path / "bad.arpa").write_text(lines)
     with pytest.raises(UserError, match=said):
-        pruning.read(tmp_path / "bad.arpa")
+        backoff.read(tmp_path / "bad.arpa")
 
 
 def test_numbers_that_cannot_be_reached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
