@@ -32,7 +32,7 @@ RULES = {
     "don`t ask corp\\;": "DON'T ASK CORP.",
     "\\(in-parenthesis we walked": "(IN-PARENTHESES WE WALKED",
     "share -holder compaign approaches- reseachers": "SHARE HOLDER CAMPAIGN APPROACHES RESEARCHERS",
-    "the govern(ment) fell": "THE GOVERN(MENT) FELL",  # a fragment is no word of the lexicon, so load_cuts leaves it out
+    "the govern(ment) fell": "THE GOVERN(MENT) FELL",  # a fragment is in no lexicon, so load_cuts leaves it out
     "  we \t walked ": "WE WALKED",
 }
 
