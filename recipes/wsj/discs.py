@@ -46,16 +46,13 @@ def shorten(samples: np.ndarray, version: int) -> bytes:
     All of it is numbers in Rice codes: six that describe the stream, then for each block its predictor, the parameter
     of the code, and the residuals. The last block, which may be shorter, is preceded by its size.
     """
-    head = [pair for number in (BIG_ENDIAN_16, 1, BLOCK, 0, MEANS, 0) for pair in _ulong(number)]
-    whole = len(samples) // BLOCK
-    order, rice, folded = _blocks(np.asarray(samples, np.int64), version)
-    values = np.column_stack((order, rice - 1, folded))
-    widths = np.column_stack((np.full_like(order, 2), np.full_like(order, 3), np.repeat(rice[:, None], BLOCK, axis=1)))
-    rest = len(samples) - whole * BLOCK
-    last = [(BLOCK_SIZE, 2), *_ulong(rest), *zip(values[whole, :2 + rest], widths[whole, :2 + rest])] if rest else []
-    pairs = [np.array(head), np.stack((values[:whole].ravel(), widths[:whole].ravel()), axis=1),
-             np.array([*last, (END, 2)])]
-    coded = _rice_codes(*np.concatenate(pairs).T)
+    pairs = [pair for number in (BIG_ENDIAN_16, 1, BLOCK, 0, MEANS, 0) for pair in _ulong(number)]
+    blocks = _blocks(np.asarray(samples, np.int64), version)
+    whole, rest = divmod(len(samples), BLOCK)
+    parts = [np.array(pairs), blocks[:whole].reshape(-1, 2)]
+    if rest:
+        parts += [np.array([(BLOCK_SIZE, 2), *_ulong(rest)]), blocks[whole, :2 + rest]]
+    coded = _rice_codes(*np.concatenate([*parts, [(END, 2)]]).T)
     return b"ajkg" + bytes([version]) + coded + bytes(-len(coded) % 4)  # decoders read words of 32 bits
 
 
@@ -64,8 +61,9 @@ def _ulong(number: int) -> list[tuple[int, int]]:
     return [(number.bit_length(), 2), (number, number.bit_length())]
 
 
-def _blocks(samples: np.ndarray, version: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(blocks,) best predictor and Rice parameter, (blocks, BLOCK) residuals with their signs folded in."""
+def _blocks(samples: np.ndarray, version: int) -> np.ndarray:
+    """(blocks, 2 + BLOCK, 2) numbers and widths of each block: the best predictor, its parameter, and residuals with
+    their signs folded in; the last block is filled with zeros."""
     residuals = [samples - np.repeat(_offsets(samples, version), BLOCK)[:len(samples)]]
     before = np.concatenate((np.zeros(3, np.int64), samples))
     residuals += [np.diff(before, n)[3 - n:] for n in (1, 2, 3)]
@@ -74,7 +72,10 @@ def _blocks(samples: np.ndarray, version: int) -> tuple[np.ndarray, np.ndarray, 
     best = np.take_along_axis(residual, order[None, :, None], axis=0)[0]
     folded = np.where(best < 0, -2 * best - 1, 2 * best)
     bits = np.stack([(folded >> rice).sum(1) + BLOCK * rice for rice in range(1, MOST_RICE + 1)])
-    return order, bits.argmin(0) + 1, folded
+    rice = bits.argmin(0) + 1
+    values = np.column_stack((order, rice - 1, folded))
+    widths = np.column_stack((np.full_like(order, 2), np.full_like(order, 3), np.repeat(rice[:, None], BLOCK, axis=1)))
+    return np.stack((values, widths), axis=2)
 
 
 def _offsets(samples: np.ndarray, version: int) -> np.ndarray:
