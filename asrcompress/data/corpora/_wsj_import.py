@@ -97,13 +97,12 @@ def _check_decoder(paths: Iterable[Path]) -> None:
     """DecoderMissing where a file needs a decoder that is not installed: before an hour of decoding, not after."""
     for path in paths:
         try:
-            if sphere.header(path).shorten:
-                sphere.read(path)
-                return
-        except sphere.DecoderMissing:
-            raise
+            shorten = sphere.header(path).shorten
         except UserError:  # the fault of one file, which `_decode` will name
-            pass
+            continue
+        if shorten:
+            sphere.require_decoder(path)
+            return
 
 
 def _decode_all(audio: dict[str, Path], out: Path, jobs: int) -> dict[str, str]:
@@ -120,10 +119,8 @@ def _decode(source: Path, target: Path) -> str | None:
         samples, sampling_rate = sphere.read(source)
     except sphere.DecoderMissing:
         raise
-    except UserError as error:
+    except (UserError, OSError) as error:
         return f"cannot be used: {error}"
-    if not len(samples):
-        return "holds no samples"
     if sampling_rate != wsj.SAMPLING_RATE:
         return f"is sampled at {sampling_rate} Hz instead of {wsj.SAMPLING_RATE} Hz"
     try:

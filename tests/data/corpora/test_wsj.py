@@ -280,6 +280,14 @@ def test_shorten_without_a_decoder_stops_before_anything_is_decoded(
     assert not mini.out.exists()
 
 
+def test_a_corpus_folder_that_cannot_be_written_is_a_sentence(mini: Miniature) -> None:
+    (mini.out / "audio").mkdir(parents=True)
+    (mini.out / "audio" / "zz4").write_text("a file where the speaker's folder has to be")
+    with pytest.raises(UserError, match=r"zz4c0101.flac cannot be written .*; make room there and run it again to go on"):
+        run(mini, "eval92")
+    assert not list(mini.out.rglob("*.tmp")) and not list(mini.out.glob("eval92*"))
+
+
 # The folder as the other stages read it.
 
 def test_nothing_is_downloaded(tmp_path: Path) -> None:
