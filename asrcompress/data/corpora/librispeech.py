@@ -95,8 +95,6 @@ def prepare(folder: Path, subset: str, warn: Callable[[str], None] = print) -> "
     An utterance that cannot be used is named through `warn` and left out. Errors: UserError where the folder is missing
     or holds nothing to use, where an utterance is listed twice, and where a transcript is not understood.
     """
-    from lhotse import CutSet
-
     audio = require_file(_audio(folder) / subset, "the subset's folder")
     unheard = {path.stem: path for path in sorted(audio.rglob("*.flac"))}
     if not unheard:
@@ -110,12 +108,20 @@ def prepare(folder: Path, subset: str, warn: Callable[[str], None] = print) -> "
         if problem:
             left_out.append(f"{flac.stem} {problem}")
         else:
-            cuts.append(_cut(flac, words, speaker, len(cuts)))
+            cuts.append(cut(flac, words, speaker, len(cuts)))
     left_out += [f"{name} has no transcript" for name in unheard]
+    return usable(cuts, left_out, subset, audio, warn)
+
+
+def usable(cuts: list["MonoCut"], left_out: list[str], subset: str, folder: Path,
+           warn: Callable[[str], None]) -> "CutSet":
+    """The cuts of a subset; what was left out is said and counted. Errors: UserError where nothing is left."""
+    from lhotse import CutSet
+
     for one in left_out:
         warn(f"{subset}: {one}; left out")
     if not cuts:
-        raise UserError(f"{audio} has no usable utterance ({len(left_out)} were left out); repair the corpus")
+        raise UserError(f"{folder} has no usable utterance ({len(left_out)} were left out); repair the corpus")
     if left_out:
         warn(f"{subset}: {len(left_out)} of {len(left_out) + len(cuts)} utterances left out")
     return CutSet.from_cuts(cuts)
@@ -148,7 +154,8 @@ def fault(flac: Path, words: str) -> str | None:
     return None if info.channels == 1 else f"has {info.channels} channels instead of one"
 
 
-def _cut(flac: Path, words: str, speaker: str, number: int) -> "MonoCut":
+def cut(flac: Path, words: str, speaker: str, number: int) -> "MonoCut":
+    """The cut of one utterance; `number` makes its id differ from those of other cuts of the file."""
     from lhotse import MonoCut, Recording, SupervisionSegment
 
     recording = Recording.from_file(flac, recording_id=flac.stem)
