@@ -44,3 +44,4 @@ seed=0
 nj=2               # processes for features and search
 redo=false         # make again what was made with other options; without it, a stage stops and says what differs
 note=              # a sentence about the test sets, printed in RESULTS.md
+reference=         # CSV file with figures published elsewhere, printed beside the results

@@ -132,7 +132,7 @@ def _decode(path: Path, head: Header, data: bytes) -> np.ndarray:
         return _sph2pipe(path, file)
     chunks: list[np.ndarray] = []
     try:
-        with av.open(io.BytesIO(file), format="nistsphere") as container:
+        with av.open(io.BytesIO(file), "r", format="nistsphere") as container:
             for frame in container.decode(audio=0):
                 chunks.append(frame.to_ndarray()[0])
                 if sum(map(len, chunks)) > head.samples:

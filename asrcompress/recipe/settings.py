@@ -63,6 +63,7 @@ class Settings:
     nj: int = 2
     redo: bool = False
     note: str = ""
+    reference: Path | None = None
     command: str = "./run.sh"
 
     def __post_init__(self) -> None:

@@ -33,7 +33,8 @@ def decode(settings: Settings) -> None:
 
 def report(settings: Settings) -> None:
     """RESULTS.md, the tables and the plot, from results.jsonl."""
-    commands.here("report", "--rows", decoding.RESULTS, "--out", ".", "--note", settings.note)
+    reference = ["--reference", settings.reference] if settings.reference else []
+    commands.here("report", "--rows", decoding.RESULTS, "--out", ".", "--note", settings.note, *reference)
 
 
 STAGES: dict[str, Callable[[Settings], None]] = {
