@@ -34,8 +34,8 @@ experiments=       # NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: pipelines of c
 scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers, for each model
 max_active=3000    # states that the search keeps a frame, as in sherpa-onnx
 decode=            # models of exp/ that stage 7 decodes; empty: all of them
-searches="greedy tgsmall tglarge"  # the last one only where the corpus brings a large language model
-lm_scales=0.8,1.0,1.2,1.6  # scales of the large language model tried there
+searches=          # greedy, and names of the corpus's searches; empty: all of them (LibriSpeech: "greedy tgsmall tglarge")
+lm_scales=0.8,1.0,1.2,1.6  # scales of a language model that rescores, tried there
 blank_penalties=0  # taken from the blank's log-posterior; several, such as 0,0.5,1, are tried there
 devices=           # models of exp/ taken to the device; empty: dense and every svd-*; none: no model
 precisions="float32 int8-dynamic"  # of the device files: what asrcompress export --precision takes
@@ -44,3 +44,4 @@ seed=0
 nj=2               # processes for features and search
 redo=false         # make again what was made with other options; without it, a stage stops and says what differs
 note=              # a sentence about the test sets, printed in RESULTS.md
+reference=         # CSV file with figures published elsewhere, printed beside the results

@@ -1,12 +1,13 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by a recipe after options.sh and its own variables, with the recipe's arguments: the stages that all recipes share.
-# $recipe is its folder; it may define get_corpus, its stage 0. What a stage does is in asrcompress/recipe; each skips what is done already.
+# $recipe is its folder; it may define get_corpus, its stage 0, with options of its own in $recipe/options.sh. What a stage does is in
+# asrcompress/recipe; each skips what is done already.
 # shellcheck source=local/path.sh
 . "$(dirname "${BASH_SOURCE[0]}")/path.sh"
 
 options_file=$repo_root/local/options.sh
 
-# The options with the recipe's own defaults, and the comments of options.sh.
+# The options of a file with the recipe's own defaults, and the file's comments.
 list_options() {
   local line name value
   while IFS= read -r line; do
@@ -18,16 +19,17 @@ list_options() {
     elif [[ $line == " "* ]]; then
       echo "      $line"
     fi
-  done < "$options_file"
+  done < "$1"
 }
 
 help_message="usage: ./run.sh [--OPTION VALUE ...]\n
-$(list_options)\n
+$(! [ -f "$recipe/options.sh" ] || list_options "$recipe/options.sh")
+$(list_options "$options_file")\n
 stages: 0 corpus, 1 features, 2 lang, 3 graphs, 4 dense model, 5 controls, 6 compression, 7 decoding,
         8 device files, 9 decoding in sherpa-onnx, 10 report"
 command=./run.sh previous=  # what result rows say: without the paths of this machine, quoted where it must be
 for word in "$@"; do
-  [ "$previous" != --corpus ] || word=CORPUS
+  [[ $previous != --corpus && ! ( $previous == --* && $word == /* ) ]] || word=$(tr a-z- A-Z_ <<< "${previous#--}")
   if [ "$word" != --dir ] && [ "$previous" != --dir ]; then
     [[ $word == *" "* || -z $word ]] && command+=" \"$word\"" || command+=" $word"
   fi
@@ -60,7 +62,7 @@ fi
 if between 2; then  # tokens, lexicon, words; and a trigram of the training text where the corpus brings none
   run_recipe lang
 fi
-if between 3; then  # HLG of the small language model, G of the large one
+if between 3; then  # HLG of every search, G of one that rescores
   run_recipe graph
 fi
 if between 4; then  # the dense model
@@ -72,7 +74,7 @@ fi
 if between 6; then  # every method at every size, compressed after training, during it, or trained small from scratch
   run_recipe compress
 fi
-if between 7; then  # greedy, tgsmall and tglarge over the packed file of every model
+if between 7; then  # greedy and every search of the corpus over the packed file of every model
   run_recipe decode
 fi
 if between 8; then  # ONNX files that agree with torch, and what they cost in their runtimes

@@ -1,9 +1,10 @@
 """Build the decoding graph HLG, and G for rescoring, from a lang folder and ARPA files (k2 environment).
 
-  asrcompress graph --lang lang --arpa lm/3-gram.pruned.3e-7.arpa.gz --large lm/3-gram.arpa.gz --out graph/tgsmall
+  asrcompress graph --lang lang --arpa lm/3-gram.pruned.3e-7.arpa.gz --out graph/tgsmall
+  asrcompress graph --lang lang --large lm/3-gram.arpa.gz --out graph/tglarge
 
-Writes DIR/HLG.npz, DIR/G.npz (with --large) and DIR/HLG.fst (with --device-fst). What is already there and was built
-from the same inputs is left alone.
+Writes DIR/HLG.npz (with --arpa), DIR/G.npz (with --large) and DIR/HLG.fst (with --device-fst, of the HLG.npz there).
+What is already there and was built from the same inputs is left alone.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from asrcompress.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lang", type=Path, required=True, help="folder with tokens.txt, lexicon.txt and words.txt")
-    parser.add_argument("--arpa", type=Path, required=True, help="language model of the search, plain or .gz")
+    parser.add_argument("--arpa", type=Path, help="language model of the search, plain or .gz")
     parser.add_argument("--large", type=Path, help="language model of the rescoring, plain or .gz")
     parser.add_argument("--max-order", type=int, default=3, help="leave out n-grams of a higher order")
     parser.add_argument("--device-fst", action="store_true", help="also write HLG.fst for sherpa-onnx")
@@ -34,9 +35,12 @@ def run(args: argparse.Namespace) -> None:
     names = ("tokens.txt", "lexicon.txt", "words.txt")
     lang_files = [require_file(args.lang / name, "the lang file") for name in names]
     jobs: dict[str, tuple[Callable[[argparse.Namespace], None], list[Path]]] = {}
-    jobs["HLG.npz"] = (_hlg, [*lang_files, args.arpa])
+    if not (args.arpa or args.large or args.device_fst):
+        raise UserError("give --arpa for HLG, --large for G, or --device-fst")
+    if args.arpa:
+        jobs["HLG.npz"] = (_hlg, [*lang_files, args.arpa])
     if args.device_fst:
-        jobs["HLG.fst"] = (_device, [*lang_files, args.arpa])
+        jobs["HLG.fst"] = (_device, [args.out / "HLG.npz"])
     if args.large:
         jobs["G.npz"] = (_large, [lang_files[2], args.large])
     stamp = args.out / "graph.json"

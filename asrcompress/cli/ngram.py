@@ -1,8 +1,11 @@
-"""Train an n-gram language model from text, cut an ARPA model down to a vocabulary, or weigh its orders anew.
+"""Train an n-gram language model from text, cut an ARPA model down to a vocabulary, prune it, or weigh its orders anew.
 
   asrcompress ngram --text data/train/text --utterance-ids --out lm/3-gram.arpa
   asrcompress ngram --arpa lm/3-gram.arpa.gz --words lang/words.txt --out lm/small.arpa
   asrcompress ngram --arpa lm/3-gram.arpa.gz --smooth data/train/text --utterance-ids --out lm/smooth.arpa
+  asrcompress ngram --arpa lm/3-gram.arpa.gz --prune 1e-7 --out lm/pruned.arpa.gz
+
+Pruning is by weighted differences, as IRSTLM's prune-lm; --prune-to looks for the threshold that leaves N n-grams.
 """
 
 import argparse
@@ -20,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="fit how far each order of --arpa is trusted to these sentences")
     parser.add_argument("--if-cut", action="store_true",
                         help="smooth only where count cut-offs left n-grams of probability 0; otherwise write nothing")
+    parser.add_argument("--prune", type=float, metavar="THRESHOLD", help="leave out n-grams of --arpa that matter less")
+    parser.add_argument("--prune-to", type=int, metavar="N", help="prune --arpa to at most N n-grams")
     parser.add_argument("--order", type=int, default=3, choices=range(1, 6))
     parser.add_argument("--min-counts", default="", metavar="N,N,...",
                         help="leave out n-grams of order 1, 2, ... seen fewer times (with --text)")
@@ -34,6 +39,9 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("give either --text to train a language model or --arpa to cut one down")
     if args.smooth:
         _smooth(args)
+        return
+    if args.prune is not None or args.prune_to is not None:
+        _prune(args)
         return
     if args.text:
         sentences = _sentences(args.text, args.utterance_ids)
@@ -54,6 +62,20 @@ def _smooth(args: argparse.Namespace) -> None:
         print(f"{args.arpa} lists no n-gram of probability 0; left as it is")
         return
     print(f"{args.out}: {smoothing.smooth(args.arpa, args.out, _sentences(args.smooth, args.utterance_ids))}")
+
+
+def _prune(args: argparse.Namespace) -> None:
+    from asrcompress.lang import backoff, pruning
+
+    if not args.arpa or args.words or args.prune is not None and args.prune_to is not None:
+        raise UserError("give one of --prune and --prune-to, with --arpa and without --words")
+    model, threshold = backoff.read(args.arpa), args.prune
+    if threshold is None:
+        pruned, threshold = pruning.prune_to(model, args.prune_to)
+    else:
+        pruned = pruning.prune(model, threshold)
+    orders = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(backoff.save(pruned, args.out), 1))
+    print(f"{args.out}: {orders}, pruned at {threshold:.3g} from {backoff.size(model):,}")
 
 
 def _sentences(paths: list[Path], utterance_ids: bool) -> list[str]:

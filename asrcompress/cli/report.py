@@ -12,6 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="folder for RESULTS.md, table.csv, wer_vs_bytes.png, device.csv")
     parser.add_argument("--title", default="Results")
     parser.add_argument("--note", default="", help="a statement about the test sets, printed under the title")
+    parser.add_argument("--reference", type=Path, metavar="FILE", help="CSV of figures published elsewhere: system, "
+                        "parameters, search, test_set, wer, source")
     parser.add_argument("--search", help="which search the plot shows; by default the strongest of most lines")
 
 
@@ -25,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     for path in args.rows:
         merged = rows.merge(merged, rows.read(require_file(path, "the result rows")))
     if args.out:
-        results_md.write(merged, args.out, args.note, args.title, args.search)
+        results_md.write(merged, args.out, args.note, args.title, args.search, args.reference)
     console = Console()
     if not console.is_terminal:
         console.width = 200  # in a log, a line of the table is a line

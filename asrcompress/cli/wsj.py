@@ -25,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from asrcompress.data.corpora._wsj_discs import Discs
-    from asrcompress.data.corpora._wsj_import import import_sets
+    from asrcompress.data.corpora._wsj_import import import_language, import_sets
 
     if args.jobs < 1:
         raise UserError(f"--jobs {args.jobs} is no number of processes; give 1 or more")
     discs = Discs(args.wsj0, args.wsj1)
     import_sets(discs, args.out, args.sets.split(), args.partial, args.jobs)
+    if args.lms:
+        import_language(discs, args.out, args.lms.split(), args.lexicon, args.bd_arpa)

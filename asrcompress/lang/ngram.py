@@ -4,12 +4,13 @@ The ARPA format: https://www.speech.sri.com/projects/srilm/manpages/ngram-format
 """
 
 import contextlib
+import gzip
 import io
 import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import IO, NamedTuple, NoReturn, cast
 
 from asrcompress.errors import UserError
 from asrcompress.files import atomic
@@ -87,7 +88,7 @@ def ngrams(path: Path | str, max_order: int = 0) -> Iterator[tuple[int, list[str
             if len(fields) == order + 2:
                 fields[-1] = lines.number_of(fields[-1], -ZERO)
             yield order, fields
-    if max_order in (0, len(counts)):
+    if not 0 < max_order < len(counts):
         lines.expect("\\end\\")
 
 
@@ -145,8 +146,9 @@ def check_sentences(arpa: Path | str, words: Collection[str]) -> None:
 
 
 def write(out: Path | str, orders: Sequence[Sequence[str]]) -> None:
-    """Write the lines of each order as an ARPA file."""
-    with atomic(out) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    """Write the lines of each order as an ARPA file, gzipped where its name ends in .gz."""
+    opened = gzip.open if str(out).endswith(".gz") else open
+    with atomic(out) as temporary, cast(IO[str], opened(temporary, "wt", encoding="utf-8")) as stream:
         stream.write("\\data\\\n" + "".join(f"ngram {n}={len(lines)}\n" for n, lines in enumerate(orders, 1)))
         for n, lines in enumerate(orders, 1):
             stream.write(f"\n\\{n}-grams:\n")

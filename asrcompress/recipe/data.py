@@ -1,6 +1,7 @@
 """The stages before any model: corpus, features, lang folder, language models and graphs."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from asrcompress.data import corpora
@@ -12,11 +13,15 @@ from asrcompress.recipe.stage import Stage
 DATA = Path("data")
 
 
-def with_sets(settings: Settings) -> Settings:
-    """The settings with the corpus's own training and test sets where they name none.
+def with_corpus(settings: Settings) -> Settings:
+    """The settings with the corpus's own sets and searches where they name none.
 
-    Errors: UserError where it has none.
+    Errors: UserError where it has no set, and for a search that it has not.
     """
+    there = ["greedy", *(search.name for search in searches(settings))]
+    for one in settings.searches:
+        require(one in there, f"--searches is any of {', '.join(there)} with this corpus, not '{one}'")
+    settings = replace(settings, searches=settings.searches or tuple(there))
     if settings.train_sets and settings.test_sets:
         return settings
     train, test = corpora.get(settings.corpus_type).subsets(settings.corpus)
@@ -58,61 +63,57 @@ def lang(settings: Settings) -> None:
     Stage(settings.lang, settings.named("unit", "vocab_size"), {"the lexicon": lexicon, **texts}).run(
         lambda: commands.here("lang", "--unit", settings.unit, "--vocab-size", settings.vocab_size, "--lexicon",
                               lexicon, "--text", *texts.values(), "--out", settings.lang), settings.redo)
-    models = [model for model in _given(settings) if model]
-    if not models:
-        out = settings.lang / "lm"
-        Stage(out, {}, {"the lang folder": settings.lang, **texts}).run(
-            lambda: commands.here("ngram", "--utterance-ids", "--text", *texts.values(), "--words",
-                                  settings.lang / "words.txt", "--out", out / "3-gram.arpa"), settings.redo)
-    if settings.smooth_lm != "false":
-        inputs = {path.name: path for path in models or [settings.lang / "lm" / "3-gram.arpa"]}
-        Stage(settings.lang / "smooth", settings.named("smooth_lm"), inputs | texts).run(
-            lambda: _smooth(settings, models, list(texts.values())), settings.redo)
+    for search in used(settings):
+        if search.arpa == _own(settings):
+            Stage(search.arpa.parent, {}, {"the lang folder": settings.lang, **texts}).run(
+                lambda: commands.here("ngram", "--utterance-ids", "--text", *texts.values(), "--words",
+                                      settings.lang / "words.txt", "--out", _own(settings)), settings.redo)
+        elif settings.smooth_lm != "false":
+            only = ["--if-cut"] if settings.smooth_lm == "auto" else []
+            Stage(_smoothed(settings, search).parent, settings.named("smooth_lm"),
+                  {"the language model": search.arpa, **texts}).run(
+                partial(commands.here, "ngram", "--arpa", search.arpa, "--smooth", *texts.values(), "--utterance-ids",
+                        *only, "--out", _smoothed(settings, search)), settings.redo)
 
 
-def _given(settings: Settings) -> tuple[Path | None, Path | None]:
-    """The language models that come with the corpus: for the search, and for rescoring."""
-    found = corpora.get(settings.corpus_type).language_models(settings.corpus)
-    return found.small, found.large if found.small else None
+def _own(settings: Settings) -> Path:
+    """The trigram of the training text, for a corpus without a language model."""
+    return settings.lang / "lm" / "3-gram.arpa"
 
 
-def _smooth(settings: Settings, models: list[Path], texts: list[Path]) -> None:
-    """The corpus's language models with the trust in each order fitted to the training text."""
-    only = ["--if-cut"] if settings.smooth_lm == "auto" else []
-    for one in models:
-        commands.here("ngram", "--arpa", one, "--smooth", *texts, "--utterance-ids", *only, "--out",
-                      _smoothed(settings, one))
+def searches(settings: Settings) -> list[corpora.Search]:
+    """The searches for words that the corpus offers; the first one chooses scales and is that of device files."""
+    return (corpora.get(settings.corpus_type).searches(settings.corpus)
+            or [corpora.Search("tgsmall", _own(settings))])
 
 
-def _smoothed(settings: Settings, model: Path) -> Path:
-    return settings.lang / "smooth" / model.name.removesuffix(".gz")
+def used(settings: Settings) -> list[corpora.Search]:
+    """The searches that the settings ask for, those that they rescore, and the first one."""
+    every = {search.name: search for search in searches(settings)}
+    asked = [every[name] for name in settings.searches if name != "greedy"]
+    names = {next(iter(every)), *(search.name for search in asked), *(search.rescores for search in asked)}
+    return [search for name, search in every.items() if name in names]
 
 
-def language_models(settings: Settings) -> tuple[Path, Path | None]:
-    """What the graphs are made of: (search, rescoring or None), smoothed ones where there are."""
-    def best(model: Path) -> Path:
-        use = settings.smooth_lm != "false" and _smoothed(settings, model).exists()
-        return _smoothed(settings, model) if use else model
-
-    small, large = _given(settings)
-    return best(small) if small else settings.lang / "lm" / "3-gram.arpa", best(large) if large else None
+def _smoothed(settings: Settings, search: corpora.Search) -> Path:
+    """The language model of a search with the trust in each order fitted to the training text, where that was done."""
+    return settings.lang / "smooth" / search.name / search.arpa.name.removesuffix(".gz")
 
 
 def graph(settings: Settings) -> None:
-    """HLG of the small language model and G of the large one, in the k2 environment."""
-    small, large = language_models(settings)
-    inputs = {"the lang folder": settings.lang, "the language model": small}
-    inputs |= {"the large language model": large} if large else {}
-    Stage(settings.graph, {}, inputs).run(lambda: _graph(settings), settings.redo)
+    """HLG of every search, G of one that rescores, in the k2 environment."""
+    for search in used(settings):
+        smooth = _smoothed(settings, search)
+        model = smooth if settings.smooth_lm != "false" and smooth.exists() else search.arpa
+        kind = ["--large", model, "--max-order", 4] if search.rescores else ["--arpa", model]
+        out = settings.graph(search.name)
+        Stage(out, {}, {"the lang folder": settings.lang, "the language model": model}).run(
+            partial(commands.in_k2, "graph", "--lang", settings.lang, *kind, "--out", out), settings.redo)
 
 
 def device_graph(settings: Settings) -> None:
     """HLG.fst for sherpa-onnx, beside the graph; for another beam it is written again."""
-    Stage(settings.graph / "device", settings.named("device_beam"), {"the graph": settings.graph}).run(
-        lambda: _graph(settings, "--device-fst", "--device-beam", settings.device_beam), settings.redo)
-
-
-def _graph(settings: Settings, *words: object) -> None:
-    small, large = language_models(settings)
-    rescoring = ["--large", large] if large else []
-    commands.in_k2("graph", "--lang", settings.lang, "--arpa", small, *rescoring, "--out", settings.graph, *words)
+    first = settings.graph(searches(settings)[0].name)
+    Stage(first / "device", settings.named("device_beam"), {"the graph": first}).run(
+        lambda: commands.in_k2("graph", "--lang", settings.lang, "--device-fst", "--device-beam", settings.device_beam,
+                               "--out", first), settings.redo)

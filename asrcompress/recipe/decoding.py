@@ -1,8 +1,8 @@
-"""Decoding of the models of a recipe: scales chosen on held-out speakers, three searches, a result row for each.
+"""Decoding of the models of a recipe: scales chosen on held-out speakers, the searches of the corpus, a row for each.
 
 The scales are chosen for each model, on speakers held out of the training data: a model that was trained otherwise, or
-has lost parameters, is not as sure of itself. The scale of the large language model is chosen once, with the dense
-model.
+has lost parameters, is not as sure of itself. The scale of a language model that rescores is chosen once, with the
+dense model.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from asrcompress import files
+from asrcompress.data.corpora import Search
 from asrcompress.decoding import score as scoring
 from asrcompress.lang import text
-from asrcompress.recipe import commands, rows
+from asrcompress.recipe import commands, data, rows
 from asrcompress.recipe.models import DATA
 from asrcompress.recipe.settings import Settings
 from asrcompress.recipe.stage import Stage
@@ -29,45 +30,46 @@ def decode(settings: Settings, name: str) -> None:
     """
     folder = EXP / name
     choose_scales(settings, name)
-    searches = [one for one in settings.searches if one != "tglarge" or (settings.graph / "G.npz").exists()]
-    if "tglarge" in searches:
-        choose_lm_scale(settings)
+    every = {search.name: search for search in data.searches(settings)}
+    for search in (every[one] for one in settings.searches if one in every):
+        if search.rescores:
+            choose_lm_scale(settings, search)
     info = folder / "info.json"
     if not info.exists():
         commands.here("measure", folder / "model.packed", "--out", info)
     for test_set in settings.test_sets:
         at = folder / "decode" / test_set
-        for search in searches:
-            make = partial(_decode, settings, name, test_set, search)
-            _stage(settings, name, test_set, search).run(make, settings.redo)
+        for one in settings.searches:
+            make = partial(_decode, settings, name, test_set, one, every.get(one))
+            _stage(settings, name, test_set, one, every.get(one)).run(make, settings.redo)
         (at / "posteriors").unlink(missing_ok=True)
 
 
-def _stage(settings: Settings, name: str, test_set: str, search: str) -> Stage:
-    """One search over one test set: it follows from the model, its scales, the graph, and the dense model's texts."""
+def _stage(settings: Settings, name: str, test_set: str, one: str, search: Search | None) -> Stage:
+    """One search over one test set: it follows from the model, its scales, the graphs, and the dense model's texts."""
     inputs = {"the model": EXP / name, test_set: DATA / f"{test_set}.text"}
-    if search != "greedy":
-        inputs |= {"the graph": settings.graph, "the scales": EXP / name / "decode" / "dev"}
-    if search == "tglarge":
-        inputs["the scale of the large language model"] = DENSE / "decode" / "dev" / "large"
+    if search:
+        inputs |= {"the graph": settings.graph(search.name), "the scales": EXP / name / "decode" / "dev"}
+        if search.rescores:
+            inputs |= {"the graph of the first pass": settings.graph(search.rescores),
+                       "the scale of the language model": DENSE / "decode" / "dev" / search.name}
     if name != "dense":
-        inputs["the dense model's result"] = DENSE / "decode" / test_set / search
-    options = {} if search == "greedy" else settings.named("max_active")
-    return Stage(EXP / name / "decode" / test_set / search, options, inputs)
+        inputs["the dense model's result"] = DENSE / "decode" / test_set / one
+    return Stage(EXP / name / "decode" / test_set / one, settings.named("max_active") if search else {}, inputs)
 
 
-def _decode(settings: Settings, name: str, test_set: str, search: str) -> None:
+def _decode(settings: Settings, name: str, test_set: str, one: str, search: Search | None) -> None:
     at = EXP / name / "decode" / test_set
     if not (at / "posteriors").exists():
         commands.here("posteriors", "--model", EXP / name / "model.packed", "--data", DATA, "--set", test_set,
                       "--out", at / "posteriors")
-    out, ref = at / search, DATA / f"{test_set}.text"
-    if search == "greedy":
+    out, ref = at / one, DATA / f"{test_set}.text"
+    if search is None:
         commands.here("greedy", "--archive", at / "posteriors", "--lang", settings.lang, "--ref", ref, "--out", out)
     else:
-        words = ["--rescore", settings.graph / "G.npz", "--lm-scale", lm_scale()] if search == "tglarge" else []
-        search_with(settings, name, at / "posteriors", out / "hyp.txt", words)
-    record(settings, name, test_set, search)
+        scale = [lm_scale(search)] if search.rescores else []
+        search_with(settings, name, search, at / "posteriors", out / "hyp.txt", scale)
+    record(settings, name, test_set, one)
 
 
 def record(settings: Settings, name: str, test_set: str, search: str) -> None:
@@ -90,31 +92,35 @@ def hypotheses(folder: Path, ref: Path) -> tuple[Path, Path, str]:
 
 
 def choose_scales(settings: Settings, name: str) -> None:
-    """Choose the acoustic scale and the blank penalty of a model on the held-out set: exp/NAME/decode/dev/best.json."""
-    out = EXP / name / "decode" / "dev"
+    """Choose the acoustic scale and the blank penalty of a model on the held-out set, with the corpus's first search:
+    exp/NAME/decode/dev/best.json."""
+    out, first = EXP / name / "decode" / "dev", data.searches(settings)[0]
 
     def make() -> None:
         commands.here("posteriors", "--model", EXP / name / "model.packed", "--data", DATA, "--set", "dev",
                       "--out", out / "posteriors")
         (out / "sweep").mkdir(exist_ok=True)
-        run_search(settings, out / "posteriors", settings.scales, settings.blank_penalties, out / "sweep")
+        run_search(settings, first, out / "posteriors", settings.scales, settings.blank_penalties, out / "sweep")
         _choose(out / "sweep", out / "best.json")
 
     Stage(out, settings.named("scales", "blank_penalties", "max_active"),
-          {"the model": EXP / name, "the graph": settings.graph, "dev": DATA / "dev.text"}).run(make, settings.redo)
+          {"the model": EXP / name, "the graph": settings.graph(first.name), "dev": DATA / "dev.text"}).run(
+        make, settings.redo)
 
 
-def choose_lm_scale(settings: Settings) -> None:
-    """Choose the scale of the large language model, with the dense model: exp/dense/decode/dev/large/best.json."""
+def choose_lm_scale(settings: Settings, search: Search) -> None:
+    """Choose the scale of a rescoring language model, with the dense model: exp/dense/decode/dev/SEARCH/best.json."""
+    assert search.rescores
     dev = DENSE / "decode" / "dev"
+    out = dev / search.name
 
     def make() -> None:
-        words = ["--rescore", settings.graph / "G.npz", "--lm-scale", _listed(settings.lm_scales)]
-        search_with(settings, "dense", dev / "posteriors", dev / "large", words)
-        _choose(dev / "large", dev / "large" / "best.json")
+        search_with(settings, "dense", search, dev / "posteriors", out, settings.lm_scales)
+        _choose(out, out / "best.json")
 
-    Stage(dev / "large", settings.named("lm_scales", "max_active"),
-          {"the scales": dev, "the graph": settings.graph}).run(make, settings.redo)
+    Stage(out, settings.named("lm_scales", "max_active"),
+          {"the scales": dev, "the graph": settings.graph(search.name),
+           "the graph of the first pass": settings.graph(search.rescores)}).run(make, settings.redo)
 
 
 def scales(name: str) -> dict[str, Any]:
@@ -122,24 +128,26 @@ def scales(name: str) -> dict[str, Any]:
     return files.read_json(EXP / name / "decode" / "dev" / "best.json", "the chosen scales")
 
 
-def lm_scale() -> float:
+def lm_scale(search: Search) -> float:
     """What `choose_lm_scale` found. Errors: UserError where it has not run."""
-    return files.read_json(DENSE / "decode" / "dev" / "large" / "best.json", "the chosen scale")["lm_scale"]
+    return files.read_json(DENSE / "decode" / "dev" / search.name / "best.json", "the chosen scale")["lm_scale"]
 
 
-def search_with(settings: Settings, name: str, archive: Path, out: Path, words: Sequence[Any] = ()) -> None:
+def search_with(settings: Settings, name: str, search: Search, archive: Path, out: Path,
+                lm_scales: Sequence[float] = ()) -> None:
     """`run_search` at the scales that were chosen for the model exp/NAME."""
     best = scales(name)
-    run_search(settings, archive, [best["acoustic_scale"]], [best["blank_penalty"]], out, words)
+    run_search(settings, search, archive, [best["acoustic_scale"]], [best["blank_penalty"]], out, lm_scales)
 
 
-def run_search(settings: Settings, archive: Path, acoustic: Sequence[float], penalties: Sequence[float], out: Path,
-               words: Sequence[Any] = ()) -> None:
+def run_search(settings: Settings, search: Search, archive: Path, acoustic: Sequence[float],
+               penalties: Sequence[float], out: Path, lm_scales: Sequence[float] = ()) -> None:
     """k2's search over HLG in its own process; `out` is a file, or a folder that is there and gets a file a scale."""
-    commands.in_k2("search", "--archive", archive, "--graph", settings.graph / "HLG.npz", "--words",
-                   settings.lang / "words.txt", "--acoustic-scale", _listed(acoustic),
-                   f"--blank-penalty={_listed(penalties)}", "--max-active", settings.max_active, "--nj", settings.nj,
-                   "--out", out, *words)
+    hlg = settings.graph(search.rescores or search.name) / "HLG.npz"
+    rescore = ["--rescore", settings.graph(search.name) / "G.npz", "--lm-scale", _listed(lm_scales)]
+    commands.in_k2("search", "--archive", archive, "--graph", hlg, "--words", settings.lang / "words.txt",
+                   "--acoustic-scale", _listed(acoustic), f"--blank-penalty={_listed(penalties)}", "--max-active",
+                   settings.max_active, "--nj", settings.nj, "--out", out, *(rescore if search.rescores else []))
 
 
 def _listed(numbers: Sequence[float]) -> str:

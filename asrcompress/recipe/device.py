@@ -39,10 +39,11 @@ def export_all(settings: Settings) -> None:
         files.require_file(EXP / name / ".done", "a model of --devices is not done:")
     if listed:
         data.device_graph(settings)
+    graph = settings.graph(data.searches(settings)[0].name)
     for file in listed:
         decoding.choose_scales(settings, file[0])
         inputs = {"the model": EXP / file[0], "the scales": EXP / file[0] / "decode" / "dev",
-                  "the graph": settings.graph}
+                  "the graph": graph}
         if file != FIRST:
             inputs["the dense file"] = folder(FIRST)
         Stage(folder(file), settings.named("device_beam"), inputs).run(partial(_export, settings, file), settings.redo)
@@ -57,8 +58,8 @@ def _export(settings: Settings, file: File) -> None:
                   "--acoustic-scale", decoding.scales(name)["acoustic_scale"])
     commands.here("measure", out, "--against", folder(FIRST), "--out", out / "onnxruntime.json")
     commands.here("measure", out, "--runtime", "sherpa-onnx", "--out", out / "greedy.json")
-    commands.here("measure", out, "--runtime", "sherpa-onnx", "--graph", settings.graph / "HLG.fst", "--out",
-                  out / "HLG.json")
+    graph = settings.graph(data.searches(settings)[0].name)
+    commands.here("measure", out, "--runtime", "sherpa-onnx", "--graph", graph / "HLG.fst", "--out", out / "HLG.json")
 
 
 def decode_all(settings: Settings) -> None:
@@ -77,14 +78,15 @@ def _decode(settings: Settings, file: File, test_set: str) -> None:
     name, at, ref = file[0], folder(file) / "decode" / test_set, DATA / f"{test_set}.text"
     given = ["--model", folder(file), "--data", DATA, "--set", test_set]
     commands.here("decode", *given, "--ref", ref, "--lang", settings.lang, "--out", at / "greedy")
-    commands.here("decode", *given, "--graph", settings.graph / "HLG.fst", "--words", settings.lang / "words.txt",
-                  "--out", at / "HLG")
+    first = data.searches(settings)[0]
+    commands.here("decode", *given, "--graph", settings.graph(first.name) / "HLG.fst", "--words",
+                  settings.lang / "words.txt", "--out", at / "HLG")
     archive = at / "posteriors"
     commands.here("posteriors", "--model", folder(file) / "model.onnx", "--data", DATA, "--set", test_set, "--out",
                   archive)
-    decoding.search_with(settings, name, archive, at / "tgsmall" / "hyp.txt")
+    decoding.search_with(settings, name, first, archive, at / first.name / "hyp.txt")
     archive.unlink()
-    for search in ("greedy", "HLG", "tgsmall"):
+    for search in ("greedy", "HLG", first.name):
         _record(file, test_set, search, ref)
 
 

@@ -13,7 +13,6 @@ from asrcompress.errors import UserError
 from asrcompress.options import require
 
 WHEN = ("after", "during", "scratch")
-SEARCHES = ("greedy", "tgsmall", "tglarge")
 Words = tuple[str, ...]
 Numbers = tuple[float, ...]
 
@@ -54,7 +53,7 @@ class Settings:
     scales: Numbers = (1.0, 1.5, 2.2)
     max_active: int = 3000
     decode: Words = ()
-    searches: Words = SEARCHES
+    searches: Words = ()
     lm_scales: Numbers = (0.8, 1.0, 1.2, 1.6)
     blank_penalties: Numbers = (0.0,)
     devices: Words = ()
@@ -64,6 +63,7 @@ class Settings:
     nj: int = 2
     redo: bool = False
     note: str = ""
+    reference: Path | None = None
     command: str = "./run.sh"
 
     def __post_init__(self) -> None:
@@ -72,8 +72,6 @@ class Settings:
                 f"--smooth-lm is true, false or auto, not '{self.smooth_lm}'")
         for one in self.when:
             require(one in WHEN, f"--when is any of {', '.join(WHEN)}, not '{one}'")
-        for one in self.searches:
-            require(one in SEARCHES, f"--searches is any of {', '.join(SEARCHES)}, not '{one}'")
         for one in (*self.controls, *self.experiments):
             require("=" in one, f"'{one}' has no name; write NAME={one}")
         require(all(0 < size <= 1 for size in self.sizes), f"--sizes are above 0 and at most 1, not {self.sizes}")
@@ -91,10 +89,9 @@ class Settings:
         """The lang folder, one for each unit."""
         return Path(f"data/lang_{self.unit}")
 
-    @property
-    def graph(self) -> Path:
-        """The folder of HLG and G."""
-        return Path(f"data/graph_{self.unit}")
+    def graph(self, search: str) -> Path:
+        """The folder of a search's HLG, or of its G where it rescores."""
+        return Path(f"data/graph_{self.unit}") / search
 
     @property
     def dense_criterion(self) -> str:

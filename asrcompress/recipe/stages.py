@@ -33,7 +33,8 @@ def decode(settings: Settings) -> None:
 
 def report(settings: Settings) -> None:
     """RESULTS.md, the tables and the plot, from results.jsonl."""
-    commands.here("report", "--rows", decoding.RESULTS, "--out", ".", "--note", settings.note)
+    reference = ["--reference", settings.reference] if settings.reference else []
+    commands.here("report", "--rows", decoding.RESULTS, "--out", ".", "--note", settings.note, *reference)
 
 
 STAGES: dict[str, Callable[[Settings], None]] = {
@@ -44,4 +45,4 @@ STAGES: dict[str, Callable[[Settings], None]] = {
 
 def run(name: str, settings: Settings) -> None:
     """Run a stage in the current folder. Errors: UserError, from any of its commands."""
-    STAGES[name](settings if name == "download" else data.with_sets(settings))
+    STAGES[name](settings if name == "download" else data.with_corpus(settings))

@@ -11,7 +11,6 @@ from asrcompress.report.rows import Row, is_device
 from asrcompress.report.table import Cell
 
 LINE = (*(key for key in tables.LINE if key != "runtime"), "precision")
-SEARCHES = ("greedy", "HLG", *tables.SEARCHES)  # in this order, any others after them
 ENGINES = {"onnxruntime": "k2"}  # who searches, where it is not the runtime itself
 Column = tuple[str, str]  # runtime, search
 
@@ -45,12 +44,9 @@ def lines(rows: list[Row], test_set: str) -> list[Line]:
 
 
 def columns(found: list[Line]) -> list[Column]:
-    """The (runtime, search) that occur: on the device first, then by strength of the search."""
-    def strength(column: Column) -> tuple[bool, int, str]:
-        runtime, search = column
-        return runtime in ENGINES, SEARCHES.index(search) if search in SEARCHES else len(SEARCHES), search
-
-    return sorted({column for line in found for column in line.rows}, key=strength)
+    """The (runtime, search) that occur: on the device first, and greedy search before others."""
+    there = dict.fromkeys(column for line in found for column in line.rows)
+    return sorted(there, key=lambda column: (column[0] in ENGINES, column[1] != "greedy"))
 
 
 def table(rows: list[Row], test_set: str) -> list[list[str]]:

@@ -1,10 +1,11 @@
 """RESULTS.md: what the rows say, in the form that one reads first."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from asrcompress.errors import UserError
 from asrcompress.files import atomic
-from asrcompress.report import device, plot, table
+from asrcompress.report import device, plot, reference, table
 from asrcompress.report.rows import Row
 
 PICTURE, SHEET, PAGE, DEVICES = "wer_vs_bytes.png", "table.csv", "RESULTS.md", "device.csv"
@@ -27,11 +28,14 @@ k2's search: differences to its left are those of the search, differences betwee
 """
 
 
-def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Results", search: str | None = None) -> None:
+def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Results", search: str | None = None,
+          published: Path | None = None) -> None:
     """Write RESULTS.md, table.csv and wer_vs_bytes.png into the folder `out`, each whole or not at all.
 
-    And device.csv, where there are rows of device files. Errors: UserError where there are no rows.
+    And device.csv, where there are rows of device files. `published` is a CSV file of `reference`. Errors: UserError
+    where there are no rows, and of `reference.read`.
     """
+    published_rows = reference.read(published) if published else []
     if not rows:
         raise UserError("there are no result rows to report; score some hypotheses with --rows first")
     out = Path(out)
@@ -43,10 +47,10 @@ def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Result
         with atomic(out / DEVICES) as temporary:
             temporary.write_text(device.to_csv(rows), encoding="utf-8")
     with atomic(out / PAGE) as temporary:
-        temporary.write_text(page(rows, note, title), encoding="utf-8")
+        temporary.write_text(page(rows, note, title, published_rows), encoding="utf-8")
 
 
-def page(rows: list[Row], note: str = "", title: str = "Results") -> str:
+def page(rows: list[Row], note: str = "", title: str = "Results", published: Sequence[reference.Figure] = ()) -> str:
     """The Markdown text."""
     parts = [f"# {title}\n", "Generated from result rows by `asrcompress report`; do not edit by hand.\n"]
     if note:
@@ -55,7 +59,7 @@ def page(rows: list[Row], note: str = "", title: str = "Results") -> str:
         lines = table.pivot(rows, name)
         parts += [f"## {name}\n", test_set(rows, name), table.markdown(lines), *structures(lines)]
     parts += [READING, f"![Error rate against the size of the packed file]({PICTURE})\n",
-              f"All figures: [{SHEET}]({SHEET}).\n", *on_the_device(rows),
+              f"All figures: [{SHEET}]({SHEET}).\n", *on_the_device(rows), *reference.section(published),
               "## How to reproduce\n", commands(rows), "## Measured on\n", machine(rows)]
     return "\n".join(parts)
 

@@ -10,7 +10,6 @@ from asrcompress.report.rows import Row, is_device
 
 # What makes a line.
 LINE = ("name", "model", "structure", "options", "quantization", "coder", "when", "size", "seed", "runtime")
-SEARCHES = ("greedy", "tgsmall", "tglarge")  # in this order, any others after them
 VARYING = ("model", "options", "quantization", "coder", "train_precision", "seed", "runtime")  # only where lines differ
 LEFT = {"name", "model", "structure", "options", "quantization", "coder", "trained in", "when", "runtime",
         "precision"}  # words; the others are numbers
@@ -74,12 +73,9 @@ def pivot(rows: list[Row], test_set: str) -> list[Line]:
 
 
 def rates(lines: list[Line]) -> list[tuple[str, str]]:
-    """The (rate, search) columns: token error rates first, then the searches from the weakest to the strongest."""
-    def strength(column: tuple[str, str]) -> tuple[bool, int, str]:
-        rate, search = column
-        return rate == "wer", SEARCHES.index(search) if search in SEARCHES else len(SEARCHES), search
-
-    return sorted({column for line in lines for column in line.cells}, key=strength)
+    """The (rate, search) columns: token error rates first, then as the rows have them."""
+    found = dict.fromkeys(column for line in lines for column in line.cells)
+    return sorted(found, key=lambda column: column[0] == "wer")
 
 
 FACTS: dict[str, tuple[str, Callable[[Any], str]]] = {  # row key -> heading, and how its value is written

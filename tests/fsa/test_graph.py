@@ -84,6 +84,11 @@ def test_command_builds_once(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     tiny.write_arpa(arpa, tiny.BIGRAM)  # another language model: another graph
     assert main(command) == 0
     assert "up to date" not in capsys.readouterr().out
+    alone = ["graph", "--lang", str(lang), "--out", str(tmp_path / "alone")]
+    assert main([*alone, "--large", str(large)]) == 0
+    assert sorted(path.name for path in (tmp_path / "alone").iterdir()) == ["G.npz", "graph.json"]
+    assert main(alone) == 1 and "give --arpa for HLG" in capsys.readouterr().err
+    assert main([*alone, "--device-fst"]) == 1 and "HLG.npz" in capsys.readouterr().err
 
 
 def test_command_with_an_arpa_that_is_not_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ def test_texts_become_values_and_back(key: str, text: str, value: object) -> Non
     ("epochs", "8.5", "--epochs is '8.5', but it is a whole number"),
     ("redo", "yes", "--redo is 'yes', but it is true or false"),
     ("when", "never", "--when is any of after, during, scratch, not 'never'"),
-    ("unit", "char", "--unit is phone or bpe"), ("searches", "greedy tghuge", "not 'tghuge'"),
+    ("unit", "char", "--unit is phone or bpe"),
     ("controls", "tdnnf", "write NAME=tdnnf"), ("sizes", "0.5 2", "--sizes"),
     ("scales", "", "--scales are numbers above 0"), ("epoch", "8", "a recipe has no option --epoch"),
     ("train_options", "'a", "--train-options"), ("device_beam", "0", "a beam is above 0"),

@@ -3,9 +3,9 @@
 from typing import cast
 
 from asrcompress import registry
-from asrcompress.data.corpora.base import Corpus, LanguageModels, Subsets
+from asrcompress.data.corpora.base import Corpus, Search, Subsets
 
-__all__ = ["Corpus", "LanguageModels", "Subsets", "get", "names"]
+__all__ = ["Corpus", "Search", "Subsets", "get", "names"]
 
 
 def names() -> tuple[str, ...]:

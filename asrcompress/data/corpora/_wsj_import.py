@@ -14,11 +14,11 @@ import soundfile
 from rich.progress import track
 
 from asrcompress.data import sphere
-from asrcompress.data.corpora import _wsj_text, wsj
+from asrcompress.data.corpora import _wsj_bd, _wsj_lexicon, _wsj_lm, _wsj_text, wsj
 from asrcompress.data.corpora._wsj_discs import RELEASES, SETS, Discs
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, locked
-from asrcompress.lang import text
+from asrcompress.files import atomic, locked, read_jsonl
+from asrcompress.lang import ngram, text
 
 TRANSCRIPTS = {"wsj0": "11-4.1, 11-10.1 or 11-14.1", "wsj1": "13-33.1 or 13-34.1"}
 
@@ -165,3 +165,33 @@ def _speaker(name: str) -> str:
 def _write_lines(path: Path, lines: list[str]) -> None:
     with atomic(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def import_language(discs: Discs, out: Path, names: Sequence[str], lexicon: Path | None = None,
+                    bd_arpa: Path | None = None, warn: Callable[[str], None] = print) -> None:
+    """Write lm/NAME.arpa.gz for language models under Kaldi's names, and lm/lexicon.txt; what is there already is kept.
+
+    The lexicon is CMUdict with pronunciations by rule for what the sets of `out` and the language models have besides.
+    Errors: UserError for a name that there is not, and of `_wsj_lm`, `_wsj_bd` and `_wsj_lexicon`.
+    """
+    for name in names:
+        if name not in wsj.RESCORES:
+            raise UserError(f"there is no language model '{name}'; there are {', '.join(wsj.RESCORES)}")
+    wanted = dict.fromkeys([*filter(None, map(wsj.RESCORES.get, names)), *names])  # what tg rescores comes before it
+    folder = out / wsj.LM
+    with locked(out):
+        dictionary = _wsj_lexicon.read(lexicon)
+        _wsj_lm.distributed(discs.find, folder, wanted, warn)
+        here = [name for name in wanted if (folder / f"{name}.arpa.gz").exists()]
+        words = {fields[1] for name in here for _, fields in ngram.ngrams(folder / f"{name}.arpa.gz", 1)}
+        words.update(word for path in sorted(out.glob("*.jsonl")) for row in read_jsonl(path)
+                     for word in row["words"].split())
+        big = [name for name in wanted if name in _wsj_bd.NAMES and name not in here]
+        sentences = list(_wsj_bd.sentences(discs.files, dictionary)) if big and not bd_arpa else []
+        words.update(_wsj_bd.words(sentences, dictionary))
+        words.difference_update(ngram.SENTENCE)
+        whole = _wsj_lexicon.write(dictionary, words, folder / wsj.LEXICON, warn)
+        if bd_arpa:
+            _wsj_bd.given(bd_arpa, folder, big, warn)
+        elif big:
+            _wsj_bd.train(sentences, whole, folder, big, warn)

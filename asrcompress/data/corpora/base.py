@@ -18,11 +18,13 @@ class Subsets(NamedTuple):
     test: list[str]
 
 
-class LanguageModels(NamedTuple):
-    """ARPA files, plain or gzipped: `small` for the search, `large` for rescoring; None where the corpus has none."""
+class Search(NamedTuple):
+    """A search for words: its name, its language model (ARPA, plain or gzipped), and, where that model only rescores
+    lattices, the name of the search that makes them."""
 
-    small: Path | None
-    large: Path | None
+    name: str
+    arpa: Path
+    rescores: str | None = None
 
 
 class Corpus(Protocol):
@@ -37,8 +39,9 @@ class Corpus(Protocol):
     def prepare(self, folder: Path, subset: str, warn: Callable[[str], None] = print) -> "CutSet":
         """The cuts of a subset, one an utterance, with text and speaker; what is left out is named through `warn`."""
 
-    def language_models(self, folder: Path) -> LanguageModels:
-        """The language models that are there."""
+    def searches(self, folder: Path) -> list[Search]:
+        """The searches whose language models are there, each after the one that it rescores; the first chooses scales.
+        """
 
     def lexicon(self, folder: Path) -> Path:
         """The pronunciation lexicon."""

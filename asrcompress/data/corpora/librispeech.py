@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asrcompress.data.corpora.base import LanguageModels, Subsets
+from asrcompress.data.corpora.base import Search, Subsets
 from asrcompress.errors import UserError
 from asrcompress.files import require_file
 from asrcompress.lang import text
@@ -70,9 +70,11 @@ def subsets(folder: Path) -> Subsets:
                    [name for kind in ("dev-", "test-") for name in there if name.startswith(kind)])
 
 
-def language_models(folder: Path) -> LanguageModels:
-    """The pruned and the full trigram of openslr.org/11, where they are there."""
-    return LanguageModels(*(path if (path := folder / LM / name).exists() else None for name in (SMALL_LM, LARGE_LM)))
+def searches(folder: Path) -> list[Search]:
+    """tgsmall, over the pruned trigram of openslr.org/11, and tglarge, which rescores with the full one."""
+    small, large = folder / LM / SMALL_LM, folder / LM / LARGE_LM
+    found = [Search("tgsmall", small), Search("tglarge", large, rescores="tgsmall")]
+    return found[:small.exists() + (small.exists() and large.exists())]
 
 
 def lexicon(folder: Path) -> Path:

