@@ -40,7 +40,7 @@ def test_the_figures_of_the_wall_street_journal() -> None:
                for one in reference.read(REPO / "recipes" / "wsj" / "reference.csv")}
 
     def wer(part: str, search: str, test_set: str) -> float:
-        return next(rate for (_, system, *rest), rate in figures.items() if part in system and rest == [search, test_set])
+        return next(rate for (_, name, *rest), rate in figures.items() if part in name and rest == [search, test_set])
 
     losses = [round(wer("4 layers", search, test_set) - wer("(the study's original)", search, test_set), 2)
               for search in ("tgpr", "bd_tgpr") for test_set in ("dev93", "eval92")]
