@@ -134,6 +134,20 @@ def test_small_control_has_the_size_of_svd_at_a_quarter() -> None:
     assert 0.24 < small / dense < 0.27
 
 
+@pytest.mark.parametrize(("name", "parameters"), [("tdnn_wsj6", 4_974_040), ("tdnn_relu4", 5_768_040)])
+def test_the_nets_of_the_study_see_ten_frames_to_either_side(name: str, parameters: int) -> None:
+    """As Kaldi's splicing -4..4, 0, -2,2, 0, -4,4, 0 does."""
+    config = yaml.safe_load((REPO / "conf" / "model" / f"{name}.yaml").read_text()) | {"vocab": 40}
+    del config["defaults"]
+    net = models.build(config).eval()
+    assert sum(p.numel() for p in net.parameters()) == parameters
+    x = torch.randn(1, 81, 80, requires_grad=True)
+    net(x, torch.tensor([81]))[0][0, 10].sum().backward()
+    assert x.grad is not None
+    seen = x.grad[0].abs().sum(1).nonzero().flatten()
+    assert int(seen[-1]) - int(seen[0]) == 20
+
+
 def test_folded_config_builds_without_batchnorm() -> None:
     net, folded = model("factored"), model("factored", folded=True)
     pairs = list(net.batchnorm_pairs())
