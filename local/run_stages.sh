@@ -11,7 +11,7 @@ options_file=$repo_root/local/options.sh
 list_options() {
   local line name value
   while IFS= read -r line; do
-    if [[ $line =~ ^([a-z_]+)=[^#]*(\#.*)?$ ]]; then
+    if [[ $line =~ ^([a-z][a-z0-9_]*)=[^#]*(\#.*)?$ ]]; then
       name=${BASH_REMATCH[1]}
       value=${!name}
       [[ $value == *" "* || -z $value ]] && value="\"$value\""

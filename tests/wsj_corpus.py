@@ -55,7 +55,6 @@ class Miniature:
         self.index("11-13.1", "wsj0/doc/indices/test/nvp/si_et_20.ndx", [line.removesuffix(".wv1") for line in eval92])
         self.index("13-32.1", "wsj1/doc/indices/wsj1/eval/h1_p0.ndx",
                    [line.replace("13_33_1", "13_32_1") for line in eval93])
-
         self.lng_modl("13-32.1", "wsj1/doc/lng_modl")
 
     def lng_modl(self, disc: str, folder: str) -> None:

@@ -63,7 +63,7 @@ class Discs:
         """Index the folders; what is there twice is said. Errors: UserError where one is not what it should be."""
         self.folders = {release: folder for release, folder in (("wsj0", wsj0), ("wsj1", wsj1)) if folder}
         self._paths: dict[str, list[Path]] = {}
-        roots: dict[Path, str] = {}
+        roots: dict[Path, None] = {}
         for release, folder in self.folders.items():
             found = dict(_walk(folder))
             _check_release(release, folder, set(found.values()))
@@ -71,7 +71,7 @@ class Discs:
                 copies = self._paths.setdefault(inner, [])
                 if path not in copies:
                     copies.append(path)
-                roots.setdefault(path.parents[inner.count("/")], "")
+                roots[path.parents[inner.count("/")]] = None
         _say_twice(roots, say)
 
     def find(self, inner: str) -> Path | None:
@@ -93,29 +93,24 @@ class Discs:
         """What an index file lists. Errors: UserError where it is missing, and for a line that is not understood."""
         if path := self.find(inner):
             return [entry for entry in entries(path) if not f"{entry.disc}:{entry.inner}".startswith(_NOT_THERE)]
-        raise UserError(f"the index file {inner} of disc {disc} ({RELEASES[inner[:4]]}) {self.below(inner[:4])}")
-
-    def below(self, release: str) -> str:
-        """The end of a sentence about what is missing: where it was looked for, and what to do."""
-        if folder := self.folders.get(release):
-            return f"is not below --{release} {folder}; copy the disc there"
-        return f"is missing; give the folder with the discs as --{release}"
+        release = inner[:4]
+        where = (f"is not below --{release} {self.folders[release]}; copy the disc there" if release in self.folders
+                 else f"is missing; give the folder with the discs as --{release}")
+        raise UserError(f"the index file {inner} of disc {disc} ({RELEASES[release]}) {where}")
 
 
 def _walk(top: Path) -> Iterator[tuple[Path, str]]:
-    """Every file below a folder that belongs to a disc, with its inner path; a folder with two names is read once."""
+    """Every file below a folder that belongs to a disc, with its inner path. Links are followed, but never upwards."""
     def stop(error: OSError) -> None:
         raise UserError(f"{error.filename} cannot be read ({error.strerror}); repair the copy of the disc")
 
-    seen = set()
     top = Path(os.path.abspath(top))
     for folder, inner_folders, names in os.walk(top, followlinks=True, onerror=stop if top.is_dir() else None):
         relative = "/".join((top.name, *Path(folder).relative_to(top).parts)).lower()
-        real = os.path.realpath(folder)
-        if real in seen or (relative.count("/") > _DEEPEST and not _INNER.search(f"{relative}/.")):
+        real, above = os.path.realpath(folder), map(os.path.realpath, Path(folder).parents)
+        if real in above or (relative.count("/") > _DEEPEST and not _INNER.search(f"{relative}/.")):
             inner_folders.clear()
             continue
-        seen.add(real)
         inner_folders.sort()
         for name in sorted(names):
             if found := _INNER.search(f"{relative}/{name.lower()}"):

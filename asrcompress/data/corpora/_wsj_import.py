@@ -47,10 +47,10 @@ def import_sets(discs: Discs, out: Path, sets: Sequence[str], partial: bool = Fa
     disc, for files that contradict each other, and where audio needs a decoder that is not installed.
     """
     for name in sets:
-        if name not in SETS:
+        if name.removesuffix(wsj.PARTIAL) not in SETS:
             raise UserError(f"there is no set '{name}' of WSJ; there are {', '.join(SETS)}")
     there = [name for name in sets if (out / f"{name}.jsonl").exists()]
-    plans = [_plan(discs, name, warn) for name in sets if name not in there]
+    plans = [_plan(discs, name.removesuffix(wsj.PARTIAL), warn) for name in sets if name not in there]
     missing = list(dict.fromkeys(one for plan in plans for one in plan.missing))
     if missing and not partial:
         raise UserError(f"{'; '.join(missing)}; copy that beside the other discs, or give --partial to go on without")

@@ -1,12 +1,14 @@
 """The lexicon of the Wall Street Journal recipe: CMUdict, and pronunciations by rule for words that it lacks."""
 
+import hashlib
 import importlib.util
+import json
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from asrcompress.errors import UserError
-from asrcompress.files import require_file
+from asrcompress.files import atomic, require_file
 from asrcompress.lang import lexicon as lexicons
 from asrcompress.lang import pronounce
 from asrcompress.lang.lexicon import Lexicon
@@ -60,12 +62,19 @@ def _upper(path: Path) -> Lexicon:
 def write(lexicon: Lexicon, words: Iterable[str], out: Path, warn: Callable[[str], None] = print) -> Lexicon:
     """Write the lexicon, with pronunciations by rule for those of `words` that it lacks, and return it.
 
-    How many got one, and how many stay without, is said.
+    How many got one, and how many stay without, is said. An `out` that was made so of the same lexicon and words stays.
     """
     lacking = sorted(word for word in set(words) - lexicon.keys() if not word.startswith("<"))
+    digest = hashlib.sha256(json.dumps([lexicon, lacking]).encode()).hexdigest()
+    made = out.with_name(f"{out.name}.made")
+    if out.exists() and made.exists() and made.read_text() == digest:
+        return lexicons.read(out)
     found = pronounce.guess(lexicon, lacking)
     whole = lexicon | {word: tokens for word, tokens in found.items() if lexicons.expressible(word, tokens[0])}
+    made.unlink(missing_ok=True)
     lexicons.write(out, whole)
+    with atomic(made) as temporary:
+        temporary.write_text(digest)
     if lacking:
         without = [word for word in lacking if word not in whole]
         named = f": {', '.join(without[:5])}{', ...' if len(without) > 5 else ''}" if without else ""

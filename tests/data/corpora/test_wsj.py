@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import re
@@ -60,8 +61,9 @@ def test_every_layout_gives_the_same_cuts(layout: str, tiny_corpus: Path, tmp_pa
             np.testing.assert_array_equal(cut.load_audio()[0] * 32768, mini.samples[said.id])
 
 
-def test_one_folder_serves_as_both_and_a_link_is_no_second_disc(mini: Miniature) -> None:
+def test_one_folder_serves_as_both_whatever_links_are_in_it(mini: Miniature) -> None:
     (mini.folder / "all").symlink_to(mini.folder)
+    (mini.folder / "0").symlink_to(mini.folder / "11-14.1" / "wsj0")  # comes first, and leads to no inner path
     assert run(mini, "dev93 eval92") == []
     assert len(rows(mini, "dev93")) == len(rows(mini, "eval92")) == 4
 
@@ -185,6 +187,7 @@ def test_partial_sets_say_so_in_their_name(mini: Miniature) -> None:
         wsj.prepare(mini.out, "train_si284")
     with pytest.raises(UserError, match="disc 13-16.1"):
         run(mini, "train_si284")
+    assert run(mini, "train_si284_partial") == [], "the recipe names a partial set again where it is to be used"
     mini.folder.with_name("away").rename(missing)
     run(mini, "train_si284")
     assert len(list(wsj.prepare(mini.out, "train_si284"))) == 17
@@ -322,6 +325,30 @@ def test_searches_and_lexicon_are_found_where_they_are(tmp_path: Path) -> None:
     assert wsj.searches(tmp_path) == [("tgpr", arpa["tgpr"], None), ("tg", arpa["tg"], "tgpr"),
                                       ("bg_5k", arpa["bg_5k"], None)], "bd_fg has no lattices without bd_tgpr"
     assert wsj.lexicon(tmp_path) == tmp_path / "lm" / "lexicon.txt"
+
+
+def test_the_command_leaves_all_that_other_stages_read(mini: Miniature, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["wsj", "--wsj0", str(mini.wsj0), "--wsj1", str(mini.wsj1), "--out", str(mini.out),
+               "--sets", "train_si84 eval92", "--lms", "tgpr tg bg tg_5k"]
+    assert cli.main(command) == 0
+    searches = [search.name for search in wsj.searches(mini.out)]
+    assert searches == ["tgpr", "tg", "bg", "tgpr_5k", "tg_5k"], "tg_5k brings the search that it rescores"
+    said = {word for name, words in mini.words.items() if name != NO_SPEECH for word in words.split()}
+    for name, order in (("bg", 2), ("tg", 3), ("tg_5k", 3), ("tgpr", 3)):
+        arpa = gzip.decompress((mini.out / "lm" / f"{name}.arpa.gz").read_bytes()).decode()
+        assert arpa.startswith("\\data\\\nngram 1=") and arpa.rstrip().endswith("\\end\\")
+        assert f"\\{order}-grams:" in arpa and f"\\{order + 1}-grams:" not in arpa
+        unigrams = arpa.partition("\\1-grams:\n")[2].partition("\n\n")[0]
+        assert {line.split()[1] for line in unigrams.splitlines()} >= said
+    listed = {line.split(" ", 1)[0] for line in wsj.lexicon(mini.out).read_text().splitlines()}
+    assert listed >= said
+    before = {path: path.stat().st_mtime_ns for path in mini.out.rglob("*.arpa.gz")}
+    shutil.rmtree(mini.folder / "13-32.1")
+    assert cli.main(command) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in mini.out.rglob("*.arpa.gz")}
+    capsys.readouterr()
+    assert cli.main([*command[:-1], "bg_5k"]) == 1
+    assert "base_lm/bcb05onp.z, which is on disc 13-32.1 of WSJ1" in capsys.readouterr().err
 
 
 def test_the_command_says_bad_input_in_one_sentence(mini: Miniature, capsys: pytest.CaptureFixture[str]) -> None:

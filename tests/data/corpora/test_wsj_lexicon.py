@@ -51,3 +51,7 @@ def test_words_get_pronunciations_and_those_without_are_said(tmp_path: Path) -> 
     assert whole == {**base, "BB": [["B", "IY1", "B", "IY1"]]} == lexicons.read(tmp_path / "lexicon.txt")
     assert said == ["lexicon.txt: 2 words are not in the dictionary; 1 got a pronunciation by rule, 1 have none: "
                     "QUIXOTIC"]
+    before = (tmp_path / "lexicon.txt").stat().st_mtime_ns
+    assert _wsj_lexicon.write(base, ["BB", "QUIXOTIC"], tmp_path / "lexicon.txt", said.append) == whole
+    assert (tmp_path / "lexicon.txt").stat().st_mtime_ns == before and len(said) == 1
+    assert len(_wsj_lexicon.write(base, ["BB", "B.B."], tmp_path / "lexicon.txt", said.append)) == 4
