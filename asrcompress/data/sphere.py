@@ -47,7 +47,7 @@ def header(path: Path) -> Header:
             start = stream.read(MOST_HEADER)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); copy it from the disc again") from None
-    if not start.startswith(MAGIC):
+    if not start.startswith(MAGIC) or len(start) < 2 * len(MAGIC):
         raise _wrong(path, "is no NIST SPHERE file")
     length = start[len(MAGIC):2 * len(MAGIC)].strip()
     if not length.isdigit() or not 2 * len(MAGIC) < int(length) < MOST_HEADER:
@@ -121,7 +121,7 @@ def _decode(path: Path, head: Header, data: bytes) -> np.ndarray:
     """(n,) int16 samples of a shorten stream, for which a header is written anew: the decoders go by its label."""
     require_decoder(path)
     order = next(name for name, dtype in BYTE_ORDERS.items() if dtype == head.dtype)
-    label = f"pcm,embedded-shorten-v{'1.09' if data[len(SHORTEN):len(SHORTEN) + 1] == bytes([1]) else '2.00'}"
+    label = "pcm,embedded-shorten-v2.00"  # the stream itself says which version it is
     lines = ["NIST_1A", "   1024", "channel_count -i 1", f"sample_count -i {head.samples}",
              f"sample_rate -i {head.sampling_rate}", "sample_n_bytes -i 2", f"sample_byte_format -s2 {order}",
              f"sample_coding -s{len(label)} {label}", "end_head", ""]
@@ -130,16 +130,16 @@ def _decode(path: Path, head: Header, data: bytes) -> np.ndarray:
         import av
     except ImportError:
         return _sph2pipe(path, file)
-    chunks: list[np.ndarray] = []
+    chunks, count = [np.zeros(0, np.int16)], 0
     try:
         with av.open(io.BytesIO(file), "r", format="nistsphere") as container:
             for frame in container.decode(audio=0):
                 chunks.append(frame.to_ndarray()[0])
-                if sum(map(len, chunks)) > head.samples:
+                if (count := count + len(chunks[-1])) > head.samples:
                     break
     except av.FFmpegError as error:
         raise _wrong(path, f"holds a shorten stream that cannot be read ({error.strerror})") from None
-    return np.concatenate(chunks) if chunks else np.zeros(0, np.int16)
+    return np.concatenate(chunks)
 
 
 def _sph2pipe(path: Path, file: bytes) -> np.ndarray:

@@ -28,7 +28,7 @@ class Order:
     backoff: Floats  # [N]; 0 where none is listed
 
     def keep(self, rows: NDArray[np.bool_] | Ints) -> "Order":
-        """Some of the n-grams; their keys still speak of the order below as it was."""
+        """The n-grams at `rows`, a mask (N,) or numbers (M,); their keys still speak of the order below as it was."""
         return Order(self.words[rows], self.key[rows], self.p[rows], self.backoff[rows])
 
 

@@ -5,11 +5,10 @@ no licence for these: a "WSJ-shaped stand-in", whose figures say nothing about W
     .venv/bin/python recipes/wsj/dress.py CORPUS DISCS
     recipes/wsj/run.sh --wsj0 DISCS --wsj1 DISCS --lexicon CORPUS/lm/librispeech-lexicon.txt
 
-Every second speaker's audio is compressed by shorten. DISCS/ids.txt says which utterance became which.
+A speaker's audio is PCM or shorten, in turns. DISCS/ids.txt says which utterance became which.
 """
 
 import argparse
-import gzip
 import re
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from asrcompress.errors import UserError  # noqa: E402
-from asrcompress.lang import text  # noqa: E402
+from asrcompress.lang import ngram, text  # noqa: E402
 from recipes.wsj import discs  # noqa: E402
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -73,7 +72,7 @@ def press(corpus: Path, out: Path, kind: str, subsets: list[str], speakers: dict
             utterance = f"{name}c{base36(number // 1296 + 1, 2)}{base36(number % 1296, 2)}"
             target = out / audio_disc / audio / name / f"{utterance}.wv1"
             target.parent.mkdir(parents=True, exist_ok=True)
-            coding = "shorten2" if int(name[1:], 36) % 2 else "pcm-be"
+            coding = list(discs.CODINGS)[int(name[1:], 36) % len(discs.CODINGS)]
             discs.sphere(target, soundfile.read(flac, dtype="int16")[0], coding)
             escaped = re.sub(r"([^\w ])", r"\\\1", words)
             dot = out / dots_disc / dots / name / f"{utterance[:6]}00.dot"
@@ -87,13 +86,27 @@ def press(corpus: Path, out: Path, kind: str, subsets: list[str], speakers: dict
     print(f"{kind}: {len(listed)} utterances of {len(counts)} speakers", flush=True)
 
 
-def language_model(arpa: Path, out: Path) -> None:
-    """An ARPA file as the discs have their trigram: plain in spite of its name, after a preamble, with blanks."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(arpa, "rt", encoding="utf-8") as source, out.open("w", encoding="utf-8") as target:
-        target.write("A trigram of another corpus, dressed in WSJ's clothes.\n\n")
-        target.writelines(line.replace("\t", " ") for line in source)
-    print(f"{out.name}: {out.stat().st_size / 1e6:.0f} MB", flush=True)
+def language_models(arpa: Path, out: Path) -> None:
+    """An ARPA file as the discs have their trigram, plain in spite of its name, after a preamble and with blanks; and
+    its 1- and 2-grams as their bigram, by compress(1)."""
+    out.mkdir(parents=True, exist_ok=True)
+    orders: list[list[str]] = []
+    for n, fields in ngram.ngrams(arpa):
+        if n > len(orders):
+            orders.append([])
+        orders[n - 1].append(" ".join(fields))
+    (out / "tcb20onp.z").write_bytes(_arpa(orders))
+    bigrams = [line.rsplit(" ", 1)[0] if len(line.split(" ")) == 4 else line for line in orders[1]]
+    (out / "bcb20onp.z").write_bytes(discs.lzw(_arpa([orders[0], bigrams])))
+    print(f"language models: {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.0f} MB", flush=True)
+
+
+def _arpa(orders: list[list[str]]) -> bytes:
+    parts = ["A language model of another corpus, dressed in WSJ's clothes.\n\n\\data\\"]
+    parts += [f"ngram {n}={len(lines)}" for n, lines in enumerate(orders, 1)]
+    for n, lines in enumerate(orders, 1):
+        parts += [f"\n\\{n}-grams:", *lines]
+    return "\n".join([*parts, "\n\\end\\\n"]).encode()
 
 
 def main() -> None:
@@ -115,7 +128,7 @@ def main() -> None:
         ids: list[str] = []
         for kind in PLACES:
             press(args.corpus, args.out, kind, getattr(args, kind).split(), speakers, ids)
-        language_model(arpa, args.out / BASE_LM / "tcb20onp.z")
+        language_models(arpa, args.out / BASE_LM)
         (args.out / "ids.txt").write_text("".join(f"{line}\n" for line in ids))
     except (UserError, OSError) as error:
         sys.exit(f"dress.py: {error}")

@@ -1,7 +1,10 @@
-"""SPHERE audio in every coding, against the samples that were written and a decoder that goes bit by bit."""
+"""SPHERE audio in every coding, each fault of a file, and each place where one may be cut."""
 
+import importlib.util
 import os
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,166 +13,196 @@ import pytest
 from asrcompress.data import sphere
 from asrcompress.errors import UserError
 from recipes.wsj import discs
+from tests.shorten import decode
 
-CODINGS = ("pcm-be", "pcm-le", "shorten1", "shorten2")
-REAL = os.environ.get("ASRCOMPRESS_SPHERE_FILES")  # a folder with shorten-compressed files of the LDC
-
-
-def speech(length: int = 3000, seed: int = 0) -> np.ndarray:
-    """Something with loud and quiet stretches, silence and the extremes of 16 bits."""
-    draw = np.random.default_rng(seed)
-    wave = np.cumsum(draw.normal(0, 40, length)) * np.sin(np.arange(length) / 300) + draw.normal(0, 3, length)
-    wave[length // 2:length // 2 + 300] = 0
-    wave[-3:] = -32768, 32767, 5
-    return np.clip(wave, -32768, 32767).astype(np.int16)
+ROOT = Path(__file__).parents[2]
+REAL = os.environ.get("ASRCOMPRESS_SPHERE_FILES")  # a folder of real .sph or .wv1 files, which are not ours to pass on
+needs_av = pytest.mark.skipif(not importlib.util.find_spec("av"), reason="the package av is not installed")
+CODINGS = [pytest.param(coding, marks=[needs_av] if "shorten" in coding else []) for coding in discs.CODINGS]
 
 
-class Bits:
-    """The bits of a stream from the most significant on, and shorten's numbers in them."""
-
-    def __init__(self, data: bytes) -> None:
-        self.bits, self.at = np.unpackbits(np.frombuffer(data, np.uint8)), 0
-
-    def unsigned(self, width: int) -> int:
-        zeros = 0
-        while not self.bits[self.at]:
-            zeros, self.at = zeros + 1, self.at + 1
-        low = 0
-        for bit in self.bits[self.at + 1:self.at + 1 + width]:
-            low = 2 * low + int(bit)
-        self.at += 1 + width
-        return (zeros << width) + low
-
-    def long(self) -> int:
-        return self.unsigned(self.unsigned(2))
-
-    def signed(self, width: int) -> int:
-        number = self.unsigned(width)
-        return -(number + 1) // 2 if number % 2 else number // 2
+def speech(count: int = 5000) -> np.ndarray:
+    """(count,) int16 samples: a vowel-like wave with an offset, noise, silence, and full scale."""
+    rng, time = np.random.default_rng(0), np.arange(count)
+    wave = 9000 * np.sin(time / 9) * np.sin(time / 500) + 40 + 30 * rng.standard_normal(count)
+    wave[count // 2:count // 2 + 600] = 0
+    wave[-300:] = rng.integers(-32768, 32768, 300)
+    return wave.astype(np.int16)
 
 
-def decode(stream: bytes) -> np.ndarray:
-    """Shorten as the report of 1994 describes it, a sample at a time, without linear prediction."""
-    assert stream[:4] == b"ajkg"
-    version, bits = stream[4], Bits(stream[5:])
-    kind, channels, block, order, kept, skipped = (bits.long() for _ in range(6))
-    assert (kind in (3, 5), channels, order, skipped) == (True, 1, 0, 0)
-    out, means, shift = [0, 0, 0], [0] * kept, 0
-    while (command := bits.unsigned(2)) != 4:
-        if command == 5:
-            block = bits.long()
-            continue
-        if command == 6:
-            shift = bits.unsigned(2)
-            continue
-        half = kept // 2 if version > 1 else 0
-        offset = int((sum(means) + half) / kept) if kept else 0
-        assert command in (0, 1, 2, 3, 8), command
-        rice = bits.unsigned(3) + 1 if command != 8 else 0
-        start = len(out)
-        for _ in range(block):
-            residual = bits.signed(rice) if command != 8 else 0
-            a, b, c = out[-1], out[-2], out[-3]
-            expected = {0: offset, 1: a, 2: 2 * a - b, 3: 3 * (a - b) + c, 8: 0}[command]
-            out.append(residual + expected)
-        if kept:
-            total = sum(out[start:])
-            means = [*means[1:], int((total + (block // 2 if version > 1 else 0)) / block) << shift]
-    return np.array(out[3:]) << shift
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "zz0c0101.wv1"
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace a piece of the header, which keeps its length."""
+    head, data = path.read_bytes()[:1024].decode(), path.read_bytes()[1024:]
+    assert head.count(old) == 1
+    path.write_bytes(head.replace(old, new).rstrip(" ").encode().ljust(1024) + data)
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-@pytest.mark.parametrize("length", [1, 255, 256, 257, 3000])
-def test_what_was_written_comes_back(tmp_path: Path, coding: str, length: int) -> None:
-    samples = speech(max(length, 8))[-length:]
-    discs.sphere(tmp_path / "a.wv1", samples, coding)
-    read, rate = sphere.read(tmp_path / "a.wv1")
-    np.testing.assert_array_equal(read, samples)
-    assert (rate, read.dtype, sphere.header(tmp_path / "a.wv1").shorten) == (16000, np.int16, "shorten" in coding)
+@pytest.mark.parametrize("checksum", [True, False])
+def test_every_coding_gives_the_samples_back(file: Path, coding: str, checksum: bool) -> None:
+    discs.sphere(file, speech(), coding, rate=8000, checksum=checksum)
+    samples, rate = sphere.read(file)
+    assert samples.dtype == np.int16 and rate == 8000
+    np.testing.assert_array_equal(samples, speech())
+    head = sphere.header(file)
+    assert (head.length, head.samples, head.shorten) == (1024, 5000, "shorten" in coding)
+    assert head.checksum == (sum(speech().tolist()) % 65536 if checksum else None)
 
 
-@pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("seed", range(3))
-def test_the_streams_are_shorten(version: int, seed: int) -> None:
-    samples = speech(1500 + 7 * seed, seed)
-    np.testing.assert_array_equal(decode(discs.shorten(samples, version)), samples)
+@needs_av
+def test_the_bytes_say_that_it_is_shorten_where_the_label_does_not(file: Path) -> None:
+    discs.sphere(file, speech(), "shorten2")
+    edit(file, "-s26 pcm,embedded-shorten-v2.00", "-s3 pcm")
+    np.testing.assert_array_equal(sphere.read(file)[0], speech())
 
 
-@pytest.mark.skipif(not REAL, reason="ASRCOMPRESS_SPHERE_FILES names no folder")
-def test_real_files_are_read_as_by_another_decoder() -> None:
-    paths = sorted(Path(str(REAL)).glob("*.sph"))
-    assert paths
-    for path in paths:
-        head = sphere.header(path)
-        read, rate = sphere.read(path)
-        assert (len(read), rate, head.shorten) == (head.samples, head.sampling_rate, True)
-        np.testing.assert_array_equal(read, decode(path.read_bytes()[head.length:]))
+def test_a_header_may_be_longer_and_have_comments(file: Path) -> None:
+    discs.sphere(file, speech())
+    data = file.read_bytes()
+    fields = data[16:1024].rstrip(b" ")
+    file.write_bytes((b"NIST_1A\n   2048\n; a comment\n" + fields).ljust(2048) + data[1024:])
+    np.testing.assert_array_equal(sphere.read(file)[0], speech())
+
+
+FAULTS = {
+    "is no NIST SPHERE file": ("NIST_1A", "RIFF_1A"),
+    "its header has 'abc' bytes": ("   1024", "    abc"),
+    "its header has '0' bytes": ("   1024", "      0"),
+    "its header has '999999' bytes": ("   1024", " 999999"),
+    "has no end_head in its header": ("end_head", "end"),
+    "has no sample_count in its header": ("sample_count -i 5000\n", ""),
+    "has no channel_count in its header": ("channel_count -i 1\n", ""),
+    "has no sample_n_bytes in its header": ("sample_n_bytes -i 2\n", ""),
+    "has no sample_rate in its header": ("sample_rate -i 16000\n", ""),
+    "has the sample_byte_format '' in its header": ("sample_byte_format -s2 10\n", ""),
+    "has the sample_byte_format '21' in its header": ("-s2 10", "-s2 21"),
+    "has 2 channels instead of one": ("channel_count -i 1", "channel_count -i 2"),
+    "has samples of 1 bytes, coded as ulaw": ("sample_n_bytes -i 2\nsample_byte_format -s2 10\nsample_coding -s3 pcm",
+                                              "sample_n_bytes -i 1\nsample_coding -s4 ulaw"),
+    "has samples of 4 bytes": ("sample_n_bytes -i 2", "sample_n_bytes -i 4"),
+    "is labelled pcm,embedded-shorten-v1.1, but": ("-s3 pcm", "-s25 pcm,embedded-shorten-v1.1"),
+    "holds no samples": ("sample_count -i 5000", "sample_count -i 0"),
+    "holds 5000 of 5001 samples": ("sample_count -i 5000", "sample_count -i 5001"),
+    "holds 5000 of 999999999 samples": ("sample_count -i 5000", "sample_count -i 999999999"),
+    "has the sample_count '9999999999'": ("sample_count -i 5000", "sample_count -i 9999999999"),
+    "has the sample_count '-1'": ("sample_count -i 5000", "sample_count -i -1"),
+    "has the sample_rate 'fast'": ("sample_rate -i 16000", "sample_rate -s4 fast"),
+    "has the sample_rate 0": ("sample_rate -i 16000", "sample_rate -i 0"),
+    "its checksum differs": ("sample_checksum -i ", "sample_checksum -i 1"),
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_a_faulty_header_is_named(file: Path, said: str) -> None:
+    discs.sphere(file, speech())
+    edit(file, *FAULTS[said])
+    with pytest.raises(UserError, match="zz0c0101.wv1 ") as caught:
+        sphere.read(file)
+    assert said in str(caught.value) and ";" in str(caught.value)
+
+
+def test_a_missing_file_is_named(file: Path) -> None:
+    with pytest.raises(UserError, match="zz0c0101.wv1 cannot be read"):
+        sphere.read(file)
 
 
 @pytest.mark.parametrize("coding", CODINGS)
-def test_a_file_that_was_cut_anywhere_is_found(tmp_path: Path, coding: str) -> None:
-    discs.sphere(tmp_path / "a.wv1", speech(1000), coding)
-    whole = (tmp_path / "a.wv1").read_bytes()
-    for cut in (0, 5, 12, 100, 1023, 1024, 1027, 1030, (1024 + len(whole)) // 2, len(whole) - 8):
-        (tmp_path / "a.wv1").write_bytes(whole[:cut])
-        with pytest.raises(UserError, match=r"a\.wv1 .*; copy it from the disc again"):
-            sphere.read(tmp_path / "a.wv1")
+def test_every_cut_is_found(file: Path, coding: str) -> None:
+    discs.sphere(file, speech(1200), coding)
+    whole = file.read_bytes()
+    padding = 3 if "shorten" in coding else 0  # bytes to a whole word, which say nothing
+    lengths = [*range(0, 1024, 31), *range(1020, 1060), *range(1060, len(whole) - padding, 37),
+               *range(len(whole) - 20, len(whole) - padding)]
+    for length in lengths:
+        file.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="zz0c0101.wv1 (is|ends|says|holds)"):
+            sphere.read(file)
 
 
-@pytest.mark.parametrize("coding", CODINGS)
-def test_one_changed_bit_of_the_audio_is_found(tmp_path: Path, coding: str) -> None:
-    discs.sphere(tmp_path / "a.wv1", speech(1000), coding)
-    whole = bytearray((tmp_path / "a.wv1").read_bytes())
-    whole[1024 + (len(whole) - 1024) // 3] ^= 16
-    (tmp_path / "a.wv1").write_bytes(bytes(whole))
-    with pytest.raises(UserError, match=r"(checksum differs|holds \d+ of 1000 samples|cannot be read)"):
-        sphere.read(tmp_path / "a.wv1")
+@needs_av
+@pytest.mark.parametrize(("count", "held"), [(4999, "5000|5120"), (5001, "5000")])
+def test_a_shorten_stream_of_another_length_is_found(file: Path, count: int, held: str) -> None:
+    discs.sphere(file, speech(), "shorten1")
+    edit(file, "sample_count -i 5000", f"sample_count -i {count}")
+    with pytest.raises(UserError, match=f"holds ({held}) of {count} samples"):
+        sphere.read(file)
 
 
-@pytest.mark.parametrize(("old", "new", "said"), [
-    ("NIST_1A", "RIFF_1A", "is no NIST SPHERE file"),
-    ("   1024", "   many", "says that its header has 'many' bytes"),
-    ("   1024", "      8", "says that its header has '8' bytes"),
-    ("end_head", "end_hand", "has no end_head"),
-    ("sample_count -i 1000", "sample_size -i 1000", "has no sample_count in its header"),
-    ("sample_count -i 1000", "sample_count -i -100", "has the sample_count '-100'"),
-    ("sample_count -i 1000", "sample_count -i 0", "holds no samples"),
-    ("sample_count -i 1000", "sample_count -i 999999999", "holds 1000 of 999999999 samples"),
-    ("sample_count -i 1000", "sample_count -i 9999999999999", "has the sample_count '9999999999999'"),
-    ("sample_rate -i 16000", "sample_rate -i 0", "has the sample_rate 0"),
-    ("channel_count -i 1", "channel_count -i 2", "has 2 channels instead of one"),
-    ("sample_n_bytes -i 2", "sample_n_bytes -i 1", "has samples of 1 bytes"),
-    ("sample_coding -s3 pcm", "sample_coding -s4 ulaw", "coded as ulaw"),
-    ("sample_byte_format -s2 10", "sample_byte_format -s2 xx", "has the sample_byte_format 'xx'"),
-])
-def test_a_header_that_is_none_is_a_sentence(tmp_path: Path, old: str, new: str, said: str) -> None:
-    discs.sphere(tmp_path / "a.wv1", speech(1000))
-    whole = (tmp_path / "a.wv1").read_bytes()
-    head = whole[:1024].replace(old.encode(), new.encode())
-    (tmp_path / "a.wv1").write_bytes(head[:1024].ljust(1024) + whole[1024:])
-    with pytest.raises(UserError, match=said) as caught:
-        sphere.read(tmp_path / "a.wv1")
-    assert "\n" not in str(caught.value)
+@needs_av
+def test_changed_bytes_of_a_shorten_stream_are_found(file: Path) -> None:
+    discs.sphere(file, speech(1200), "shorten2")
+    whole = file.read_bytes()
+    for place in range(1029, len(whole) - 8, 41):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1:])
+        with pytest.raises(UserError, match="zz0c0101.wv1 (is damaged|holds)"):
+            sphere.read(file)
 
 
-def test_the_bytes_decide_and_not_the_label(tmp_path: Path) -> None:
-    discs.sphere(tmp_path / "a.wv1", speech(1000), "shorten2")
-    whole = (tmp_path / "a.wv1").read_bytes()
-    head = whole[:1024].replace(b"-s26 pcm,embedded-shorten-v2.00", b"-s3 pcm").ljust(1024)
-    (tmp_path / "a.wv1").write_bytes(head + whole[1024:])
-    np.testing.assert_array_equal(sphere.read(tmp_path / "a.wv1")[0], speech(1000))
-    discs.sphere(tmp_path / "b.wv1", speech(1000))
-    plain = (tmp_path / "b.wv1").read_bytes()
-    (tmp_path / "b.wv1").write_bytes(whole[:1024] + plain[1024:])
-    with pytest.raises(UserError, match="labelled pcm,embedded-shorten-v2.00, but what follows .* no shorten stream"):
-        sphere.read(tmp_path / "b.wv1")
-
-
-def test_without_a_decoder_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    discs.sphere(tmp_path / "a.wv1", speech(1000), "shorten2")
-    discs.sphere(tmp_path / "b.wv1", speech(1000))
+@pytest.fixture
+def without_av(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that alone is on PATH, and no package av."""
     monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(sphere.DecoderMissing, match=r'asrcompress\[wsj\].*sph2pipe on PATH'):
-        sphere.read(tmp_path / "a.wv1")
-    assert len(sphere.read(tmp_path / "b.wv1")[0]) == 1000
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+def test_without_a_decoder_both_remedies_are_named(file: Path, without_av: Path) -> None:
+    discs.sphere(file, speech(), "shorten1")
+    assert sphere.header(file).shorten
+    for needs_it in (sphere.read, sphere.require_decoder):
+        with pytest.raises(sphere.DecoderMissing, match=r"zz0c0101.wv1 .*asrcompress\[wsj\].* sph2pipe on PATH"):
+            needs_it(file)
+    discs.sphere(file, speech())
+    np.testing.assert_array_equal(sphere.read(file)[0], speech())  # PCM needs none
+
+
+def stand_in(program: Path) -> None:
+    """What sph2pipe does, by the decoder of the tests: no package of Debian or PyPI has the program."""
+    program.write_text(f"""#!{sys.executable}
+import sys, wave
+sys.path.insert(0, {str(ROOT)!r})
+from tests.shorten import decode
+assert sys.argv[1:3] == ["-f", "wav"]
+data = open(sys.argv[3], "rb").read()
+if len(data) < 2000:
+    sys.exit("sph2pipe: no data")
+with wave.open(sys.stdout.buffer, "wb") as out:
+    out.setparams((1, 2, 16000, 0, "NONE", None))
+    out.writeframes(decode(data[1024:]).astype("<i2").tobytes())
+""")
+    program.chmod(0o755)
+
+
+def real(program: Path) -> None:
+    if not (found := shutil.which("sph2pipe", path=os.defpath)):
+        pytest.skip("sph2pipe is not installed")
+    program.symlink_to(found)
+
+
+@pytest.mark.parametrize("install", [stand_in, real])
+@pytest.mark.parametrize("coding", ["shorten1", "shorten2"])
+def test_sph2pipe_reads_shorten_where_av_is_missing(file: Path, without_av: Path, coding: str,
+                                                    install: Callable[[Path], None]) -> None:
+    install(without_av / "sph2pipe")
+    discs.sphere(file, speech(), coding)
+    np.testing.assert_array_equal(sphere.read(file)[0], speech())
+    file.write_bytes(file.read_bytes()[:1100])
+    with pytest.raises(UserError, match="zz0c0101.wv1 holds"):
+        sphere.read(file)
+
+
+@pytest.mark.skipif(not REAL, reason="ASRCOMPRESS_SPHERE_FILES names no folder of real files")
+def test_real_files_are_read_as_the_reference_decoder_reads_them() -> None:
+    found = [path for path in Path(str(REAL)).iterdir() if path.suffix.lower() in (".sph", ".wv1")]
+    assert found
+    for path in found:
+        head, (samples, rate) = sphere.header(path), sphere.read(path)
+        assert (len(samples), rate) == (head.samples, head.sampling_rate) and head.checksum is not None
+        if head.shorten:
+            np.testing.assert_array_equal(samples, decode(path.read_bytes()[head.length:]))

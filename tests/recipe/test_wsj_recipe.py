@@ -8,11 +8,31 @@ from pathlib import Path
 
 import pytest
 
+from asrcompress.lang import ngram
 from asrcompress.report import rows as result_rows
 from tests.conftest import REPO
 from tests.recipe.test_recipe import K2_PYTHON, OPTIONS
 from tests.wsj_corpus import Miniature
 
+MODEL = """\\data\\
+ngram 1=3
+ngram 2=2
+ngram 3=1
+
+\\1-grams:
+-1\t<s>\t-0.2
+-1\tA\t-0.1
+-1\t</s>
+
+\\2-grams:
+-0.1\t<s> A\t-0.5
+-0.2\tA </s>
+
+\\3-grams:
+-0.1\t<s> A </s>
+
+\\end\\
+"""
 RUN, DRESS = REPO / "recipes" / "wsj" / "run.sh", REPO / "recipes" / "wsj" / "dress.py"
 
 
@@ -93,13 +113,16 @@ def test_a_dressed_corpus_is_read_as_the_discs_are(tiny_corpus: Path, tmp_path: 
 
     (arpa := tmp_path / "corpus" / "lm" / "a.arpa.gz").parent.mkdir(parents=True)
     (arpa.parent.parent / "LibriSpeech").symlink_to(tiny_corpus / "LibriSpeech")
-    arpa.write_bytes(gzip.compress(b"\\data\\\nngram 1=3\n\n\\1-grams:\n-1\t<s>\n-1\tA\n-1\t</s>\n\n\\end\\\n"))
+    arpa.write_bytes(gzip.compress(MODEL.encode()))
     sets = ["--si84", "train-quick", "--si284", "dev-quick", "--dev93", "dev-quick", "--eval92", "dev-quick"]
     done = dress(tmp_path / "corpus", tmp_path / "discs", *sets, "--arpa", "a.arpa.gz")
     assert done.returncode == 0, done.stderr
     discs = Discs(tmp_path / "discs", tmp_path / "discs")
     import_sets(discs, tmp_path / "out", ["train_si84", "train_si284", "eval92"], warn=lambda _: None)
-    import_language(discs, tmp_path / "out", ["tg"], small_lexicon(tiny_corpus, tmp_path), warn=lambda _: None)
+    import_language(discs, tmp_path / "out", ["tg", "bg"], small_lexicon(tiny_corpus, tmp_path), warn=lambda _: None)
+    grams = {name: [tuple(fields[1:n + 1]) for n, fields in ngram.ngrams(tmp_path / "out" / "lm" / f"{name}.arpa.gz")]
+             for name in ("tg", "bg")}
+    assert grams["tg"][:-1] == grams["bg"] and grams["tg"][-1] == ("<s>", "A", "</s>")
     named = dict(line.split() for line in (tmp_path / "discs" / "ids.txt").read_text().splitlines())
     for name, subset in (("train_si84", "train-quick"), ("eval92", "dev-quick")):
         wanted = {cut.supervisions[0].id: cut for cut in librispeech.prepare(tiny_corpus, subset)}
