@@ -19,14 +19,15 @@ _PROBABILITY = re.compile(r"[01]?\.\d*(e-\d+)?|\d(\.\d+)?e-\d+")
 _SILENCE = re.compile(r"<.*|!SIL")  # entries of silence and noise
 
 
-def read(path: Path | str, strip_stress: bool = False) -> Lexicon:
+def read(path: Path | str, strip_stress: bool = False, upper: bool = False, otherwise: str | None = None) -> Lexicon:
     """Word -> its distinct pronunciations, in file order.
 
-    With `strip_stress`, CMUdict's stress digits go: AH0 and AH1 both become AH. Errors: UserError, with the line, where
-    one is not understood, and where the file holds no word.
+    With `strip_stress`, CMUdict's stress digits go: AH0 and AH1 both become AH. With `upper`, words become upper case.
+    Lines that are not UTF-8 are read in the encoding `otherwise`, where one is given. Errors: UserError, with the line,
+    where one is not understood, and where the file holds no word.
     """
     lexicon: Lexicon = {}
-    for number, line in textfile.lines(path, "the lexicon"):
+    for number, line in textfile.lines(path, "the lexicon", otherwise):
         if not (found := textfile.fields(_without_comment(line))):
             continue
         word, *tokens = found
@@ -34,7 +35,8 @@ def read(path: Path | str, strip_stress: bool = False) -> Lexicon:
         if strip_stress:
             tokens = [re.sub(r"\d$", "", token) for token in tokens]
         variant = _VARIANT.fullmatch(word)
-        pronunciations = lexicon.setdefault(variant[1] if variant else word, [])
+        word = variant[1] if variant else word
+        pronunciations = lexicon.setdefault(word.upper() if upper else word, [])
         if tokens not in pronunciations:
             pronunciations.append(tokens)
     if not lexicon:

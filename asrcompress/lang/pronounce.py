@@ -1,156 +1,200 @@
-"""Pronunciations by rule for words that a lexicon lacks, as Kaldi's local/dict of egs/wsj/s5 finds them.
+"""Pronunciations by rule for words that a lexicon lacks, as Kaldi's egs/wsj/s5/local/dict finds them.
 
-Acronyms are spelt. Other words come from a neighbour in the lexicon: a rule such as (IES, Y; IY Z, IY) says that a word
-that ends in IES where its base ends in Y ends in the phones IY Z where the base ends in IY. The rules are learned from
-the lexicon itself, for endings and, by reversing words and phones, for beginnings. A rule's score is the share of the
-lexicon's pairs of words for which it is right.
+Acronyms are spelt. Other words come from a neighbour in the lexicon. A rule such as (IES, Y, IY0 Z, IY0) says: where a
+base word ends in Y and IY0, the word that ends in IES instead ends in IY0 Z. Rules are learned from the lexicon: every
+way to part two words after three common letters or more, and their pronunciations after phones that are equal up to
+stress, is a rule if it is seen 20 times. Words and phones read backwards give the rules for beginnings.
 
-Unlike Kaldi's, the rules do not look at stress (our tokens are phones without stress), and of two words they look at
-the letters alone that differ.
+A rule's score is its success on the lexicon itself, (right + 0.8 right up to stress) / (all + 1). Among the rules that
+make the same pronunciation from the same base, only the most special count: those with more letters and phones.
+
+Of pronunciations that differ in stress only, one is kept (Kaldi keeps both): the tokens of a lang folder have none.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator
+from itertools import combinations, product
 
 from asrcompress.lang.lexicon import Lexicon
 
-COMMON = 3          # letters, at least, that two words share
-MOST_SUFFIX = 6     # letters that differ
-SEEN = 20           # pairs of words, at least, that a rule is right for
+COMMON = 3            # letters that a word and its base share, at least
+SEEN = 20             # examples of a rule, at least
 LEAST_SCORE = 0.35
-MOST = 4            # pronunciations of a word
-SPELT = 5           # letters, at most, of a word without full stops that may be spelt
+MOST = 4              # pronunciations of a word by rules
+STRESS_ONLY = 0.8     # what a pronunciation counts that is right up to stress
+LOWERED = 1e-5        # what lowering stress 2 of the base to 1 costs
 REPEATED = {2: "DOUBLE", 3: "TRIPLE"}
-_WITH_STOPS = re.compile(r"([A-Z]\.)+([A-Z])?")
+_ACRONYM = re.compile(r"[A-Z]{1,5}|([A-Z]\.){1,5}|([A-Z]\.){1,4}[A-Z]")
 
-Phones = tuple[str, ...]
-Pair = tuple[str, str]  # endings of a word and of its base
-
-
-class Rule(NamedTuple):
-    """The last phones of a word and of its base, and how sure that is."""
-
-    phones: Phones
-    base: Phones
-    score: float
-
-
-Rules = dict[str, dict[str, list[Rule]]]  # by the ending of the word and of its base
+Rule = tuple[str, str, str, str]  # endings of the word and of the base, phones of the word and of the base
 
 
 def guess(lexicon: Lexicon, words: Collection[str]) -> Lexicon:
-    """Pronunciations of those of `words` (in the lexicon's case) for which there is a rule, the surest first.
+    """The pronunciations of those of `words` that have any, the surest first: by rules, then spelt as an acronym.
 
-    Phones that come from a base word keep their stress; those of a rule have that of one of its examples.
+    The lexicon and the words are in upper case. CMUdict takes half a minute, then a word less than a millisecond.
     """
     if not words:
         return {}
-    forward = {word: [tuple(tokens) for tokens in pronunciations] for word, pronunciations in lexicon.items()}
-    backward = {word[::-1]: [phones[::-1] for phones in found] for word, found in forward.items()}
-    ends, begins = learn(forward), learn(backward)
+    phones = Phones(token for pronunciations in lexicon.values() for tokens in pronunciations for token in tokens)
+    known = {word: [phones.encode(tokens) for tokens in pronunciations] for word, pronunciations in lexicon.items()}
+    endings = Rules(known, phones)
+    beginnings = Rules({word[::-1]: [one[::-1] for one in found] for word, found in known.items()}, phones)
     guessed: Lexicon = {}
     for word in words:
-        found = [*_derived(word, forward, ends),
-                 *((score, phones[::-1]) for score, phones in _derived(word[::-1], backward, begins))]
-        best: dict[Phones, Phones] = {}
-        for _, phones in sorted(found, reverse=True):
-            best.setdefault(_plain(phones), phones)
-        for phones in spell(word, lexicon):
-            best.setdefault(_plain(phones), phones)
+        found = [*endings.apply(word), *((score, one[::-1]) for score, one in beginnings.apply(word[::-1]))]
+        best: dict[str, str] = {}
+        for score, one in sorted(found, key=lambda pair: (-pair[0], pair[1])):
+            if score >= LEAST_SCORE and len(best) < MOST:
+                best.setdefault(phones.bare(one), one)
+        for tokens in spell(lexicon, word):
+            best.setdefault(phones.bare(phones.encode(tokens)), phones.encode(tokens))
         if best:
-            guessed[word] = [list(phones) for phones in best.values()][:MOST]
+            guessed[word] = [phones.decode(one) for one in best.values()]
     return guessed
 
 
-def spell(word: str, lexicon: Lexicon) -> list[Phones]:
-    """A word of at most five letters, or of letters with full stops, letter by letter; of letters that come two or
-    three times in a row also "double" and "triple". [] for other words, and where a letter has no pronunciation."""
-    if not (_WITH_STOPS.fullmatch(word) or re.fullmatch(f"[A-Z]{{1,{SPELT}}}", word)):
-        return []
-    letters = word.replace(".", "")
-    runs = [run[0] for run in re.finditer(r"(.)\1*", letters)]
-    short = [name for run in runs for name in ([REPEATED[len(run)], run[0]] if len(run) in REPEATED else run)]
-    found: list[Phones] = []
-    for name in (list(letters), short):
-        spoken = [lexicon.get(f"{part}.") or lexicon.get(part) for part in name]
-        phones = tuple(token for one in spoken if one for token in one[0])
-        if all(spoken) and phones not in found:
-            found.append(phones)
-    return found
+def spell(lexicon: Lexicon, word: str) -> list[list[str]]:
+    """The pronunciations of an acronym of at most five letters (UK, U.K, U.K.), [] for any other word.
 
-
-def learn(lexicon: dict[str, list[Phones]]) -> Rules:
-    """The rules for endings that are right for enough pairs of the lexicon's words, for each pair of endings those with
-    the most phones of the base first."""
-    right: Counter[tuple[Pair, Phones, Phones]] = Counter()
-    example: dict[tuple[Pair, Phones, Phones], Phones] = {}
-    pairs = list(_pairs(lexicon))
-    often = {pair for pair, count in Counter(pair for pair, _, _ in pairs).items() if count >= SEEN}
-    pairs = [one for one in pairs if one[0] in often]
-    for pair, word, base in pairs:
-        made = {}
-        for phones in lexicon[word]:
-            for from_phones in lexicon[base]:
-                same = _common(_plain(phones), _plain(from_phones))
-                made[pair, _plain(phones[same:]), _plain(from_phones[same:])] = phones[same:]
-        for one, stressed in made.items():
-            right[one] += 1
-            example.setdefault(one, stressed)
-    known: dict[Pair, list[tuple[Phones, Phones]]] = defaultdict(list)
-    for (pair, phones, from_phones), count in right.items():
-        if count >= SEEN:
-            known[pair].append((phones, from_phones))
-    tried: Counter[tuple[Pair, Phones, Phones]] = Counter()
-    for pair, _, base in pairs:
-        plain = [_plain(phones) for phones in lexicon[base]]
-        for phones, from_phones in known.get(pair, ()):
-            tried[pair, phones, from_phones] += any(_ends(one, from_phones) for one in plain)
-    rules: Rules = defaultdict(dict)
-    for pair, found in known.items():
-        scored = [Rule(example[pair, phones, from_phones], from_phones,
-                       right[pair, phones, from_phones] / (tried[pair, phones, from_phones] + 1))
-                  for phones, from_phones in found]
-        rules[pair[0]][pair[1]] = sorted(scored, key=lambda rule: (-len(rule.base), -rule.score))
-    return rules
-
-
-def _pairs(lexicon: dict[str, list[Phones]]) -> Iterator[tuple[Pair, str, str]]:
-    """Every two words that part after three letters or later, with endings that many words have."""
-    stems: dict[str, dict[str, str]] = defaultdict(dict)  # what words begin with: the rest, and the word
-    for word in lexicon:
-        for at in range(max(COMMON, len(word) - MOST_SUFFIX), len(word) + 1):
-            stems[word[:at]][word[at:]] = word
-    usual = {end for end, count in Counter(end for ends in stems.values() for end in ends).items() if count >= SEEN}
-    for ends in stems.values():
-        here = [(end, word) for end, word in ends.items() if end in usual]
-        for end, word in here:
-            for other, base in here:
-                if end[:1] != other[:1]:
-                    yield (end, other), word, base
-
-
-def _derived(word: str, lexicon: dict[str, list[Phones]], rules: Rules) -> Iterator[tuple[float, Phones]]:
-    """(score, phones) of a word from each base in the lexicon; of a base's rules, the one with the most phones counts.
+    The letters are the lexicon's words A., B., ...; a letter that comes two or three times in a row is also said with
+    the words DOUBLE and TRIPLE.
     """
-    for at in range(max(COMMON, len(word) - MOST_SUFFIX), len(word) + 1):
-        for other, ordered in rules.get(word[at:], {}).items():
-            for phones in lexicon.get(word[:at] + other, ()):
-                rule = next((rule for rule in ordered if _ends(_plain(phones), rule.base)), None)
-                if rule and rule.score >= LEAST_SCORE:
-                    yield rule.score, phones[:len(phones) - len(rule.base)] + rule.phones
+    if not _ACRONYM.fullmatch(word):
+        return []
+    runs = []
+    for run in re.finditer(r"(.)\1*", word.replace(".", "")):
+        letter, times = lexicon.get(f"{run[1]}.", []), len(run[0])
+        runs.append([one * times for one in letter] + [
+            many + one for many in lexicon.get(REPEATED.get(times, ""), []) for one in letter])
+    return [[token for part in parts for token in part] for parts in product(*runs)]
 
 
-def _common(one: Phones, other: Phones) -> int:
-    """How many phones two pronunciations have in common at their beginning."""
+class Phones:
+    """Pronunciations as strings, one character a phone: they are cut, compared and reversed as words are."""
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        tokens = set(tokens)
+        self.names = sorted(tokens | {_bare(token) for token in tokens} | {_lowered(token) for token in tokens})
+        self.codes = {name: chr(i) for i, name in enumerate(self.names)}
+        self._bare = {i: self.codes[_bare(name)] for i, name in enumerate(self.names)}
+        self._lowered = {i: self.codes[_lowered(name)] for i, name in enumerate(self.names)}
+
+    def encode(self, tokens: Iterable[str]) -> str:
+        """The string of a pronunciation."""
+        return "".join([self.codes[token] for token in tokens])
+
+    def decode(self, phones: str) -> list[str]:
+        """The pronunciation of a string."""
+        return [self.names[ord(phone)] for phone in phones]
+
+    def bare(self, phones: str) -> str:
+        """A string without stress."""
+        return phones.translate(self._bare)
+
+    def lowered(self, phones: str) -> str:
+        """A string with stress 1 where it has stress 2."""
+        return phones.translate(self._lowered)
+
+
+def _bare(token: str) -> str:
+    return re.sub(r"(?<=\D)[012]$", "", token)
+
+
+def _lowered(token: str) -> str:
+    return re.sub(r"(?<=\D)2$", "1", token)
+
+
+class Rules:
+    """The rules for endings that hold in a lexicon {word: pronunciations as strings of `phones`}, and their scores."""
+
+    def __init__(self, known: dict[str, list[str]], phones: Phones) -> None:
+        self.known, self.phones = known, phones
+        self.endings = _endings(known)
+        self.rules = self._learn()  # {endings of word and base: {phones of the base: those of the word}}
+        self.scores = self._score()  # {rule: (score, the same where the base's stress is lowered)}
+
+    def apply(self, word: str) -> Iterator[tuple[float, str]]:
+        """(score, phones) for every rule that makes a word from one of the lexicon."""
+        for rule, kept in self._candidates(word):
+            score, lowered = self.scores.get(rule, (0.0, 0.0))
+            yield score, kept + rule[2]
+            yield lowered, self.phones.lowered(kept) + rule[2]
+
+    def _learn(self) -> dict[tuple[str, str], dict[str, list[str]]]:
+        counts = Counter(pair for ends in self.endings.values() for pair in combinations(ends, 2))
+        stems: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for stem, ends in self.endings.items():
+            for pair in combinations(ends, 2):
+                if counts[pair] >= SEEN:
+                    stems[pair].append(stem)
+        bare = {word: [self.phones.bare(one) for one in found] for word, found in self.known.items()}
+        rules: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for (a, b), found in stems.items():
+            seen: Counter[tuple[str, str]] = Counter()
+            for stem in found:
+                one, other = stem + a, stem + b
+                for (x, bare_x), (y, bare_y) in product(zip(self.known[one], bare[one], strict=True),
+                                                        zip(self.known[other], bare[other], strict=True)):
+                    seen.update([(x[at:], y[at:]) for at in range(_common(bare_x, bare_y) + 1)])
+            for (x, y), count in seen.items():
+                if count >= SEEN:
+                    rules[a, b][y].append(x)
+                    rules[b, a][x].append(y)
+        return rules
+
+    def _candidates(self, word: str) -> Iterator[tuple[Rule, str]]:
+        """(rule, the phones that it keeps of the base) of the most special rules that make a word."""
+        made: dict[tuple[str, str, str], list[tuple[Rule, str]]] = defaultdict(list)
+        for at in range(COMMON, len(word) + 1):
+            stem, end = word[:at], word[at:]
+            for other in self.endings.get(stem, ()):
+                if not (rules := self.rules.get((end, other))):
+                    continue
+                for base in self.known[stem + other]:
+                    for cut in range(len(base) + 1):
+                        for phones in rules.get(base[cut:], ()):
+                            rule = end, other, phones, base[cut:]
+                            made[stem + other, base, base[:cut] + phones].append((rule, base[:cut]))
+        for found in made.values():
+            yield from ((rule, kept) for rule, kept in found if not any(_special(one, rule) for one, _ in found))
+
+    def _score(self) -> dict[Rule, tuple[float, float]]:
+        tried: dict[Rule, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+        for word, own in self.known.items():
+            bare = {self.phones.bare(one) for one in own}
+            for rule, kept in self._candidates(word):
+                tally = tried[rule]
+                tally[0] += 1
+                if self.phones.bare(kept + rule[2]) in bare:
+                    tally[1] += 1
+                    tally[2] += kept + rule[2] in own
+                    tally[3] += self.phones.lowered(kept) + rule[2] in own
+        return {rule: (_share(all_, near, right), _share(all_, near, lowered) - LOWERED)
+                for rule, (all_, near, right, lowered) in tried.items()}
+
+
+def _endings(words: Collection[str]) -> dict[str, list[str]]:
+    """What words begin with, three letters or more: the endings after it, sorted, as far as many words have them."""
+    cuts = [(word[:at], word[at:]) for word in words for at in range(COMMON, len(word) + 1)]
+    counts = Counter(end for _, end in cuts)
+    endings = defaultdict(list)
+    for stem, end in cuts:
+        if counts[end] >= SEEN:
+            endings[stem].append(end)
+    return {stem: sorted(ends) for stem, ends in endings.items()}
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two strings have in common at their beginning."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _ends(phones: Phones, end: Phones) -> bool:
-    return not end or phones[-len(end):] == end
+def _special(one: Rule, other: Rule) -> bool:
+    """Whether one rule has more letters or phones than another, and fewer of neither."""
+    return one != other and len(one[1]) >= len(other[1]) and len(one[3]) >= len(other[3])
 
 
-def _plain(phones: Phones) -> Phones:
-    """Phones without stress."""
-    return tuple(phone.rstrip("012") for phone in phones)
+def _share(tried: int, near: int, right: int) -> float:
+    return (right + STRESS_ONLY * (near - right)) / (tried + 1)

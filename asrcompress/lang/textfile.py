@@ -24,11 +24,12 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _BLANKS = re.compile("[ \t]+")
 
 
-def lines(path: Path | str, what: str) -> Iterator[tuple[int, str]]:
+def lines(path: Path | str, what: str, otherwise: str | None = None) -> Iterator[tuple[int, str]]:
     """Yield (number from 1, line without white space at its ends) of every line that is not blank.
 
-    `what` names the file in messages, such as "the lexicon". Errors: UserError where the file is missing or damaged,
-    and, with the line, where bytes are not UTF-8 or a control character stands.
+    `what` names the file in messages, such as "the lexicon". A line that is not UTF-8 is read in the encoding
+    `otherwise`, where one is given. Errors: UserError where the file is missing or damaged, and, with the line, where
+    bytes are not UTF-8 or a control character stands.
     """
     path = require_file(path, what)
     if not path.is_file():
@@ -37,7 +38,7 @@ def lines(path: Path | str, what: str) -> Iterator[tuple[int, str]]:
     try:
         with _opened(path) as stream:
             while block := stream.read(BLOCK) + stream.readline():
-                for line in _plain(block) or _odd(path, number, block):
+                for line in _plain(block) or _odd(path, number, block, otherwise):
                     number += 1
                     if line := line.strip():
                         yield number, line
@@ -81,13 +82,13 @@ def _plain(block: bytes) -> list[str]:
     return [] if "\ufeff" in text else text.split("\n")
 
 
-def _odd(path: Path, before: int, block: bytes) -> Iterator[str]:
+def _odd(path: Path, before: int, block: bytes, otherwise: str | None) -> Iterator[str]:
     """The lines of a block one by one, `before` lines into the file."""
     for number, raw in enumerate(block.removesuffix(b"\n").split(b"\n"), before + 1):
-        yield _decoded(path, number, raw)
+        yield _decoded(path, number, raw, otherwise)
 
 
-def _decoded(path: Path, number: int, raw: bytes) -> str:
+def _decoded(path: Path, number: int, raw: bytes, otherwise: str | None) -> str:
     if number == 1 and raw.startswith(UTF16):
         raise wrong(path, number, "the file is UTF-16", f"write it as UTF-8: iconv -f UTF-16 -t UTF-8 {path}")
     raw = raw.removesuffix(b"\r")
@@ -97,6 +98,8 @@ def _decoded(path: Path, number: int, raw: bytes) -> str:
     try:
         return raw.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
+        if otherwise:
+            return raw.decode(otherwise)
         raise wrong(path, number, f"the byte 0x{raw[error.start]:02x} is not UTF-8",
                     f"write the file as UTF-8, such as with iconv -f LATIN1 -t UTF-8 {path}") from None
 

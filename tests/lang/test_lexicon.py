@@ -28,6 +28,13 @@ def test_stress_goes_and_with_it_what_differs_in_stress_only(path: Path) -> None
     assert lexicons.read(path, strip_stress=True)["A"] == [["AH"], ["EY"]]
 
 
+def test_cases_and_encodings_are_one(path: Path) -> None:
+    path.write_bytes(b"caf\xe9 K\nCAF\xc9 F\n" + "CAF\xc9 K\nred R\nRed(2) D\n".encode())
+    assert lexicons.read(path, upper=True, otherwise="latin-1") == {"CAF\xc9": [["K"], ["F"]], "RED": [["R"], ["D"]]}
+    with pytest.raises(UserError, match="line 1: the byte 0xe9 is not UTF-8"):
+        lexicons.read(path, upper=True)
+
+
 def test_written_sorted_and_read_again(path: Path, tmp_path: Path) -> None:
     lexicon = lexicons.read(path)
     lexicons.write(tmp_path / "out.txt", lexicon)

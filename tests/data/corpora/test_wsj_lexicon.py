@@ -1,5 +1,6 @@
 """The lexicon of the Wall Street Journal recipe, from every form in which people have CMUdict."""
 
+import gzip
 import sys
 from pathlib import Path
 
@@ -19,6 +20,8 @@ WANTED = {"FISH": [["F", "IH1", "SH"], ["F", "IH0", "SH"]], "CAF\xc9": [["K", "A
 def test_every_form_of_the_dictionary_is_the_same(tmp_path: Path, name: str, text: str, encoding: str) -> None:
     (tmp_path / name).write_text(text, encoding=encoding)
     assert _wsj_lexicon.read(tmp_path / name) == WANTED
+    (tmp_path / "packed").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    assert _wsj_lexicon.read(tmp_path / "packed") == WANTED
 
 
 def test_verbalised_punctuation_stands_beside_the_newer_one(tmp_path: Path) -> None:
@@ -41,6 +44,11 @@ def test_without_any_dictionary_there_is_a_sentence(monkeypatch: pytest.MonkeyPa
         _wsj_lexicon.read(tmp_path / "none")
     (tmp_path / "bad").write_text("FISH F IH1\nCOD\n")
     with pytest.raises(UserError, match="bad, line 2: 'COD' has no pronunciation"):
+        _wsj_lexicon.read(tmp_path / "bad")
+    with pytest.raises(UserError, match="the lexicon .* is a folder; give a file"):
+        _wsj_lexicon.read(tmp_path)
+    (tmp_path / "bad").write_text(OLD, encoding="utf-16")
+    with pytest.raises(UserError, match="bad, line 1: the file is UTF-16"):
         _wsj_lexicon.read(tmp_path / "bad")
 
 
