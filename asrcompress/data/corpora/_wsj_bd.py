@@ -58,8 +58,9 @@ def words(text: Sequence[str], known: Collection[str]) -> list[str]:
 
 
 def train(text: Sequence[str], lexicon: Collection[str], out: Path, names: Collection[str],
-          warn: Callable[[str], None] = print, held_out: int = HELD_OUT) -> None:
-    """Write those of bd_tgpr and bd_fg that are asked for; words that `lexicon` lacks are one, <UNK>.
+          held_out: int = HELD_OUT, warn: Callable[[str], None] = print) -> None:
+    """Write those of bd_tgpr and bd_fg that are asked for; words that `lexicon` lacks are one, <UNK>. The perplexity of
+    the first `held_out` sentences, which are not trained on, is said.
 
     Errors: UserError where the text is no longer than what is held out.
     """

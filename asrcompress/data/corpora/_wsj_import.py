@@ -171,7 +171,7 @@ def import_language(discs: Discs, out: Path, names: Sequence[str], lexicon: Path
                     bd_arpa: Path | None = None, warn: Callable[[str], None] = print) -> None:
     """Write lm/NAME.arpa.gz for language models under Kaldi's names, and lm/lexicon.txt; what is there already is kept.
 
-    The lexicon is CMUdict with pronunciations by rule for what the sets of `out` and the language models have besides.
+    The lexicon is CMUdict with pronunciations by rule for what training sets and language models have besides.
     Errors: UserError for a name that there is not, and of `_wsj_lm`, `_wsj_bd` and `_wsj_lexicon`.
     """
     for name in names:
@@ -182,16 +182,16 @@ def import_language(discs: Discs, out: Path, names: Sequence[str], lexicon: Path
     with locked(out):
         dictionary = _wsj_lexicon.read(lexicon)
         _wsj_lm.distributed(discs.find, folder, wanted, warn)
+        if bd_arpa:
+            _wsj_bd.given(bd_arpa, folder, wanted, warn)
         here = [name for name in wanted if (folder / f"{name}.arpa.gz").exists()]
         words = {fields[1] for name in here for _, fields in ngram.ngrams(folder / f"{name}.arpa.gz", 1)}
-        words.update(word for path in sorted(out.glob("*.jsonl")) for row in read_jsonl(path)
+        words.update(word for path in sorted(out.glob("train_*.jsonl")) for row in read_jsonl(path)
                      for word in row["words"].split())
         big = [name for name in wanted if name in _wsj_bd.NAMES and name not in here]
-        sentences = list(_wsj_bd.sentences(discs.files, dictionary)) if big and not bd_arpa else []
+        sentences = list(_wsj_bd.sentences(discs.files, dictionary)) if big else []
         words.update(_wsj_bd.words(sentences, dictionary))
         words.difference_update(ngram.SENTENCE)
         whole = _wsj_lexicon.write(dictionary, words, folder / wsj.LEXICON, warn)
-        if bd_arpa:
-            _wsj_bd.given(bd_arpa, folder, big, warn)
-        elif big:
-            _wsj_bd.train(sentences, whole, folder, big, warn)
+        if big:
+            _wsj_bd.train(sentences, whole, folder, big, _wsj_bd.HELD_OUT, warn)

@@ -11,9 +11,9 @@ import pytest
 
 from asrcompress import cli
 from asrcompress.data import sphere
-from asrcompress.data.corpora import wsj
+from asrcompress.data.corpora import _wsj_bd, wsj
 from asrcompress.data.corpora._wsj_discs import SETS, Discs
-from asrcompress.data.corpora._wsj_import import import_sets
+from asrcompress.data.corpora._wsj_import import import_language, import_sets
 from asrcompress.errors import UserError
 from recipes.wsj import discs as writers
 from tests.wsj_corpus import LAYOUTS, NO_SPEECH, Miniature
@@ -349,6 +349,22 @@ def test_the_command_leaves_all_that_other_stages_read(mini: Miniature, capsys: 
     capsys.readouterr()
     assert cli.main([*command[:-1], "bg_5k"]) == 1
     assert "base_lm/bcb05onp.z, which is on disc 13-32.1 of WSJ1" in capsys.readouterr().err
+
+
+def test_the_big_dictionary_is_made_of_the_text_of_the_discs(mini: Miniature, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_wsj_bd, "HELD_OUT", 4)
+    lexicon = mini.out.with_name("lexicon.txt")
+    lexicon.write_text("".join(f"{word} F\n" for word in sorted(set(" ".join(mini.words.values()).split()))))
+    run(mini, "eval92")
+    for lms, bd_arpa in ((["bd_tgpr", "bd_fg"], None), (["bd_fg"], mini.out / "lm" / "bd_fg.arpa.gz")):
+        out = mini.out if bd_arpa is None else shutil.copytree(mini.out, mini.out.with_name("other"),
+                                                               ignore=shutil.ignore_patterns("lm"))
+        said: list[str] = []
+        import_language(Discs(mini.wsj0, mini.wsj1), out, lms, lexicon, bd_arpa, said.append)
+        assert [search.name for search in wsj.searches(out)] == ["bd_tgpr", "bd_fg"]
+        assert ("perplexity" in " ".join(said)) == (bd_arpa is None)
+    first, second = (gzip.decompress((folder / "lm" / "bd_fg.arpa.gz").read_bytes()) for folder in (mini.out, out))
+    assert first == second
 
 
 def test_the_command_says_bad_input_in_one_sentence(mini: Miniature, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,7 @@ def test_words_that_want_a_pronunciation() -> None:
 def test_models_of_the_text(tmp_path: Path) -> None:
     said: list[str] = []
     text = ["THE FISH SWAM", "THE COD SWAM", "A FISH ATE THE COD", "THE FISH ATE"] * 10
-    bd.train(text, {"THE", "A", "FISH", "SWAM", "ATE"}, tmp_path / "lm", bd.NAMES, said.append, held_out=4)
+    bd.train(text, {"THE", "A", "FISH", "SWAM", "ATE"}, tmp_path / "lm", bd.NAMES, 4, said.append)
     three, four = (backoff.read(tmp_path / "lm" / f"{name}.arpa.gz") for name in bd.NAMES)
     assert (len(three.orders), len(four.orders)) == (3, 4) and "<UNK>" in three.words and "COD" not in three.words
     assert "perplexity" in said[0] and sorted(path.name for path in (tmp_path / "lm").iterdir()) == [
@@ -151,7 +151,7 @@ def test_models_of_the_text(tmp_path: Path) -> None:
 
 def test_a_model_made_elsewhere(tmp_path: Path) -> None:
     text = ["THE FISH SWAM", "A FISH ATE THE FISH"] * 10
-    bd.train(text, {"THE", "A", "FISH", "SWAM", "ATE"}, tmp_path / "own", ["bd_fg"], lambda _: None, held_out=0)
+    bd.train(text, {"THE", "A", "FISH", "SWAM", "ATE"}, tmp_path / "own", ["bd_fg"], 0, lambda _: None)
     bd.given(tmp_path / "own" / "bd_fg.arpa.gz", tmp_path / "lm", bd.NAMES, lambda _: None)
     three, four = (backoff.read(tmp_path / "lm" / f"{name}.arpa.gz") for name in bd.NAMES)
     assert (len(three.orders), len(four.orders)) == (3, 4)
