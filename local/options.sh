@@ -30,7 +30,7 @@ scratch_criterion=  # of small models trained from the start (controls, --when d
 scratch_epochs=    # of those; empty: as many as the dense one
 scratch_options=   # further overrides of conf/train.yaml for these trainings, e.g. training.epoch_fraction=0.5
 experiments=       # NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: pipelines of conf/experiment, with options of their methods:
-                   # "int4=quantized,quantization=int4,quantization.group=64"
+                   # "int4=quantized,quantization=int4,quantization.group=64"; {epochs} stands for --epochs
 scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers, for each model
 max_active=3000    # states that the search keeps a frame, as in sherpa-onnx
 decode=            # models of exp/ that stage 7 decodes; empty: all of them

@@ -118,11 +118,11 @@ def _of_size(settings: Settings, when: str, method: Method, size: float) -> Iter
 
 
 def experiment(settings: Settings, text: str) -> Job:
-    """The job of `NAME=EXPERIMENT[,from=OTHER][,teacher=OTHER[+OTHER...]][,KEY=VALUE...]`.
+    """The job of `NAME=EXPERIMENT[,from=OTHER][,teacher=OTHER[+OTHER...]][,KEY=VALUE...]`; {epochs} stands for --epochs.
 
     Errors: UserError for a key without a value.
     """
-    name, _, rest = text.partition("=")
+    name, _, rest = text.replace("{epochs}", str(settings.epochs)).partition("=")
     chosen, *keys = re.split(r",(?![^\[{]*[\]}])", rest)  # not in a list: quantization.exclude=[a,b]
     for key in keys:
         require("=" in key, f"--experiments {text}: '{key}' is not KEY=VALUE")

@@ -28,7 +28,8 @@ controls="relu4=tdnn_relu4"
 methods=svd
 sizes=0.5
 when="after during"
-experiments="relu4-svd-0.5=distilled,size=0.5,from=relu4,teacher=relu4 relu4-svd-0.5-during=during,model=tdnn_relu4,size=0.5"
+experiments="relu4-svd-0.5=distilled,size=0.5,from=relu4,teacher=relu4
+  relu4-svd-0.5-during=during,model=tdnn_relu4,size=0.5,epochs={epochs}"
 reference=$recipe/reference.csv
 
 get_corpus() {

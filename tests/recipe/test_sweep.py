@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from asrcompress.errors import UserError
-from asrcompress.recipe import sweep
+from asrcompress.recipe import models, sweep
 from asrcompress.recipe.settings import Settings
 from asrcompress.recipe.sweep import Method
 
@@ -44,6 +44,13 @@ def test_experiments_name_their_keys_and_where_they_start() -> None:
     assert (job.name, job.experiment, job.source) == ("svd-int4", "quantized", "svd-0.5")
     assert job.keys == ("quantization=int4", "quantization.exclude=[output,layers.0]", "epochs=0")
     assert set(job.needs) == {"dense", "svd-0.5"} and sweep.experiment(Settings(), "a=epr").needs == ("dense",)
+
+
+def test_an_experiment_may_take_the_epochs_of_the_recipe() -> None:
+    job = sweep.experiment(Settings(epochs=5), "a=during,model=tdnn,epochs={epochs}")
+    assert job.keys == ("model=tdnn", "epochs=5")
+    steps = models._trainings(job)[0]
+    assert [step["training"]["epochs"] for step in steps] == [5] and steps[0]["schedule"]["name"] == "truncate"
 
 
 def test_experiments_name_their_teachers() -> None:
