@@ -118,9 +118,9 @@ def _of_size(settings: Settings, when: str, method: Method, size: float) -> Iter
 
 
 def experiment(settings: Settings, text: str) -> Job:
-    """The job of `NAME=EXPERIMENT[,from=OTHER][,teacher=OTHER[+OTHER...]][,KEY=VALUE...]`; {epochs} stands for --epochs.
+    """The job of `NAME=EXPERIMENT[,from=OTHER][,teacher=OTHER[+OTHER...]][,KEY=VALUE...]`.
 
-    Errors: UserError for a key without a value.
+    {epochs} stands for --epochs. Errors: UserError for a key without a value.
     """
     name, _, rest = text.replace("{epochs}", str(settings.epochs)).partition("=")
     chosen, *keys = re.split(r",(?![^\[{]*[\]}])", rest)  # not in a list: quantization.exclude=[a,b]
