@@ -20,7 +20,8 @@ def emit(g: Graph, activation: nn.Module, x: str, name: str | None = None) -> st
     if isinstance(activation, PNorm):
         groups = g.op("Reshape", x, g.ints(0, 0, -1, activation.size))
         squares = g.op("ReduceSumSquare", groups, g.ints(3), keepdims=0)
-        return g.op("Sqrt", g.op("Add", squares, g.constant(1e-8)), name=name)
+        norm = g.op("Sqrt", g.op("Add", squares, g.constant(1e-8)))
+        return g.op("Sub", norm, g.constant(activation.mean), name=name)
     if isinstance(activation, LMA):
         y = _clips(g, activation, x) if isinstance(activation, ContinuousLMA) else _lines(g, activation, x)
         return g.op("Identity", y, name=name) if name else y
