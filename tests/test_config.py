@@ -83,6 +83,7 @@ def test_a_conformer_has_its_own_training_unless_another_is_chosen() -> None:
         return compose("train", list(words))["training"]
 
     assert training("model=conformer_half") == training("training=conformer") != training()
+    assert training("model=tdnn_wsj6") == training("training=pnorm") != training()
     assert training("model=conformer", "training=finetune") == training("training=finetune")
 
 
