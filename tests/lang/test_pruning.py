@@ -50,27 +50,27 @@ def score(model: Entries, words: Ngram) -> float:
 
 
 def brute_force(model: Entries, threshold: float, order: int) -> Entries:
-    """IRSTLM's rule as it is written in words, an n-gram at a time."""
+    """IRSTLM's prune-lm, a context at a time: what stays of it is scaled and pruned again where it sums to one."""
     pruned: Entries = {words: entry for words, entry in model.items() if len(words) == 1}
     for n in range(2, order + 1):
         stay: Entries = {}
-        for words, (p, weight) in model.items():
-            if len(words) != n or words[:-1] not in pruned:
-                continue
-            joint = sum(0.0 if words[:i] == ("<s>",) else model[words[:i]][0] for i in range(1, n + 1))
-            if 10 ** joint * (p - model[words[:-1]][1] - score(pruned, words[1:])) > threshold:
-                stay[words] = p, weight
-        contexts = [words for words in pruned if len(words) == n - 1]
-        for context in contexts:
-            after = [words for words in stay if words[:-1] == context]
-            total = sum(10 ** stay[words][0] for words in after)
-            if total >= 1:
-                for words in after:
-                    stay[words] = stay[words][0] + math.log10(0.999999 / total), stay[words][1]
-                total = 0.999999
+        for context in [words for words in pruned if len(words) == n - 1]:
+            after = {words: p for words, (p, _) in model.items() if words[:-1] == context}
+            if not after:
+                continue  # the weight stays as it was
+            weight = pruned[context][1]
+            joint = sum(0.0 if i == 1 and context[0] == "<s>" else pruned[context[:i]][0] for i in range(1, n))
+            while True:
+                after = {words: p for words, p in after.items()
+                         if 10 ** (joint + p) * (p - weight - score(pruned, words[1:])) > threshold}
+                total = sum(10 ** p for p in after.values())
+                if total < 1:
+                    break
+                after = {words: p + math.log10(0.999999 / total) for words, p in after.items()}
             below = sum(10 ** score(pruned, words[1:]) for words in after)
-            weight = (1 - total) / (1 - below) if below < 1 else 1
-            pruned[context] = pruned[context][0], math.log10(weight)
+            new_weight = math.log10((1 - total) / (1 - below)) if below < 1 else 0.0
+            pruned[context] = pruned[context][0], new_weight
+            stay |= {words: (p, model[words][1]) for words, p in after.items()}
         pruned |= stay
     return pruned
 
@@ -82,7 +82,7 @@ def entries(path: Path) -> Entries:
     return found
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_it_does_what_a_program_over_dictionaries_does(tmp_path: Path, seed: int) -> None:
     order, threshold = 2 + seed % 3, 10 ** -random.Random(seed).uniform(2, 4)
     model = random_model(seed, order)
@@ -122,6 +122,19 @@ def test_a_bigram_by_hand(tmp_path: Path) -> None:
     assert 10 ** pruning.prune(whole, 0.0242).orders[0].backoff[kept.words.index("B")] == pytest.approx(1)
 
 
+def test_a_context_above_one_by_hand(tmp_path: Path) -> None:
+    """0.9 + 0.3 is scaled to 0.75 + 0.25, with which B C is less likely than backing off says: 0.29. So it goes too."""
+    model = {("<s>",): (-99.0, 0.0), ("A",): (math.log10(0.2), -0.5), ("B",): (-1.0, 0.0),
+             ("C",): (math.log10(0.29), 0.0), ("</s>",): (math.log10(0.41), 0.0),
+             ("B", "A"): (math.log10(0.9), 0.0), ("B", "C"): (math.log10(0.3), 0.0)}
+    pruned = pruning.prune(backoff.read(write_arpa(tmp_path / "arpa", model)), 1e-4)
+    names, weights = pruned.words, pruned.orders[0].backoff
+    assert [[names[word] for word in words] for words in pruned.orders[1].words] == [["B", "A"]]
+    assert 10 ** pruned.orders[1].p[0] == pytest.approx(0.75, rel=2e-6)
+    assert 10 ** weights[names.index("B")] == pytest.approx(0.25 / 0.8, rel=5e-6)
+    assert weights[names.index("A")] == -0.5  # nothing comes after A in the whole model: its weight is not ours to set
+
+
 def test_the_threshold_for_a_number_of_ngrams(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arpa = write_arpa(tmp_path / "whole.arpa", random_model(1, words=12))
     whole = backoff.read(arpa)
@@ -151,6 +164,9 @@ def test_numbers_that_cannot_be_reached(tmp_path: Path, capsys: pytest.CaptureFi
     arpa = write_arpa(tmp_path / "whole.arpa", random_model(1))
     assert main(["ngram", "--arpa", str(arpa), "--prune-to", "3", "--out", str(tmp_path / "out")]) == 1
     assert "pruning to 3 n-grams is not possible" in capsys.readouterr().err
+    for threshold in ("-1e-7", "nan"):
+        assert main(["ngram", "--arpa", str(arpa), f"--prune={threshold}", "--out", str(tmp_path / "out")]) == 1
+        assert f"{float(threshold)} is no threshold to prune at" in capsys.readouterr().err
     both = ["ngram", "--arpa", str(arpa), "--prune-to", "30", "--prune", "1", "--out", str(tmp_path / "out")]
     assert main(both) == 1 and not (tmp_path / "out").exists()
     assert "give one of --prune and --prune-to" in capsys.readouterr().err
