@@ -57,10 +57,12 @@ def lines(path: Path) -> Iterator[str]:
     Errors: UserError where it cannot be unpacked.
     """
     try:
-        process = subprocess.Popen(["gzip", "-cdf"], stdin=path.open("rb"), stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, text=True, encoding="latin-1")
+        with path.open("rb") as packed:
+            process = subprocess.Popen(["gzip", "-cdf"], stdin=packed, stdout=subprocess.PIPE,
+                                       stderr=subprocess.PIPE, text=True, encoding="latin-1")
     except OSError as error:
-        raise UserError(f"{path} cannot be unpacked ({error}); the program gzip has to be installed") from None
+        raise UserError(f"{path} cannot be unpacked ({error}); it has to be a file that can be read, and the program "
+                        "gzip has to be installed") from None
     with process:
         assert process.stdout and process.stderr
         yield from process.stdout

@@ -109,6 +109,16 @@ def test_a_file_that_is_no_model_is_a_sentence(root: Path, tmp_path: Path, conte
     assert not list((tmp_path / "lm").glob("*"))
 
 
+def test_what_cannot_be_opened_is_a_sentence(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / BASE / "bcb05onp.z").mkdir()
+    with pytest.raises(UserError, match="bcb05onp.z cannot be unpacked .* has to be a file that can be read"):
+        lm.distributed(finder(root), tmp_path / "lm", ["bg_5k"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="tcb20onp.z cannot be unpacked .* gzip has to be installed"):
+        lm.distributed(finder(root), tmp_path / "lm", ["tg"])
+    assert not list((tmp_path / "lm").glob("*"))
+
+
 def test_a_missing_file_names_disc_and_way_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no wsj1/doc/lng_modl/base_lm/bcb05onp.z, which is on disc 13-32.1 .* --lms"):
         lm.distributed(lambda _: None, tmp_path, ["bg_5k"])
