@@ -74,8 +74,8 @@ def _prune(args: argparse.Namespace) -> None:
         pruned, threshold = pruning.prune_to(model, args.prune_to)
     else:
         pruned = pruning.prune(model, threshold)
-    orders = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(backoff.save(pruned, args.out), 1))
-    print(f"{args.out}: {orders}, pruned at {threshold:.3g} from {backoff.size(model):,}")
+    backoff.save(pruned, args.out)
+    print(f"{args.out}: {backoff.described(pruned)}, pruned at {threshold:.3g} from {backoff.size(model):,}")
 
 
 def _sentences(paths: list[Path], utterance_ids: bool) -> list[str]:

@@ -107,10 +107,14 @@ def size(model: Model) -> int:
     return sum(len(order.p) for order in model.orders)
 
 
-def save(model: Model, out: Path | str) -> list[int]:
-    """Write the model as an ARPA file, gzipped where the name ends in .gz; the n-grams of each order."""
+def described(model: Model) -> str:
+    """How many n-grams each order has, as text."""
+    return ", ".join(f"{len(order.p):,} {n}-grams" for n, order in enumerate(model.orders, 1))
+
+
+def save(model: Model, out: Path | str) -> None:
+    """Write the model as an ARPA file, gzipped where the name ends in .gz."""
     write(out, [_lines(model, n) for n in range(1, len(model.orders) + 1)])
-    return [len(order.p) for order in model.orders]
 
 
 def _lines(model: Model, n: int) -> Sequence[str]:

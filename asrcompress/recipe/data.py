@@ -87,6 +87,11 @@ def searches(settings: Settings) -> list[corpora.Search]:
             or [corpora.Search("tgsmall", _own(settings))])
 
 
+def first_graph(settings: Settings) -> Path:
+    """The folder of the first search's graph."""
+    return settings.graph(searches(settings)[0].name)
+
+
 def used(settings: Settings) -> list[corpora.Search]:
     """The searches that the settings ask for, those that they rescore, and the first one."""
     every = {search.name: search for search in searches(settings)}
@@ -113,7 +118,7 @@ def graph(settings: Settings) -> None:
 
 def device_graph(settings: Settings) -> None:
     """HLG.fst for sherpa-onnx, beside the graph; for another beam it is written again."""
-    first = settings.graph(searches(settings)[0].name)
+    first = first_graph(settings)
     Stage(first / "device", settings.named("device_beam"), {"the graph": first}).run(
         lambda: commands.in_k2("graph", "--lang", settings.lang, "--device-fst", "--device-beam", settings.device_beam,
                                "--out", first), settings.redo)

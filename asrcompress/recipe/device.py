@@ -39,11 +39,10 @@ def export_all(settings: Settings) -> None:
         files.require_file(EXP / name / ".done", "a model of --devices is not done:")
     if listed:
         data.device_graph(settings)
-    graph = settings.graph(data.searches(settings)[0].name)
     for file in listed:
         decoding.choose_scales(settings, file[0])
         inputs = {"the model": EXP / file[0], "the scales": EXP / file[0] / "decode" / "dev",
-                  "the graph": graph}
+                  "the graph": data.first_graph(settings)}
         if file != FIRST:
             inputs["the dense file"] = folder(FIRST)
         Stage(folder(file), settings.named("device_beam"), inputs).run(partial(_export, settings, file), settings.redo)
@@ -58,8 +57,8 @@ def _export(settings: Settings, file: File) -> None:
                   "--acoustic-scale", decoding.scales(name)["acoustic_scale"])
     commands.here("measure", out, "--against", folder(FIRST), "--out", out / "onnxruntime.json")
     commands.here("measure", out, "--runtime", "sherpa-onnx", "--out", out / "greedy.json")
-    graph = settings.graph(data.searches(settings)[0].name)
-    commands.here("measure", out, "--runtime", "sherpa-onnx", "--graph", graph / "HLG.fst", "--out", out / "HLG.json")
+    commands.here("measure", out, "--runtime", "sherpa-onnx", "--graph", data.first_graph(settings) / "HLG.fst",
+                  "--out", out / "HLG.json")
 
 
 def decode_all(settings: Settings) -> None:
@@ -79,7 +78,7 @@ def _decode(settings: Settings, file: File, test_set: str) -> None:
     given = ["--model", folder(file), "--data", DATA, "--set", test_set]
     commands.here("decode", *given, "--ref", ref, "--lang", settings.lang, "--out", at / "greedy")
     first = data.searches(settings)[0]
-    commands.here("decode", *given, "--graph", settings.graph(first.name) / "HLG.fst", "--words",
+    commands.here("decode", *given, "--graph", data.first_graph(settings) / "HLG.fst", "--words",
                   settings.lang / "words.txt", "--out", at / "HLG")
     archive = at / "posteriors"
     commands.here("posteriors", "--model", folder(file) / "model.onnx", "--data", DATA, "--set", test_set, "--out",

@@ -11,15 +11,16 @@ A speaker's audio is PCM or shorten, in turns. DISCS/ids.txt says which utteranc
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 
 import soundfile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from asrcompress.data.corpora import librispeech  # noqa: E402
 from asrcompress.errors import UserError  # noqa: E402
-from asrcompress.lang import ngram, text  # noqa: E402
+from asrcompress.lang import ngram  # noqa: E402
 from recipes.wsj import discs  # noqa: E402
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -48,16 +49,6 @@ def base36(number: int, width: int) -> str:
     return out
 
 
-def utterances(folder: Path) -> Iterator[tuple[str, Path, str]]:
-    """(speaker, audio file, words) of a subset in LibriSpeech's layout."""
-    found = sorted(folder.rglob("*.trans.txt"))
-    if not found:
-        raise UserError(f"{folder} holds no *.trans.txt; give a corpus in LibriSpeech's layout, and names of its sets")
-    for path in found:
-        for _, name, words in text.entries(path):
-            yield path.relative_to(folder).parts[0], path.parent / f"{name}.flac", words
-
-
 def press(corpus: Path, out: Path, kind: str, subsets: list[str], speakers: dict[str, str], ids: list[str]) -> None:
     """One set of discs: audio, transcripts and index."""
     audio_disc, audio, dots_disc, dots, index_disc, index = PLACES[kind]
@@ -65,7 +56,12 @@ def press(corpus: Path, out: Path, kind: str, subsets: list[str], speakers: dict
     lines: dict[Path, list[str]] = {}
     listed = []
     for subset in subsets:
-        for speaker, flac, words in utterances(corpus / "LibriSpeech" / subset):
+        folder = corpus / librispeech.AUDIO / subset
+        if not (found := librispeech.listed(folder)):
+            raise UserError(f"{folder} holds no *.trans.txt; give a corpus in LibriSpeech's layout, and names of its "
+                            "sets")
+        for flac, words in found:
+            speaker = flac.relative_to(folder).parts[0]
             # WSJ's speakers begin with 0 and 4; none begins with z.
             name = speakers.setdefault(f"{subset}/{speaker}", "z" + base36(len(speakers), 2))
             number = counts[name] = counts.get(name, -1) + 1
@@ -94,19 +90,17 @@ def language_models(arpa: Path, out: Path) -> None:
     for n, fields in ngram.ngrams(arpa):
         if n > len(orders):
             orders.append([])
-        orders[n - 1].append(" ".join(fields))
+        orders[n - 1].append(" ".join(fields) + "\n")
     (out / "tcb20onp.z").write_bytes(_arpa(orders))
-    bigrams = [line.rsplit(" ", 1)[0] if len(line.split(" ")) == 4 else line for line in orders[1]]
+    bigrams = [" ".join(line.split()[:3]) + "\n" for line in orders[1]]
     (out / "bcb20onp.z").write_bytes(discs.lzw(_arpa([orders[0], bigrams])))
     print(f"language models: {sum(path.stat().st_size for path in out.iterdir()) / 1e6:.0f} MB", flush=True)
 
 
 def _arpa(orders: list[list[str]]) -> bytes:
-    parts = ["A language model of another corpus, dressed in WSJ's clothes.\n\n\\data\\"]
-    parts += [f"ngram {n}={len(lines)}" for n, lines in enumerate(orders, 1)]
-    for n, lines in enumerate(orders, 1):
-        parts += [f"\n\\{n}-grams:", *lines]
-    return "\n".join([*parts, "\n\\end\\\n"]).encode()
+    with tempfile.TemporaryDirectory() as folder:
+        ngram.write(path := Path(folder, "arpa"), orders)
+        return b"A language model of another corpus, dressed in WSJ's clothes.\n\n" + path.read_bytes()
 
 
 def main() -> None:

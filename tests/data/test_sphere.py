@@ -1,6 +1,5 @@
 """SPHERE audio in every coding, each fault of a file, and each place where one may be cut."""
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -17,8 +16,6 @@ from tests.shorten import decode
 
 ROOT = Path(__file__).parents[2]
 REAL = os.environ.get("ASRCOMPRESS_SPHERE_FILES")  # a folder of real .sph or .wv1 files, which are not ours to pass on
-needs_av = pytest.mark.skipif(not importlib.util.find_spec("av"), reason="the package av is not installed")
-CODINGS = [pytest.param(coding, marks=[needs_av] if "shorten" in coding else []) for coding in discs.CODINGS]
 
 
 def speech(count: int = 5000) -> np.ndarray:
@@ -42,7 +39,7 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_bytes(head.replace(old, new).rstrip(" ").encode().ljust(1024) + data)
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("coding", discs.CODINGS)
 @pytest.mark.parametrize("checksum", [True, False])
 def test_every_coding_gives_the_samples_back(file: Path, coding: str, checksum: bool) -> None:
     discs.sphere(file, speech(), coding, rate=8000, checksum=checksum)
@@ -54,7 +51,6 @@ def test_every_coding_gives_the_samples_back(file: Path, coding: str, checksum: 
     assert head.checksum == (sum(speech().tolist()) % 65536 if checksum else None)
 
 
-@needs_av
 def test_the_bytes_say_that_it_is_shorten_where_the_label_does_not(file: Path) -> None:
     discs.sphere(file, speech(), "shorten2")
     edit(file, "-s26 pcm,embedded-shorten-v2.00", "-s3 pcm")
@@ -111,7 +107,7 @@ def test_a_missing_file_is_named(file: Path) -> None:
         sphere.read(file)
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("coding", discs.CODINGS)
 def test_every_cut_is_found(file: Path, coding: str) -> None:
     discs.sphere(file, speech(1200), coding)
     whole = file.read_bytes()
@@ -124,7 +120,6 @@ def test_every_cut_is_found(file: Path, coding: str) -> None:
             sphere.read(file)
 
 
-@needs_av
 @pytest.mark.parametrize(("count", "held"), [(4999, "5000|5120"), (5001, "5000")])
 def test_a_shorten_stream_of_another_length_is_found(file: Path, count: int, held: str) -> None:
     discs.sphere(file, speech(), "shorten1")
@@ -133,7 +128,6 @@ def test_a_shorten_stream_of_another_length_is_found(file: Path, count: int, hel
         sphere.read(file)
 
 
-@needs_av
 def test_changed_bytes_of_a_shorten_stream_are_found(file: Path) -> None:
     discs.sphere(file, speech(1200), "shorten2")
     whole = file.read_bytes()

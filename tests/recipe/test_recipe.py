@@ -19,6 +19,7 @@ NAME = "Jürgen run(2) lr=2e-3 a,b it's"
 OPTIONS = ("training.batch_seconds=10", "training.workers=0", "training.trainer.accelerator=cpu",
            "training.precision=32-true")
 K2_PYTHON = os.environ.get("K2_PYTHON") or str(REPO / ".venv-k2" / "bin" / "python")
+needs_k2 = pytest.mark.skipif(not Path(K2_PYTHON).exists(), reason="there is no k2 environment")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_a_row_says_who_taught(tmp_path: Path, options: tuple[str, ...], teacher
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path(K2_PYTHON).exists(), reason="there is no k2 environment")
+@needs_k2
 def test_the_whole_recipe_runs_in_such_a_folder(tiny_corpus: Path, tmp_path: Path) -> None:
     folder = tmp_path / NAME
     options = {"corpus": tiny_corpus, "dir": folder, "train-sets": "train-quick", "test-sets": "dev-quick",

@@ -11,7 +11,7 @@ import pytest
 from asrcompress.lang import ngram
 from asrcompress.report import rows as result_rows
 from tests.conftest import REPO
-from tests.recipe.test_recipe import K2_PYTHON, OPTIONS
+from tests.recipe.test_recipe import OPTIONS, needs_k2
 from tests.wsj_corpus import Miniature
 
 MODEL = """\\data\\
@@ -80,7 +80,7 @@ def test_help_lists_the_options_of_the_recipe_and_of_all_recipes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path(K2_PYTHON).exists(), reason="there is no k2 environment")
+@needs_k2
 def test_all_stages(tiny_corpus: Path, tmp_path: Path) -> None:
     mini, out = Miniature(tmp_path / "discs", tiny_corpus), tmp_path / "out"
     experiments = ("relu4-svd-0.5=distilled,size=0.5,from=relu4,teacher=relu4 "

@@ -88,6 +88,6 @@ def _write(model: backoff.Model, out: Path, held_out: Sequence[str], warn: Calla
     if out.name.startswith("bd_tgpr") and backoff.size(model) > PRUNE_TO > len(model.words):
         model, threshold = pruning.prune_to(model, PRUNE_TO)
         warn(f"bd_tgpr: pruned at {threshold:.3g}")
-    orders = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(backoff.save(model, out), 1))
+    backoff.save(model, out)
     said = f"; perplexity {backoff.perplexity(model, held_out)[0]:.1f} of the text held out" if held_out else ""
-    warn(f"{out.name}: {orders}{said}")
+    warn(f"{out.name}: {backoff.described(model)}{said}")

@@ -39,8 +39,9 @@ def distributed(find: Find, out: Path, names: Collection[str], warn: Callable[[s
     for name in sorted(PRUNED.keys() & set(names)):
         if not (out / f"{name}.arpa.gz").exists():
             model = backoff.read(out / f"{PRUNED[name]}.arpa.gz")
-            kept = backoff.save(pruning.prune(model, THRESHOLD), out / f"{name}.arpa.gz")
-            warn(f"{name}: {sum(kept):,} of {backoff.size(model):,} n-grams, pruned at {THRESHOLD:g}")
+            pruned = pruning.prune(model, THRESHOLD)
+            backoff.save(pruned, out / f"{name}.arpa.gz")
+            warn(f"{name}: {backoff.size(pruned):,} of {backoff.size(model):,} n-grams, pruned at {THRESHOLD:g}")
 
 
 def _file(find: Find, name: str) -> Path:

@@ -101,7 +101,7 @@ def prepare(folder: Path, subset: str, warn: Callable[[str], None] = print) -> "
         raise UserError(f"{audio} holds no .flac audio; unpack the subset there, or name another one")
     cuts: list[MonoCut] = []
     left_out = []
-    for flac, words in _listed(audio):
+    for flac, words in listed(audio):
         unheard.pop(flac.stem, None)
         speaker, *inner = flac.relative_to(audio).parts
         problem = fault(flac, words) if inner else "lies in no speaker's folder"
@@ -127,7 +127,7 @@ def usable(cuts: list["MonoCut"], left_out: list[str], subset: str, folder: Path
     return CutSet.from_cuts(cuts)
 
 
-def _listed(audio: Path) -> list[tuple[Path, str]]:
+def listed(audio: Path) -> list[tuple[Path, str]]:
     """Audio file and words of every line of the transcript files, sorted by file."""
     found, ids = [], text.Ids()
     for path in sorted(audio.rglob(f"*{TRANSCRIPTS}")):

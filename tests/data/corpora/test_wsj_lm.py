@@ -1,6 +1,5 @@
 """The language models of the Wall Street Journal's discs, on files like theirs with invented content."""
 
-import importlib.util
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +11,7 @@ from asrcompress.data.corpora import _wsj_lm as lm
 from asrcompress.errors import UserError
 from asrcompress.lang import backoff, pruning
 from asrcompress.lang.ngram import ngrams
-from tests.conftest import REPO
-
-spec = importlib.util.spec_from_file_location("discs", REPO / "recipes" / "wsj" / "discs.py")
-assert spec and spec.loader
-discs = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(discs)
+from recipes.wsj import discs
 
 PREAMBLE = "# a model of invented sentences\n\\data\\\n# the line above is a part of the story\n\n"
 MODEL = """\\data\\
