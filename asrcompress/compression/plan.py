@@ -20,7 +20,7 @@ class Plan:
     `exclude` are globs over layer paths (`layers.*.conv`); `options` are the structure's,
     `budget_options` the budget's.
     `quantization` says how the values that then remain are represented, of the tensors that its own globs select;
-    `coder` is what the packed file stores them with, and `vectors` (float32 or float16) how it stores all other tensors
+    `coder` is what the packed file stores them with, and `vectors` (float32, float16 or int8) how it stores all others
     of one dimension, such as biases. Errors: UserError for an unknown name, option or value.
     """
 
@@ -49,8 +49,8 @@ class Plan:
         _check("budget", budget, self.budget, self.budget_options)
         _check("quantization", quantization, self.quantization, self.quantization_options)
         _check("coder", coders, self.coder, self.coder_options)
-        if self.vectors not in ("float32", "float16"):
-            raise UserError(f"vectors is {self.vectors!r}; it is float32 or float16")
+        if self.vectors not in ("float32", "float16", "int8"):
+            raise UserError(f"vectors is {self.vectors!r}; it is float32, float16 or int8")
 
     def selects(self, path: str) -> bool:
         """Whether the layer at this path is to be compressed."""

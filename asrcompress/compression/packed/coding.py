@@ -25,6 +25,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"), "float64": np.dtype("<f8"), "float16": np.dtype("<f2"), "bfloat16": np.dtype("<i2"),
     "int64": np.dtype("<i8"), "int32": np.dtype("<i4"), "int16": np.dtype("<i2"), "int8": np.dtype("i1"),
     "uint8": np.dtype("u1"), "bool": np.dtype("?"), "complex64": np.dtype("<c8"), "complex128": np.dtype("<c16")}
+SMALLEST = "smallest"  # in place of a coder's name: whichever makes the tensor shortest
 ROOM = 4  # an entry may have this many times as many symbols as the tensor has values, and 2^16 more
 QUANTIZED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -54,7 +55,12 @@ def decode_tensor(entry: Mapping[str, Any], stream: bytes) -> Tensor:
 
 
 def encode(one: Quantizer, coder: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """The entry (without name and offset) and the bytes of a quantized tensor. Errors: those of the coder's options."""
+    """The entry (without name and offset) and the bytes of a quantized tensor; coder "smallest" is the best for it.
+
+    Errors: those of the coder's options.
+    """
+    if coder == SMALLEST:
+        return min((encode(one, name, {}) for name in coders.names()), key=lambda pair: len(pair[1]))
     encoded, parts, streams = one.encode(), [], []
     floats = dict(encoded.floats)
     if one.row_scale is not None:

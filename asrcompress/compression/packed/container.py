@@ -1,9 +1,10 @@
 """container: the packed file as bytes: header, streams, checksum. Little-endian, checked on read, nothing executed.
 
     8 bytes   magic "ASRCPACK"
-    u32       version, 2
+    u32       version, 3
     u64       length H of the header
-    H bytes   header, JSON in UTF-8: {"model": {...}, "record": {...}, "tensors": [...]}, padded with spaces
+    H bytes   header, JSON in UTF-8, {"model": {...}, "record": {...}, "tensors": [...]}, as zlib (RFC 1950) makes it
+              short, then zeros; version 2, which is still read, has it as it is, then spaces
     streams   one after the other, in the order of the tensor table, without gaps
     32 bytes  SHA-256 of everything before
 
@@ -17,6 +18,7 @@ import hashlib
 import json
 import math
 import struct
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,7 +27,8 @@ from asrcompress.errors import UserError
 from asrcompress.files import require_file
 
 MAGIC = b"ASRCPACK"
-VERSION = 2
+VERSION = 3
+PLAIN = 2  # the version whose header is not compressed
 READERS = {1: "0.1.0"}  # the last version of asrcompress that reads an older format
 PREFIX = struct.Struct("<8sIQ")
 DIGEST = 32
@@ -39,7 +42,8 @@ class PackedError(UserError):
 
 def write(path: Path | str, header: bytes, streams: list[bytes]) -> None:
     """Write a container at `path`, around any header (UTF-8) and streams."""
-    header += b" " * (-(PREFIX.size + len(header)) % ALIGNMENT)
+    header = zlib.compress(header, 9)
+    header += bytes(-(PREFIX.size + len(header)) % ALIGNMENT)
     digest = hashlib.sha256()
     with Path(path).open("wb") as file:
         for part in (PREFIX.pack(MAGIC, VERSION, len(header)), header, *streams):
@@ -70,20 +74,32 @@ def read_header(file: BinaryIO, path: Path) -> dict[str, Any]:
     _checksum(file, total, path)
     file.seek(PREFIX.size)
     try:
-        header = json.loads(file.read(length).decode())
+        header = json.loads(_text(file.read(length), version).decode())
         _check_head(header)
         _check_table(header["tensors"], total - PREFIX.size - length - DIGEST)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, zlib.error) as error:
         raise PackedError(f"{path} has a header that contradicts itself or the file ({error}); make it again") from None
     return {**header, "start": PREFIX.size + length}
+
+
+def _text(data: bytes, version: int) -> bytes:
+    """The JSON of a header. Raises ValueError where it is longer than the format allows or not whole."""
+    if version == PLAIN:
+        return data
+    inflate = zlib.decompressobj()
+    text = inflate.decompress(data, HEADER_CAP)
+    if not inflate.eof or inflate.unused_data.strip(b"\0"):
+        raise ValueError("it is not one zlib stream of at most 16 MiB")
+    return text
 
 
 def _check_version(version: int, path: Path) -> None:
     if version in READERS:
         raise PackedError(f"{path} has packed format version {version}, which asrcompress {READERS[version]} reads and "
                           f"this one, which writes version {VERSION}, does not; load it there, or make the file again")
-    if version != VERSION:
-        raise PackedError(f"{path} has packed format version {version}, and this one reads {VERSION}; use a newer one")
+    if version not in (PLAIN, VERSION):
+        raise PackedError(f"{path} has packed format version {version}, and this one reads {PLAIN} and {VERSION}; use a "
+                          "newer one")
 
 
 def _checksum(file: BinaryIO, total: int, path: Path) -> None:

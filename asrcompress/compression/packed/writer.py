@@ -21,11 +21,12 @@ def save(path: Path | str, model: nn.Module, *, coder: str | None = None,
          build: adapters.Build | None = None, example: tuple[Any, ...] | None = None) -> nn.Module:
     """Write a model, norms folded, into a packed file; load that again and compare before it gets its name.
 
-    Quantized tensors go through the coder (default: the one of the model's plan), other tensors of one dimension, such
-    as biases, as `vectors` says ("float32", as they are, or "float16"), the rest as they are. `build` is what `load`
-    needs for a model that is neither ours nor Hugging Face's: build(model.config) makes the dense model. `example`:
-    arguments of the model, whose outputs are then compared too; ours are always compared. The model is not touched.
-    Returned is the model that was written, in eval mode: what `load` gives, with its quantizers still attached.
+    Quantized tensors go through the coder (default: the one of the model's plan; "smallest": for each whichever makes
+    it shortest), other tensors of one dimension, such as biases, as `vectors` says ("float32", as they are, "float16",
+    or "int8", which statistics of norms never are), the rest as they are. `build` is what `load` needs for a model that
+    is neither ours nor Hugging Face's: build(model.config) makes the dense model. `example`: arguments of the model,
+    whose outputs are then compared too; ours are always compared. The model is not touched. Returned is the model that
+    was written, in eval mode: what `load` gives, with its quantizers still attached.
     Errors: UserError where the model cannot be rebuilt, or comes out different: then there is no file.
     """
     written = fold(model)
@@ -69,10 +70,11 @@ def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor | Quantizer]]:
 
 def _quantize_vectors(model: nn.Module, kind: str) -> None:
     """Attach a quantizer of this kind to every tensor of one dimension that has none, in place."""
-    inside = _inside_quantizers(model)
+    inside, buffers = _inside_quantizers(model), dict(model.named_buffers())
     for name, tensor in state.stored(model).items():
         if tensor.dim() == 1 and tensor.is_floating_point() and not name.startswith(inside):
-            quantization.attach(model, name, quantization.fit(kind, tensor))
+            chosen = "float16" if kind == "int8" and name in buffers else kind
+            quantization.attach(model, name, quantization.fit(chosen, tensor))
 
 
 def _inside_quantizers(model: nn.Module) -> tuple[str, ...]:

@@ -1,8 +1,10 @@
 """The container, the round trip, and damage of every kind."""
 
+import copy
 import hashlib
 import json
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asrcompress.compression import Plan, compress, fold, packed, record
+from asrcompress.compression import Plan, coders, compress, fold, packed, record
 from asrcompress.compression.packed.container import PackedError
 from asrcompress.errors import UserError
 from tests.compression.models_of_tests import Net, net
@@ -33,8 +35,8 @@ def good(small: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def write(path: Path, header: Any, streams: bytes) -> Path:
     """A file with a right checksum around any header."""
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    body = struct.pack("<8sIQ", b"ASRCPACK", 2, len(text)) + text + streams
+    text = header if isinstance(header, bytes) else zlib.compress(json.dumps(header).encode())
+    body = struct.pack("<8sIQ", b"ASRCPACK", 3, len(text)) + text + streams
     path.write_bytes(body + hashlib.sha256(body).digest())
     return path
 
@@ -43,9 +45,12 @@ def parts(path: Path) -> tuple[dict[str, Any], bytes]:
     """Header and streams, read as the format says and not by the code under test."""
     data = path.read_bytes()
     magic, version, length = struct.unpack("<8sIQ", data[:20])
-    assert (magic, version, (20 + length) % 64) == (b"ASRCPACK", 2, 0)
+    assert (magic, version, (20 + length) % 64) == (b"ASRCPACK", 3, 0)
     assert hashlib.sha256(data[:-32]).digest() == data[-32:]
-    return json.loads(data[20 : 20 + length]), data[20 + length : -32]
+    inflate = zlib.decompressobj()
+    header = json.loads(inflate.decompress(data[20 : 20 + length]))
+    assert inflate.eof and not any(inflate.unused_data)
+    return header, data[20 + length : -32]
 
 
 def test_round_trip_is_bit_equal(small: torch.nn.Module, good: Path) -> None:
@@ -107,6 +112,23 @@ def test_what_save_returns_is_what_load_gives(structure: str, kind: str, tmp_pat
     assert torch.equal(small(x), wanted)
 
 
+def test_int8_vectors_and_the_smallest_coder(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.BatchNorm1d(64), torch.nn.Linear(64, 64))
+    small, _ = compress(model, quantization="int4")
+    sizes = {}
+    for coder in (*coders.names(), "smallest"):
+        packed.save(tmp_path / coder, small, coder=coder, vectors="int8", build=lambda config: copy.deepcopy(model))
+        rows = {row["name"]: row for row in packed.info(tmp_path / coder)}
+        sizes[coder] = {name: row["bytes"] for name, row in rows.items() if name.endswith("weight")}
+    assert sizes["smallest"] == {name: min(one[name] for one in sizes.values()) for name in sizes["raw"]}
+    assert rows["0.weight"]["coder"] in coders.names()
+    assert {rows[name]["quantization"] for name in ("0.bias", "1.weight", "1.bias")} == {"int8"}
+    assert {rows[name]["quantization"] for name in ("1.running_mean", "1.running_var")} == {"float16"}
+    loaded = packed.load(tmp_path / "smallest", lambda config: copy.deepcopy(model))
+    bias = model[0].bias.detach()
+    assert float((loaded[0].bias - bias).abs().max()) <= float(bias.abs().max()) / 127
+
+
 def test_a_tensor_that_modules_share_is_rounded_in_each(tmp_path: Path) -> None:
     def build(config: Any) -> torch.nn.Module:
         model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
@@ -117,6 +139,22 @@ def test_a_tensor_that_modules_share_is_rounded_in_each(tmp_path: Path) -> None:
     loaded, x = packed.load(tmp_path / "m", build), torch.randn(3, 4)
     assert torch.equal(written(x), loaded(x)) and loaded[1].bias is loaded[0].bias
     assert torch.equal(written[1].bias, written[0].bias.half().float())
+
+
+def test_a_header_of_version_2_is_read_as_it_is(good: Path, tmp_path: Path) -> None:
+    header, streams = parts(good)
+    text = json.dumps(header).encode()
+    body = struct.pack("<8sIQ", b"ASRCPACK", 2, len(text)) + text + streams
+    old = _file(tmp_path / "old", body + hashlib.sha256(body).digest())
+    ours, theirs = packed.load(old, Net).state_dict(), packed.load(good, Net).state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("header", [
+    zlib.compress(b" " * (16 * 2**20 + 1)), zlib.compress(b"{}")[:-1], zlib.compress(b"{}") + b"x", b"", b"{}",
+    zlib.compress(b"\xff\xfe")], ids=["too long", "cut", "more behind", "empty", "not compressed", "not UTF-8"])
+def test_a_header_that_is_no_zlib_stream_of_its_length_is_refused(header: bytes, tmp_path: Path) -> None:
+    assert "header" in refused(write(tmp_path / "x", header, b""))
 
 
 def test_info_itemises_every_byte(small: torch.nn.Module, good: Path) -> None:
