@@ -21,9 +21,7 @@ def stage(job: Job) -> Stage:
     settings = job.settings
     inputs = {"the lang folder": settings.lang, "dev": DATA / "dev.text"}
     inputs |= {name: DATA / f"{name}.text" for name in settings.train_sets}
-    if job.needs or _taught(job):
-        inputs["the dense model"] = DENSE
-    inputs |= {name: EXP / name for name in job.needs if name != "dense"}
+    inputs |= {"the dense model" if name == "dense" else name: EXP / name for name in job.needs}
     return Stage(job.folder, _options(job), inputs)
 
 
@@ -116,7 +114,7 @@ def _training(job: Job) -> tuple[str, int]:
             settings.epochs if settings.scratch_epochs is None else settings.scratch_epochs)
 
 
-def _taught(job: Job) -> bool:
+def taught(job: Job) -> bool:
     """Whether a teacher takes part in the training of a job: the dense model, unless its options name another."""
     from asrcompress.training import criteria
 
@@ -126,7 +124,7 @@ def _taught(job: Job) -> bool:
 def _words(job: Job) -> list[str]:
     """The overrides of conf/train.yaml, but for the criterion."""
     settings, epochs = job.settings, _training(job)[1]
-    words = ["training.ctc_epochs=0"] if _taught(job) else []
+    words = ["training.ctc_epochs=0"] if taught(job) else []
     if job.kind == "after":
         return ["training=finetune", *words, f"training.epochs={epochs}",
                 f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,

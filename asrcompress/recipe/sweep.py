@@ -1,8 +1,8 @@
 """The sweep: every model that the settings ask for, as a list of independent jobs.
 
 A job is plain data (it can be pickled, and compared), and `run(job)` does all of it: it trains one model into exp/NAME,
-packs it and describes it. `job.needs` names the models that it starts from, nearly always the dense one alone, so a
-launcher may run the others in any order, on any machine that sees the folder.
+packs it and describes it. `job.needs` names the models that it starts from, nearly always the dense one or none, so
+that a launcher may run the others in any order, on any machine that sees the folder.
 """
 
 import re
@@ -73,8 +73,12 @@ class Job:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The models that have to be there before this one."""
-        return () if self.kind in ("dense", "control") else tuple(dict.fromkeys(["dense", self.source, *self.teachers]))
+        """The models that have to be there before this one: of one from scratch the teachers of its criterion, if any."""
+        if self.kind in ("dense", "control", "during", "scratch"):
+            from asrcompress.recipe import models
+
+            return self.teachers if models.taught(self) else ()
+        return tuple(dict.fromkeys(["dense", self.source, *self.teachers]))
 
 
 def dense(settings: Settings) -> Job:

@@ -59,6 +59,13 @@ def test_experiments_name_their_teachers() -> None:
     assert job.needs == ("dense", "tdnn") and sweep.experiment(Settings(), "a=distilled").teachers == ("dense",)
 
 
+@pytest.mark.parametrize(("criterion", "needs"), [("", ()), ("distillation", ("dense",))])
+def test_a_model_from_scratch_waits_for_the_dense_one_only_where_that_teaches_it(criterion: str, needs: tuple) -> None:
+    settings = Settings(when=("during", "scratch"), scratch_criterion=criterion)
+    assert {job.needs for job in [*sweep.controls(settings), *sweep.compressed(settings)]} == {needs}
+    assert sweep.dense(settings).needs == ()
+
+
 def test_jobs_are_plain_data() -> None:
     settings = Settings(experiments=("deep=deep_compression",))
     jobs = [sweep.dense(settings), *sweep.controls(settings), *sweep.compressed(settings)]

@@ -42,14 +42,23 @@ class PackedError(UserError):
 
 def write(path: Path | str, header: bytes, streams: list[bytes]) -> None:
     """Write a container at `path`, around any header (UTF-8) and streams."""
-    header = zlib.compress(header, 9)
-    header += bytes(-(PREFIX.size + len(header)) % ALIGNMENT)
-    digest = hashlib.sha256()
+    header, digest = _short(header), hashlib.sha256()
     with Path(path).open("wb") as file:
         for part in (PREFIX.pack(MAGIC, VERSION, len(header)), header, *streams):
             digest.update(part)
             file.write(part)
         file.write(digest.digest())
+
+
+def length(header: bytes, streams: list[bytes]) -> int:
+    """The bytes of the file that `write` writes."""
+    return PREFIX.size + len(_short(header)) + sum(map(len, streams)) + DIGEST
+
+
+def _short(header: bytes) -> bytes:
+    """Compressed, and padded for the first stream."""
+    header = zlib.compress(header, 9)
+    return header + bytes(-(PREFIX.size + len(header)) % ALIGNMENT)
 
 
 def is_packed(path: Path | str) -> bool:
@@ -98,8 +107,8 @@ def _check_version(version: int, path: Path) -> None:
         raise PackedError(f"{path} has packed format version {version}, which asrcompress {READERS[version]} reads and "
                           f"this one, which writes version {VERSION}, does not; load it there, or make the file again")
     if version not in (PLAIN, VERSION):
-        raise PackedError(f"{path} has packed format version {version}, and this one reads {PLAIN} and {VERSION}; use a "
-                          "newer one")
+        raise PackedError(f"{path} has packed format version {version}, and this one reads {PLAIN} and {VERSION}; use "
+                          "a newer one")
 
 
 def _checksum(file: BinaryIO, total: int, path: Path) -> None:
