@@ -73,7 +73,7 @@ class Job:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """The models that have to be there before this one: of one from scratch the teachers of its criterion, if any."""
+        """The models that have to be there before this one: of one from scratch its teachers, if it has any."""
         if self.kind in ("dense", "control", "during", "scratch"):
             from asrcompress.recipe import models
 
