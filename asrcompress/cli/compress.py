@@ -8,12 +8,17 @@ It is also what the inputs of layers need to be int8, as on a device that multip
 --data-free makes features from the model itself. On either, --distil trains the result towards the model:
     asrcompress compress --model ... --data-free batchnorm --activations int8 --distil 200 \\
         structure=dense quantization=int4
+With --target, each layer gets the structure and quantization with which the packed file takes at most so many bytes and
+the posteriors move least; with --at-most, with which the held-out loss rises by at most so much (conf/target.yaml):
+    asrcompress compress --target 1.2MB --calibrate data --model dense.safetensors --out small.packed
+    asrcompress compress --at-most 1% --lang data/lang_phone --calibrate data --model ... --out small.packed
 """
 
 import argparse
 import math
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +30,18 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="FILE", help="model file or packed file to compress")
-    parser.add_argument("--out", required=True, metavar="FILE", help="model file to write (safetensors)")
+    parser.add_argument("--out", required=True, metavar="FILE",
+                        help="model file to write (.safetensors), or any other name for a packed file")
+    parser.add_argument("--target", metavar="BYTES", help="of the packed file: 1200000, 900kB, 1.2MB, or 1/20 of the "
+                        "dense model's")
+    parser.add_argument("--at-most", metavar="PERCENT", help="how much the CTC loss of the calibration set may rise; "
+                        "needs --lang")
+    parser.add_argument("--lang", type=Path, help="lang folder of the model, for --at-most")
+    parser.add_argument("--structures-only", action="store_true",
+                        help="with --target: write the structures without the quantization, to be trained first")
+    parser.add_argument("--fit-steps", action="store_true", help="with --target: change nothing but the steps of a "
+                        "model that was trained with quantization epr, until its file has so many bytes")
+    parser.add_argument("--plot", metavar="FILE", help="with --target or --at-most: a picture of what each layer got")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--calibrate", type=Path, metavar="DATA", help="folder of prepared sets to calibrate on")
     source.add_argument("--data-free", choices=("gaussian", "batchnorm"),
@@ -42,10 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from asrcompress.compression import Plan, activations, compress, distil, load, quantization, save_model, smoothing
+    from asrcompress.compression import Plan, activations, compress, distil, load, quantization, save, smoothing
     from asrcompress.config import compose
     from asrcompress.options import require
 
+    if args.target or args.at_most:
+        to_bytes(args)
+        return
+    require(args.plot is None and args.lang is None, "--plot and --lang go with --target or --at-most")
     require(args.activations or not args.smooth, "--smooth is for inputs that are rounded; give --activations int8 too")
     plan = Plan.from_config(compose("compress", args.overrides))
     model = load(args.model)
@@ -58,11 +78,76 @@ def run(args: argparse.Namespace) -> None:
         print(f"activations {args.activations}: the inputs of {len(grids)} layers")
     if args.distil:
         small = distil.distil(small, model, batches, args.distil)
-    save_model(args.out, small)
+    save(args.out, small)
     show(report, args.out)
     if quantizers := quantization.attached(small):
         values = sum(math.prod(one.shape) for one in quantizers.values())
         print(f"{plan.quantization}: {values:,} values of {len(quantizers)} tensors; coder {plan.coder}")
+
+
+def to_bytes(args: argparse.Namespace) -> None:
+    """The file of --target or --at-most."""
+    from rich.progress import track
+
+    from asrcompress.compression import load, quantization, save
+    from asrcompress.compression.choices import Ways
+    from asrcompress.compression.packed import writer
+    from asrcompress.compression.parametrization import copy_model
+    from asrcompress.compression.target import Table, bytes_of, fit_steps
+    from asrcompress.config import compose
+    from asrcompress.options import make, require
+
+    require(not (args.target and args.at_most), "--target and --at-most are two questions; give one")
+    if args.fit_steps:
+        require(bool(args.target and not args.overrides), "--fit-steps needs --target, and chooses nothing else")
+        model = load(args.model)
+        save(args.out, fit_steps(model, bytes_of(args.target, writer.length(quantization.materialize(model)))))
+        return
+    require(not (args.activations or args.smooth), "--target chooses what is stored; --activations goes without it")
+    require(args.lang is not None or not args.at_most, "--at-most needs the lang folder of the model; give --lang")
+    require(bool(args.calibrate or args.data_free), "--target and --at-most need something to run the model on; give "
+            "--calibrate DATA, or --data-free batchnorm")
+    require(args.calibrate is not None or not args.at_most, "--at-most needs speech; give --calibrate DATA")
+    options = compose("target", args.overrides)
+    seed = options.pop("seed")
+    args.calibrate_minutes = args.calibrate_minutes or 2
+    model = load(args.model)
+    loss = held_out_loss(args) if args.at_most else None
+    table = Table(model, examples(args, model, seed), make(Ways, options, "target"), seed,
+                  Path(f"{args.out}.choices"), lambda items, text: track(items, text))
+    print(f"predicted and measured damage of {len(table.checked)} choices: rank correlation "
+          f"{table.rank_correlation:.3f}")
+    small, report = table.fit(bytes_of(args.target, table.dense_bytes)) if loss is None else table.within(
+        percent(args.at_most), loss)
+    if args.distil:
+        from asrcompress.compression import distil
+
+        small = distil.distil(small, model, table.outputs.batches, args.distil)
+    save(args.out, quantization.materialize(copy_model(small)) if args.structures_only else small)
+    show(report, args.out)
+    size, predicted = writer.length(small), sum(row.damage or 0.0 for row in report)
+    print(f"{args.out}: packed, it takes {size:,} bytes, 1/{table.dense_bytes / size:.3g} of the dense model; "
+          f"divergence {table.outputs.divergence(small):.4g} nats a frame, {predicted:.4g} predicted")
+    if args.plot:
+        from asrcompress.report.layers import plot
+
+        plot(report, Path(args.plot))
+
+
+def held_out_loss(args: argparse.Namespace) -> "Callable[[nn.Module], float]":
+    """CTC loss of the whole calibration set."""
+    from asrcompress.training.held_out import ctc_loss
+
+    return ctc_loss(args.calibrate, args.calibrate_set, args.lang)
+
+
+def percent(text: str) -> float:
+    """0.01 of 1%. Errors: UserError."""
+    from asrcompress.errors import UserError
+
+    if not re.fullmatch(r"\d+(\.\d+)?\s*%", text.strip()):
+        raise UserError(f"--at-most is '{text}'; it is percents, as 1%")
+    return float(text.strip().removesuffix("%")) / 100
 
 
 def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[tuple[Tensor, Tensor]]":
@@ -114,13 +199,16 @@ def show(report: "list[LayerRecord]", path: str) -> None:
     for column in ("layer", "shape", "structure"):
         table.add_column(column, overflow="fold")
     calibrated = any(row.output_error is not None for row in report)
-    for column in ("rank", "parameters", "of dense", "error", *(["of outputs"] if calibrated else [])):
+    budget = any(row.bytes is not None for row in report)
+    for column in ("rank", "parameters", "of dense", "error", *(["of outputs"] if calibrated else []),
+                   *(["quantization", "bytes", "damage"] if budget else [])):
         table.add_column(column, justify="right")
     for row in report:
         kind = f"{row.structure} ({row.note})" if row.note else row.structure
         table.add_row(row.path, " x ".join(map(str, row.shape)), kind, str(row.rank or ""), f"{row.after:,}",
                       f"{row.after / row.before:.3f}", f"{row.error:.4f}",
-                      *([] if row.output_error is None else [f"{row.output_error:.4f}"]))
+                      *([] if row.output_error is None else [f"{row.output_error:.4f}"]),
+                      *([] if row.bytes is None else [row.quantization, f"{row.bytes:,}", f"{row.damage:.2g}"]))
     before, after = sum(row.before for row in report), sum(row.after for row in report)
     table.add_section()
     table.add_row("all weights", "", "", "", f"{after:,}", f"{after / max(1, before):.3f}", "")

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     of_methods = [word for word in args.overrides if is_option(word)]
     config = compose("experiment", [word for word in args.overrides if word not in of_methods])
     model = require_file(args.model, "the model to compress")
-    pipeline.run(config, of_methods, model, args.dense or model, args.out, trained, args.redo)
+    pipeline.run(config, of_methods, model, args.dense or model, args.out, trained, args.redo, args.data)
 
 
 def is_option(word: str) -> bool:

@@ -9,31 +9,46 @@ from torch import Tensor, nn
 
 from asrcompress.compression import calibration as calibrate
 from asrcompress.compression import checks, loading, packed
+from asrcompress.compression.choices import Ways
 from asrcompress.compression.compress import LayerRecord, run
 from asrcompress.compression.packed import adapters
 from asrcompress.compression.plan import Plan
+from asrcompress.compression.target import Table
 from asrcompress.errors import UserError
+from asrcompress.options import make as make_options
+from asrcompress.options import require
 
 MODEL_FILE = ".safetensors"
 
 
 def compress(model: nn.Module, structure: Plan | str = "dense", *, size: float | None = None,
              quantization: str = "float32", calibration: Mapping[str, Tensor] | Iterable[Any] | None = None,
-             **options: Any) -> tuple[nn.Module, list[LayerRecord]]:
+             target_bytes: int | None = None, **options: Any) -> tuple[nn.Module, list[LayerRecord]]:
     """A compressed copy of any torch model, and one record per weight of two or more dimensions.
 
     small, report = compress(model, "svd", size=0.25)                  # size: of the model's parameters, what is kept
     small, report = compress(model, "svd", rank=64, exclude="output")  # further options: the structure's, or a Plan's
     small, report = compress(model, quantization="int8")               # the structure stays dense
     small, report = compress(model, Plan("svd", size=0.25, quantization="int8", coder="range"))
+    small, report = compress(model, target_bytes=1_200_000, calibration=batches)
 
     `structure` is a name, or a Plan, which says everything. `calibration` is batches of the model's arguments (a tuple;
     a mapping of keywords; one tensor), or what `calibration.collect` made of such; structures with `data_aware` need
     it, and the report then says the error of outputs. The model is not touched. Layers that were compressed before keep
-    their structure; quantization is made anew. Errors: UserError where the plan selects nothing, a name or option is
-    unknown, or the result does not compute what its report says; `CannotShrink`, which says the smallest size, where
-    `size` cannot be reached.
+    their structure; quantization is made anew. With `target_bytes` each layer gets the structure and quantization with
+    which the file that `save` writes takes at most so many bytes and the outputs on the batches move least; `options`
+    are then those of `choices.Ways`, and for several targets `target.Table` measures once. Errors: UserError where the
+    plan selects nothing, a name or option is unknown, or the result does not compute what its report says;
+    `CannotShrink`, which says the smallest size or file, where `size` or `target_bytes` cannot be reached.
     """
+    if target_bytes is not None:
+        require(structure == "dense" and size is None and quantization == "float32",
+                "target_bytes chooses structure, size and quantization of each layer; name what it may choose from as "
+                "structures, sizes and quantizations")
+        require(calibration is not None and not isinstance(calibration, Mapping),
+                "target_bytes needs calibration: batches of the model's arguments")
+        seed = options.pop("seed", 0)
+        return Table(model, calibration or (), make_options(Ways, options, "target_bytes"), seed).fit(target_bytes)
     if isinstance(structure, Plan) and (size is not None or quantization != "float32" or options):
         raise UserError("a Plan says everything itself; give size, quantization and options in the plan")
     plan = structure if isinstance(structure, Plan) else _plan(structure, size, quantization, options)

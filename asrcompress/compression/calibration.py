@@ -15,6 +15,9 @@ from torch.nn import functional
 from asrcompress.compression import modules
 from asrcompress.errors import UserError
 
+CONVOLUTIONS = nn.Conv1d | modules.StructuredConv1d
+LAYERS = nn.Linear | modules.StructuredLinear | CONVOLUTIONS
+
 
 def unfolded(layer: nn.Module, x: Tensor) -> Tensor:
     """Every input of a Linear or Conv1d as a row, so that its output is rows @ weight.flatten(1).T + bias.
@@ -22,7 +25,7 @@ def unfolded(layer: nn.Module, x: Tensor) -> Tensor:
     (..., in) -> (rows, in); (N, in, T) -> (N x T', in x taps), what the taps see at each frame of output, in the order
     (in, taps), with the layer's stride, zero padding and dilation.
     """
-    if not isinstance(layer, nn.Conv1d):
+    if not isinstance(layer, CONVOLUTIONS):
         return x.reshape(-1, x.shape[-1])
     image = (x if x.dim() == 3 else x[None]).unsqueeze(2)
     options = {"dilation": (1, *layer.dilation), "padding": (0, int(layer.padding[0])), "stride": (1, *layer.stride)}
@@ -93,14 +96,15 @@ def watch(model: nn.Module, hooks: Mapping[str, Callable[..., None]], batches: I
 
 @torch.no_grad()
 def collect(model: nn.Module, batches: Iterable[Any]) -> dict[str, Tensor]:
-    """C = E[x x^T], (n, n) in float64, of the inputs of every Linear and Conv1d, by the path that `compress` reports.
+    """C = E[x x^T], (n, n) in float64, of the inputs of every Linear and Conv1d, compressed or not, by the path that
+    `compress` reports.
 
     `batches` are the arguments of calls of the model (`arguments`), which runs in eval mode. Zero padding that a layer
     adds or is given counts as frames like any other: batch utterances of similar length. A layer that is never called
     (attention multiplies its packed projections itself) is not in the answer. It takes 8 n^2 bytes a layer.
     """
-    found = {path: model.get_submodule(path) for path, _, why in modules.weights(model)
-             if not why and isinstance(_at(model, path), nn.Linear | nn.Conv1d)}
+    paths = [path for path, _, why in modules.weights(model) if not why] + list(modules.structured(model))
+    found = {path: model.get_submodule(path) for path in paths if isinstance(_at(model, path), LAYERS)}
     moments = {path: Moments() for path in found}
     watch(model, {path: _watch(moments[path]) for path in found}, batches)
     return {path: seen.mean(path) for path, seen in moments.items() if seen.count}

@@ -21,7 +21,8 @@ class LayerRecord:
 
     `error` is |W - W'| / |W| in the Frobenius norm, of the weight with which the compressed model computes, so of its
     structure and `quantization` together. `output_error` is sqrt(E|(W - W') x|^2 / E|W x|^2) on the calibration data,
-    where the layer's inputs x were seen.
+    where the layer's inputs x were seen. A byte budget also says the bytes of what is stored of the weight, and its
+    `damage`, predicted: nats a frame (see `compression.damage`).
     """
 
     path: str
@@ -34,6 +35,8 @@ class LayerRecord:
     note: str = ""
     output_error: float | None = None
     quantization: str = "float32"
+    bytes: int | None = None
+    damage: float | None = None
 
 
 def run(model: nn.Module, plan: Plan, moments: Mapping[str, Tensor]) -> tuple[nn.Module, list[LayerRecord]]:

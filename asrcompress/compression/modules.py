@@ -209,6 +209,13 @@ def structured(model: nn.Module) -> dict[str, Structure]:
     return found
 
 
+def holder(model: nn.Module, path: str) -> nn.Module:
+    """What has, as `structure`, the structure at a path of `structured`: the layer, or the parametrization."""
+    owner, _, name = path.rpartition(".")
+    found: Any = dict(held(model.get_submodule(owner))).get(name)
+    return found if isinstance(found, StructuredParameter) else model.get_submodule(path)
+
+
 def weight_at(model: nn.Module, path: str) -> Tensor:
     """The weight (out, in) or (out, in, taps) at a path of `weights`, compressed or not."""
     owner, _, name = path.rpartition(".")

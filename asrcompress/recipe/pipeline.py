@@ -11,7 +11,7 @@ from asrcompress.errors import UserError
 from asrcompress.recipe import commands
 from asrcompress.recipe.stage import Stage
 
-Step = tuple[str, list[str]]  # compress or train, and its overrides
+Step = tuple[str, list[str]]  # compress, target or train, and its overrides
 # (overrides, model file to start from, or None: the step makes a new one, folder to write into)
 Train = Callable[[Sequence[str], Path | None, Path], None]
 MODEL = "model.safetensors"
@@ -27,8 +27,9 @@ def steps(config: Mapping[str, Any], options: Sequence[str] = ()) -> list[Step]:
     found: list[Step] = []
     for index, step in enumerate(config["experiment"]["steps"], 1):
         (kind, words), *rest = step.items()
-        if rest or kind not in ("compress", "train"):
-            raise UserError(f"step {index} of the experiment is {step}; it is compress or train with its overrides")
+        if rest or kind not in ("compress", "target", "train"):
+            raise UserError(f"step {index} of the experiment is {step}; it is compress, target or train with its "
+                            "overrides")
         found.append((kind, [str(word) for word in words]))
     for option in (option for option in options if "." in option.partition("=")[0]):
         takers = [words for kind, words in found if takes(kind, words, option)]
@@ -36,7 +37,7 @@ def steps(config: Mapping[str, Any], options: Sequence[str] = ()) -> list[Step]:
             raise UserError(f"no step of the experiment has a method with the option '{option.partition('=')[0]}'")
         for words in takers:
             words.append(option)
-    return [(kind, words) for kind, words in found if kind == "compress" or "training.epochs=0" not in words]
+    return [(kind, words) for kind, words in found if kind != "train" or "training.epochs=0" not in words]
 
 
 def takes(kind: str, words: Sequence[str], option: str) -> bool:
@@ -50,13 +51,13 @@ def takes(kind: str, words: Sequence[str], option: str) -> bool:
 
 
 def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: Path, out: Path, train: Train,
-        redo: bool = False) -> dict[str, Any]:
+        redo: bool = False, data: Path = Path("data")) -> dict[str, Any]:
     """Run the steps from a model file into folders of `out`, and write its model.safetensors, model.packed and
     train.json. A training that chooses a model starts anew.
 
-    Run again, it goes on after the last step that was done. `dense` is the model of which sizes are fractions. Returns
-    what result rows say of the model: structure, quantization, coder, size and the seconds of all trainings. Errors:
-    UserError.
+    Run again, it goes on after the last step that was done. `dense` is the model of which sizes are fractions; targets
+    calibrate on the dev set of `data`. Returns what result rows say of the model: structure, quantization, coder, size
+    and the seconds of all trainings. Errors: UserError.
     """
     start, seconds, precision = model, 0.0, None
     for index, (kind, words) in enumerate(steps(config, options), 1):
@@ -70,6 +71,8 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
             print(f"step {folder.name}: {' '.join(words)}", flush=True)
             if kind == "train":
                 train(words, source, folder)
+            elif kind == "target":
+                commands.here("compress", "--model", source, "--out", folder / MODEL, *to_bytes(words, dense, data))
             else:
                 commands.here("compress", "--model", source, "--out", folder / MODEL, *words)
 
@@ -86,6 +89,23 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
     with files.atomic(out / MODEL) as temporary:
         temporary.write_bytes(model.read_bytes())
     return found
+
+
+def to_bytes(words: Sequence[str], dense: Path, data: Path) -> list[str]:
+    """The arguments of `asrcompress compress` for a target step: --target, options, what to calibrate on, overrides.
+
+    A target as 1/20 is of the dense model, whatever the steps before made of it.
+    """
+    from asrcompress.compression import load, target
+    from asrcompress.compression.packed import writer
+
+    said = dict(word.split("=", 1) for word in words)
+    total = target.bytes_of(said.pop("bytes"), writer.length(load(dense)))
+    flags = [f"--{key.replace('_', '-')}" for key in ("structures_only", "fit_steps") if said.pop(key, "") == "true"]
+    if "--fit-steps" in flags:
+        return ["--target", str(total), *flags]
+    overrides = [f"{key}={value}" for key, value in said.items()]
+    return ["--target", str(total), *flags, "--calibrate", str(data), *overrides]
 
 
 def makes_model(words: Sequence[str]) -> bool:

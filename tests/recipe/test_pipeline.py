@@ -83,7 +83,7 @@ def test_values_of_a_pipeline_take_their_options(tiny_corpus: Path, dense: Path,
 def test_an_unknown_step_is_a_sentence(tiny_corpus: Path, dense: Path, tmp_path: Path,
                                        capsys: pytest.CaptureFixture[str]) -> None:
     assert experiment(tiny_corpus, dense, tmp_path, "experiment.steps=[{dance: []}]") == 1
-    assert "it is compress or train" in capsys.readouterr().err
+    assert "it is compress, target or train" in capsys.readouterr().err
 
 
 def test_an_option_goes_to_the_steps_whose_method_has_it() -> None:

@@ -29,15 +29,11 @@ def save(path: Path | str, model: nn.Module, *, coder: str | None = None,
     was written, in eval mode: what `load` gives, with its quantizers still attached.
     Errors: UserError where the model cannot be rebuilt, or comes out different: then there is no file.
     """
-    written = fold(model)
-    description = adapters.describe(written)
-    builder = adapters.builder(description, build, str(path))
-    chosen = record.coder(written)
+    written, order = prepared(model, vectors or record.coder(model)["vectors"])
+    builder = adapters.builder(adapters.describe(written), build, str(path))
+    chosen = record.coder(model)
     how = (coder or chosen["name"], chosen["options"] if coder_options is None and not coder else coder_options or {})
-    order = [name for name, _ in _stored(written)]
-    if (vectors or chosen["vectors"]) != "float32":
-        _quantize_vectors(written, vectors or chosen["vectors"])
-    header, streams = _packed(written, description, order, *how)
+    header, streams = _packed(written, order, *how)
     with atomic(path) as temporary:
         container.write(temporary, header, streams)
         loaded = reader.read(temporary, builder)
@@ -46,10 +42,27 @@ def save(path: Path | str, model: nn.Module, *, coder: str | None = None,
     return written
 
 
-def _packed(written: nn.Module, description: dict[str, Any], order: list[str], coder: str,
-            options: Mapping[str, Any]) -> tuple[bytes, list[bytes]]:
+@torch.no_grad()
+def length(model: nn.Module) -> int:
+    """The bytes of the file that `save` would write."""
+    chosen = record.coder(model)
+    return container.length(*_packed(*prepared(model, chosen["vectors"]), chosen["name"], chosen["options"]))
+
+
+@torch.no_grad()
+def prepared(model: nn.Module, vectors: str) -> tuple[nn.Module, list[str]]:
+    """What is written of a model, a copy with its norms folded and its vectors quantized; its tensors in file order."""
+    written = fold(model)
+    order = [name for name, _ in _stored(written)]
+    if vectors != "float32":
+        _quantize_vectors(written, vectors)
+    return written, order
+
+
+def _packed(written: nn.Module, order: list[str], coder: str, options: Mapping[str, Any]) -> tuple[bytes, list[bytes]]:
     """The header and the streams of a file."""
-    tensors, table, streams, offset = dict(_stored(written)), list[dict[str, Any]](), [], 0
+    description, tensors = adapters.describe(written), dict(_stored(written))
+    table, streams, offset = list[dict[str, Any]](), list[bytes](), 0
     for name in order:
         one = tensors[name]
         entry, stream = coding.plain(name, one) if isinstance(one, Tensor) else coding.encode(one, coder, options)

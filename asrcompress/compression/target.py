@@ -1,0 +1,346 @@
+"""target: a model as a file of so many bytes, its layers differently small, so that its outputs move least.
+
+    table = Table(model, batches, Ways())         # bytes and damage of every way to store every weight
+    small, report = table.fit(1_200_000)          # the file: at most so many bytes
+
+Bytes are those of the coder, not of a formula. The damage of a way is predicted (`damage.SecondOrder`); two ways of
+every weight are measured, which fixes the scale of its prediction, and others to see how well predictions rank.
+"""
+
+import copy
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from asrcompress.compression import activations, checks, modules, quantization, record
+from asrcompress.compression import choices as ways_of
+from asrcompress.compression.budget.bytes import Choice, hull, share_out, total
+from asrcompress.compression.choices import Maker, Part, Way, Ways, parameter_of
+from asrcompress.compression.compress import LayerRecord
+from asrcompress.compression.damage import Outputs, SecondOrder, rank_correlation
+from asrcompress.compression.packed import coding, writer
+from asrcompress.compression.parametrization import copy_model
+from asrcompress.compression.quantization.epr import PACE, Epr
+from asrcompress.compression.structures import CannotShrink, Structure, error_context, relative_error
+from asrcompress.errors import UserError
+from asrcompress.options import require
+
+T = TypeVar("T")
+Track = Callable[[Sequence[T], str], Iterable[T]]  # a progress bar: items and what is done to them
+VECTORS = ""  # the part that is all tensors of one dimension
+LEAST = 0.98  # of the target that the file takes at least, where there is so much to store
+CHECKED = 24  # ways whose predicted damage is compared with measurement
+TRIES = 10
+WIDEST = 4.0  # times that `fit_steps` makes a step wider or narrower
+WAYS = Ways()
+FINE = ("trellis", "epr")  # quantizations with any number of bits
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A way to store a part: what a coder makes of it, and its damage at a scale of 1."""
+
+    way: Way
+    bytes: int
+    damage: float
+
+
+class Table:
+    """Every way to store every weight of a model. Making it takes the time; `fit` is for any number of targets.
+
+    `cache` is a file that gets a line for each part when that is done: run again, it goes on there. Errors: UserError
+    where the model has nothing to choose, and those of `damage.Outputs`.
+    """
+
+    def __init__(self, model: nn.Module, batches: Iterable[Any], options: Ways = WAYS, seed: int = 0,
+                 cache: Path | None = None, track: Track[Any] = lambda items, text: items) -> None:
+        checks.can_be_compressed(model)
+        self.options = options
+        self.model = activations.remove(quantization.materialize(copy_model(model))).eval()
+        self.parts = ways_of.parts(self.model)
+        require(bool(self.parts), "the model has no weight that could be stored in fewer bytes")
+        self.outputs = Outputs(self.model, batches)
+        self.form = SecondOrder(self.model, self.outputs)
+        self.maker, self.seed = Maker(self.form, seed), seed
+        done = _Cache(cache, self, options)
+        for path in track(list(self.parts), "ways to store each weight"):
+            if path not in done.found:
+                done.add(path, self._measured(self.parts[path], options))
+        self.measured = {path: done.found[path] for path in self.parts}
+        self.dense_bytes = writer.length(self.model)
+        self.vectors = self._vectors()
+        self.checked = self._fit_scales(track)
+
+    def _measured(self, part: Part, options: Ways) -> list[Measured]:
+        found = []
+        with error_context(part.path):
+            for way in sorted(ways_of.ways(part, options), key=lambda way: (way.structure, way.size or 1.0)):
+                if (made := self.maker.measure(part, way)) is not None:
+                    found.append(Measured(way, made[0], self.form.of(part.path, made[1])))
+        require(bool(found), f"{part.path}: no way to store it is left; allow more structures or quantizations")
+        return found
+
+    def _vectors(self) -> list[Choice]:
+        """All tensors of one dimension, as float32, float16 or int8: what they add to the bytes, and what they do."""
+        lengths, damages = {}, {}
+        for kind in ("float32", "float16", "int8"):
+            record.set_coder(self.model, coding.SMALLEST, vectors=kind)
+            lengths[kind] = writer.length(self.model)
+            damages[kind] = self.outputs.divergence(writer.prepared(self.model, kind)[0])
+        return [Choice(length - min(lengths.values()), damages[kind], kind) for kind, length in lengths.items()]
+
+    def _fit_scales(self, track: Track[Any]) -> list[tuple[str, Way, float, float]]:
+        """Measure two ways of each part; then further ones: (path, way, predicted, measured)."""
+        picked = []
+        for path in track(list(self.parts), "scale of each prediction"):
+            curve = hull(self._choices(path))
+            probes = [curve[len(curve) * third // 3] for third in (1, 2)] if len(curve) > 2 else curve[:1]
+            self.form.fit_scale(path, [self._damage(path, probe.how) for probe in probes])
+            picked += [(path, one) for one in curve if one not in probes]
+        order = torch.randperm(len(picked), generator=torch.Generator().manual_seed(self.seed)).tolist()
+        rows = []
+        for path, one in track([picked[index] for index in order[:CHECKED]], "predictions checked"):
+            scale = self.form.scales[path]
+            rows.append((path, one.how, scale * one.damage, self._damage(path, one.how)[1]))
+        return rows
+
+    @property
+    def rank_correlation(self) -> float:
+        """Spearman's, of predicted and measured damages that took no part in the prediction; nan of fewer than 3."""
+        if len(self.checked) < 3:
+            return float("nan")
+        return rank_correlation([row[2] for row in self.checked], [row[3] for row in self.checked])
+
+    @torch.no_grad()
+    def _damage(self, path: str, way: Way) -> tuple[Tensor, float]:
+        """The change of a weight by a way, and what it is measured to do to the model's outputs."""
+        part = self.parts[path]
+        made = self.maker.make(part, way)
+        assert made is not None
+        layer, quantizers = made
+        if part.structure is None:
+            values = {self.model.get_parameter(parameter_of(self.model, path)): layer.dense().detach()}
+        else:
+            values = {part.structure.get_parameter(name): one().detach() for name, one in quantizers.items()}
+        kept = {parameter: parameter.detach().clone() for parameter in values}
+        change = layer.dense().detach() - part.weight  # the weight shares the parameter's memory
+        try:
+            for parameter, value in values.items():
+                parameter.copy_(value.reshape(parameter.shape))
+            return change, self.outputs.divergence(self.model)
+        finally:
+            for parameter, value in kept.items():
+                parameter.copy_(value)
+
+    def _choices(self, path: str) -> list[Choice]:
+        scale = self.form.scales.get(path, 1.0)
+        return [Choice(one.bytes, scale * one.damage, one.way) for one in self.measured[path]]
+
+    def _finer(self, chosen: dict[str, Choice]) -> dict[str, list[Choice]]:
+        """Ways of a few more bytes than those chosen: at bits between those that were tried."""
+        found = {}
+        for path, part in self.parts.items():
+            way, name = chosen[path].how, next((one for one in FINE if one in self.options.quantizations), None)
+            layer = self.maker.structure(part, way)
+            if name is None or layer is None:
+                continue
+            bits = [8 * more * chosen[path].bytes / layer.num_parameters() for more in (1.04, 1.1, 1.25)]
+            finer = [replace(way, quantization=name, options={"bits": round(one, 3)}) for one in bits if one < 12]
+            made = [(one, self.maker.measure(part, one)) for one in finer]
+            found[path] = [Choice(one[0], self.form.of(path, one[1]), way) for way, one in made if one is not None]
+        return found
+
+    def fit(self, target: int) -> tuple[nn.Module, list[LayerRecord]]:
+        """The model whose file has at most `target` bytes, and a record of each weight.
+
+        Errors: CannotShrink, which says the smallest file; UserError for a target above the dense file.
+        """
+        require(target <= self.dense_bytes, f"the target of {target:,} bytes is more than the {self.dense_bytes:,} of "
+                "the model as it is; give fewer")
+        offered = {path: self._choices(path) for path in self.parts} | {VECTORS: self.vectors}
+        fewest = {path: min(found, key=lambda one: one.bytes) for path, found in offered.items()}
+        fixed, built = 0, _Built(self)
+        fixed = built.length(fewest) - total(fewest)  # header, norms, and what the coder saves beyond the table
+        if fixed + total(fewest) > target:
+            raise CannotShrink(f"{target:,} bytes cannot be reached; the smallest file with these structures and "
+                               f"quantizations takes {fixed + total(fewest):,}; ask for that, or allow further ones")
+        best: tuple[int, dict[str, Choice]] = (fixed + total(fewest), fewest)
+        for _ in range(TRIES):
+            chosen = share_out(offered, target - fixed) if total(fewest) <= target - fixed else fewest
+            size = built.length(chosen)
+            if best[0] < size <= target:
+                best = size, chosen
+            if LEAST * target <= size <= target:
+                break
+            if fixed == size - total(chosen):  # no choice is between this file and the target
+                finer = self._finer(chosen)
+                if all(one in offered[path] for path, found in finer.items() for one in found):
+                    break
+                offered = {path: [*found, *finer.get(path, [])] for path, found in offered.items()}
+            fixed = size - total(chosen)
+        return built.model(best[1]), built.report(best[1])
+
+    def within(self, tolerance: float, loss: Callable[[Any], float],
+               steps: int = 7) -> tuple[nn.Module, list[LayerRecord]]:
+        """The smallest model whose loss is at most 1 + `tolerance` times that of the whole one, by bisection of bytes.
+
+        Errors: UserError where there is none that is smaller than the model.
+        """
+        require(tolerance > 0, f"the loss may rise by {tolerance:g}; give more than nothing")
+        most = (1 + tolerance) * loss(self.model)
+        fewest = sum(min(one.bytes for one in found) for found in self.measured.values())
+        low, high, found = float(fewest), float(self.dense_bytes), None
+        for _ in range(steps):
+            middle = (low * high) ** 0.5
+            try:
+                small, report = self.fit(int(middle))
+            except CannotShrink:
+                low = middle
+                continue
+            if loss(small) <= most:
+                high, found = middle, (small, report)
+            else:
+                low = middle
+        if found is None:
+            raise UserError(f"no smaller file keeps the loss within {100 * tolerance:g} %; allow more")
+        return found
+
+
+def fit_steps(model: nn.Module, target: int) -> nn.Module:
+    """A copy whose file has at most `target` bytes: the steps of all its `epr` tensors are multiplied alike.
+
+    For a model that was trained in these tensors, whose rate came out a little beside its target. Errors: UserError for
+    a model without such, CannotShrink where even steps `WIDEST` times as wide do not do.
+    """
+    small = copy_model(model)
+    tensors = [one for one in quantization.attached(small).values() if isinstance(one, Epr)]
+    require(bool(tensors), "the model has no tensor with quantization epr, whose steps could be changed")
+    kept = [one.log_step.detach().clone() for one in tensors]
+
+    @torch.no_grad()
+    def length(factor: float) -> int:
+        for one, log_step in zip(tensors, kept, strict=True):
+            one.log_step.copy_(log_step + math.log(factor) / PACE)
+        return writer.length(small)
+
+    low, high = 1 / WIDEST, WIDEST
+    if (size := length(high)) > target:
+        raise CannotShrink(f"{target:,} bytes cannot be reached by wider steps; the smallest is {size:,}")
+    for _ in range(TRIES):
+        middle = math.sqrt(low * high)
+        size = length(middle)
+        low, high = (low, middle) if size <= target else (middle, high)
+        if LEAST * target <= size <= target:
+            break
+    length(high)
+    return small
+
+
+def bytes_of(text: str, dense: int) -> int:
+    """Bytes of 1200000, 900kB, 1.2MB or 1/20 (of `dense` bytes). Errors: UserError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB)?|1/(\d+(?:\.\d+)?)", text.strip())
+    if not found or not float(found[1] or found[3]):
+        raise UserError(f"the target is '{text}'; it is bytes, as 1200000, 900kB or 1.2MB, or a part of the dense "
+                        "model's, as 1/20")
+    if found[3]:
+        return int(dense / float(found[3]))
+    return int(float(found[1]) * {None: 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1_000_000}[found[2]])
+
+
+class _Built:
+    """Models of choices: the numbers of a way are found once."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.made: dict[tuple[str, str], Structure] = {}
+
+    def structure(self, path: str, way: Way) -> Structure:
+        """What makes the weight at a path, quantized."""
+        key = path, str(way)
+        if key not in self.made:
+            made = self.table.maker.make(self.table.parts[path], way)
+            assert made is not None
+            self.made[key] = made[0]
+        return self.made[key]
+
+    def model(self, chosen: dict[str, Choice]) -> nn.Module:
+        small = copy_model(self.table.model)
+        for path, part in self.table.parts.items():
+            way = chosen[path].how
+            _place(small, part, way, copy.deepcopy(self.structure(path, way)), self.table.seed)
+        record.set_coder(small, coding.SMALLEST, vectors=chosen[VECTORS].how)
+        return small.eval()
+
+    def length(self, chosen: dict[str, Choice]) -> int:
+        return writer.length(self.model(chosen))
+
+    @torch.no_grad()
+    def report(self, chosen: dict[str, Choice]) -> list[LayerRecord]:
+        rows = []
+        for path, part in self.table.parts.items():
+            choice, layer = chosen[path], self.structure(path, chosen[path].how)
+            quantizers = quantization.attached(layer)
+            after = sum(math.prod(one.shape) for one in quantizers.values()) or layer.num_parameters()
+            rows.append(LayerRecord(
+                path, tuple(part.weight.shape), choice.how.structure, part.weight.numel(), after,
+                getattr(layer, "rank", None), relative_error(layer.dense(), part.weight), part.fixed,
+                quantization=f"{choice.how.quantization} {choice.how.said}".strip(), bytes=choice.bytes,
+                damage=choice.damage))
+        return rows
+
+
+def _place(small: nn.Module, part: Part, way: Way, layer: Structure, seed: int) -> None:
+    """Let a quantized structure make the weight of a part, in place."""
+    if part.structure is not None:
+        owner: Any = modules.holder(small, part.path)
+        owner.structure = layer
+    elif way.structure != "dense":
+        modules.replace_layer(small, part.path, layer)
+    elif way.quantization != "float32":
+        path = parameter_of(small, part.path)
+        one = quantization.fit(way.quantization, small.get_parameter(path), seed, **way.options)
+        quantization.attach(small, path, one)
+
+
+class _Cache:
+    """A file of JSON lines: what the table is of, then a part of it on each."""
+
+    def __init__(self, path: Path | None, table: Table, options: Ways) -> None:
+        self.path, self.found = path, dict[str, list[Measured]]()
+        if path is None:
+            return
+        first = {"table": _digest(table, options)}
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        if not lines or lines[0] != json.dumps(first) + "\n":
+            path.write_text(json.dumps(first) + "\n", encoding="utf-8")
+            return
+        whole = [line for line in lines if line.endswith("\n")]  # a run that was stopped may have left half a line
+        path.write_text("".join(whole), encoding="utf-8")
+        for line in map(json.loads, whole[1:]):
+            self.found[line["part"]] = [Measured(Way(*one[0]), *one[1:]) for one in line["ways"]]
+
+    def add(self, part: str, ways: list[Measured]) -> None:
+        self.found[part] = ways
+        if self.path is not None:
+            rows = [[[one.way.structure, one.way.size, one.way.quantization, one.way.options], one.bytes, one.damage]
+                    for one in ways]
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"part": part, "ways": rows}) + "\n")
+
+
+def _digest(table: Table, options: Ways) -> str:
+    """Of the model's values, what it says on the calibration data, and what may be chosen."""
+    digest = hashlib.sha256(repr((options, table.seed)).encode())
+    for name, tensor in table.model.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().float().numpy().tobytes())
+    for rows in table.outputs.rows:
+        digest.update(str(tuple(rows.shape)).encode() + rows.numpy().tobytes())
+    return digest.hexdigest()

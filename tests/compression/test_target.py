@@ -1,0 +1,290 @@
+"""Bytes are those of the file, damage that of the outputs: against measurement, closed forms and the written file."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import asrcompress
+from asrcompress import cli, models
+from asrcompress.compression import LayerRecord, calibration, load, modules, packed, quantization, save_model, target
+from asrcompress.compression.choices import Ways
+from asrcompress.compression.damage import Outputs, SecondOrder
+from asrcompress.compression.packed import writer
+from asrcompress.compression.structures import CannotShrink
+from asrcompress.errors import UserError
+from asrcompress.report import layers
+
+WAYS = Ways(sizes=(0.5, 0.2), quantizations=("float16", "int8", "int4", "epr"))
+CONFORMER = {"model": "conformer", "features": 80, "vocab": 24, "dim": 32, "heads": 2, "hidden": 64, "kernel": 3,
+             "blocks": 1, "front": 16}
+
+
+def classifier(width: int = 96) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 20),
+                          nn.LogSoftmax(-1))
+    with torch.no_grad():
+        for layer in (model[0], model[2], model[4]):
+            layer.weight.mul_(2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def batches() -> list[torch.Tensor]:
+    torch.manual_seed(1)
+    return [torch.randn(200, 40) @ torch.diag(torch.linspace(0.1, 2, 40)) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def table(batches: list[torch.Tensor]) -> target.Table:
+    return target.Table(classifier(), batches, WAYS)
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    return float((np.exp(p) * (p - q)).sum(1).mean())
+
+
+def test_divergence_is_the_kl_of_posteriors_inside_the_utterances(batches: list[torch.Tensor]) -> None:
+    model, other = classifier(), classifier()
+    with torch.no_grad():
+        other[2].weight.mul_(1.1)
+    p, q = ([m(x).detach().double().numpy() for x in batches] for m in (model, other))
+    wanted = kl(np.concatenate(p), np.concatenate(q))
+    assert Outputs(model, batches).divergence(other) == pytest.approx(wanted, rel=1e-4)
+    ours, theirs = models.build(CONFORMER).eval(), models.build(CONFORMER).eval()
+    batch = (torch.randn(2, 80, 80), torch.tensor([80, 44]))
+    (p, lens), (q, _) = ours(*batch), theirs(*batch)
+    inside = [row[:n].detach().double().numpy() for both in (p, q) for row, n in zip(both, lens, strict=True)]
+    wanted = kl(np.concatenate(inside[:2]), np.concatenate(inside[2:]))
+    assert Outputs(ours, [batch]).divergence(theirs) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_divergence_of_outputs_that_are_no_posteriors_is_half_the_squared_error_over_the_variance() -> None:
+    x = torch.randn(50, 8)
+    model, other = nn.Linear(8, 3), nn.Linear(8, 3)
+    y, z = (m(x).detach().double().numpy() for m in (model, other))
+    wanted = np.square(y - z).sum(1).mean() / (2 * y.var(0).sum())
+    assert Outputs(model, [x]).divergence(other) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_of_a_linear_layer_the_second_order_form_is_exact_but_for_its_scale() -> None:
+    torch.manual_seed(0)
+    x, model = torch.randn(400, 12) * torch.linspace(0.2, 3, 12), nn.Sequential(nn.Linear(12, 5))
+    outputs = Outputs(model, [x])
+    form = SecondOrder(model, outputs)
+    changes = [torch.randn(5, 12) * scale for scale in (0.01, 0.1, 0.3)] + [torch.eye(5, 12)]
+    found = [form.of("0", change) for change in changes]
+    gains = form.gains["0"].double().numpy()
+    wanted = [float((gains * np.square(x.double().numpy() @ change.double().numpy().T).mean(0)).sum())
+              for change in changes]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_gains_are_the_fisher_information_of_the_outputs() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(20_000, 4)
+    model = nn.Sequential(nn.Linear(4, 6), nn.LogSoftmax(-1))
+    found = SecondOrder(model, Outputs(model, [x])).gains["0"].numpy()
+    p = model(x).detach().exp().double().numpy()
+    fisher = (p * (1 - p)).mean(0)  # E[(1{y = i} - p_i)^2]
+    np.testing.assert_allclose(found, fisher / fisher.mean(), rtol=0.05)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_predictions_rank_as_measurements_and_add_up(table: target.Table) -> None:
+    assert len(table.checked) == target.CHECKED and table.rank_correlation > 0.95
+    small, report = table.fit(table.dense_bytes // 8)
+    assert sum(row.damage or 0 for row in report) == pytest.approx(table.outputs.divergence(small), rel=0.7)
+
+
+@pytest.mark.parametrize("part", [3, 6, 10, 16])
+def test_the_file_takes_the_target_and_is_what_was_compressed(part: int, table: target.Table, tmp_path: Path) -> None:
+    wanted = table.dense_bytes // part
+    small, report = table.fit(wanted)
+    written = asrcompress.save(tmp_path / "x.packed", small, build=lambda config: classifier())
+    size = (tmp_path / "x.packed").stat().st_size
+    assert size == writer.length(small) and target.LEAST * wanted <= size <= wanted
+    x = table.outputs.batches[0]
+    torch.testing.assert_close(packed.load(tmp_path / "x.packed", lambda config: classifier())(x), written(x))
+    stored = {row["name"]: row for row in packed.info(tmp_path / "x.packed")}
+    for row in report:
+        ours = [one for name, one in stored.items() if name.startswith(f"{row.path}.") and len(one["shape"]) > 1]
+        assert {one["quantization"] for one in ours} == {row.quantization.split()[0]}
+        assert {one["structure"] for one in ours} == {row.structure}
+        assert sum(one["bytes"] for one in ours) <= (row.bytes or 0), "the smallest coder is no longer than range"
+
+
+def test_more_bytes_do_less_damage_and_the_table_is_reproducible(table: target.Table, batches: list) -> None:
+    found = [table.outputs.divergence(table.fit(table.dense_bytes // part)[0]) for part in (3, 6, 10, 16)]
+    assert found == sorted(found)
+    ways = Ways(structures=("dense",), quantizations=("int8", "int4"))
+    again = [target.Table(classifier(), batches, ways).fit(20_000)[0].state_dict() for _ in range(2)]
+    assert all(torch.equal(again[0][name], again[1][name]) for name in {**again[0], **again[1]})
+
+
+def test_no_uniform_choice_of_its_bytes_is_clearly_better(table: target.Table) -> None:
+    for name, options in (("int8", {}), ("int4", {}), ("epr", {"bits": 3.0}), ("epr", {"bits": 2.0})):
+        uniform = quantization.apply(table.model, name, **options)
+        asrcompress.compression.record.set_coder(uniform, "smallest", vectors="float16")
+        ours = table.fit(writer.length(uniform))[0]
+        assert table.outputs.divergence(ours) < 1.05 * table.outputs.divergence(uniform), (name, options)
+
+
+def test_what_was_compressed_before_keeps_its_structure(batches: list[torch.Tensor]) -> None:
+    before, _ = asrcompress.compress(classifier(), "svd", size=0.5, exclude="4")
+    found = target.Table(before, batches, Ways(structures=("dense",), quantizations=("int8", "epr")))
+    small, report = found.fit(found.dense_bytes // 5)
+    assert {path: one.name for path, one in modules.structured(small).items()} == {"0": "svd", "2": "svd"}
+    assert {row.path: row.structure for row in report} == {"0": "svd", "2": "svd", "4": "dense"}
+    assert writer.length(small) <= found.dense_bytes // 5
+
+
+class Odd(nn.Module):
+    """An embedding tied with the output, a depthwise kernel, a kernel of two dimensions, an LSTM, a frozen layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.image = nn.Embedding(30, 16), nn.Conv2d(1, 4, 3, padding=1)
+        self.depthwise, self.lstm = nn.Conv1d(64, 64, 3, padding=1, groups=64), nn.LSTM(64, 24, batch_first=True)
+        self.frozen, self.output = nn.Linear(24, 16), nn.Linear(16, 30, bias=False)
+        self.output.weight = self.embedding.weight
+        self.frozen.requires_grad_(False)
+
+    def forward(self, tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+        x = self.image(self.embedding(tokens)[:, None]).permute(0, 2, 1, 3).flatten(2)
+        x = self.lstm(self.depthwise(x.transpose(1, 2)).transpose(1, 2))[0]
+        return {"logits": self.output(torch.tanh(self.frozen(x)))}
+
+
+def test_any_torch_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, tokens = Odd(), torch.randint(0, 30, (4, 20))
+    small, report = asrcompress.compress(model, target_bytes=12_000, calibration=[(tokens,)], sizes=(0.5,),
+                                         quantizations=("float16", "int8", "epr"))
+    asrcompress.save(tmp_path / "x.packed", small, build=lambda config: Odd())
+    assert target.LEAST * 12_000 <= (tmp_path / "x.packed").stat().st_size <= 12_000
+    loaded = packed.load(tmp_path / "x.packed", lambda config: Odd())
+    torch.testing.assert_close(loaded(tokens)["logits"], small(tokens)["logits"], atol=1e-3, rtol=1e-3)
+    assert loaded.output.weight is loaded.embedding.weight
+    assert {"embedding.weight", "depthwise.weight", "lstm.weight_ih_l0", "frozen"} <= {row.path for row in report}
+
+
+def test_the_smallest_file_within_a_loss(table: target.Table) -> None:
+    def loss(model: nn.Module) -> float:
+        return 1 + table.outputs.divergence(model)
+
+    small, _ = table.within(0.01, loss)
+    assert loss(small) <= 1.01 * loss(table.model)
+    smaller, _ = table.fit(int(0.8 * writer.length(small)))
+    assert loss(smaller) > 1.01 * loss(table.model), "seven halvings are nearer than a fifth"
+    with pytest.raises(UserError, match="no smaller file keeps the loss within 1 %"):
+        table.within(0.01, lambda model: 1.0 if model is table.model else 2.0)
+
+
+def test_a_table_goes_on_where_it_was_stopped(batches: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = Ways(structures=("dense",), quantizations=("int8", "int4"))
+    cache, made = tmp_path / "x.choices", []
+    measured = target.Table._measured
+    monkeypatch.setattr(target.Table, "_measured", lambda self, part, options: made.append(part.path) or measured(
+        self, part, options))
+    whole = target.Table(classifier(), batches, ways, cache=cache)
+    text = cache.read_text()
+    cache.write_text(text[: text.rindex('{"part"') + 20])  # half a line is left
+    again = target.Table(classifier(), batches, ways, cache=cache)
+    assert made == ["0", "2", "4", "4"] and cache.read_text() == text and again.measured == whole.measured
+    target.Table(classifier(), batches, Ways(structures=("dense",), quantizations=("int8",)), cache=cache)
+    assert made[4:] == ["0", "2", "4"], "of other choices, so made anew"
+
+
+def test_epr_steps_fit_a_file(tmp_path: Path) -> None:
+    small, _ = asrcompress.compress(classifier(), quantization="epr", **{"quantization_options": {"bits": 4.0}})
+    asrcompress.compression.record.set_coder(small, "range")
+    for factor in (0.7, 1.3):
+        wanted = int(factor * writer.length(small))
+        fitted = target.fit_steps(small, wanted)
+        assert target.LEAST * wanted <= writer.length(fitted) <= wanted
+    with pytest.raises(CannotShrink, match="cannot be reached by wider steps"):
+        target.fit_steps(small, 500)
+    with pytest.raises(UserError, match="no tensor with quantization epr"):
+        target.fit_steps(classifier(), 10_000)
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("1200000", 1_200_000), ("1.2MB", 1_200_000), ("900 kB", 900_000),
+                                              ("1/20", 5000), ("1/2.5", 40_000), ("7B", 7)])
+def test_a_target_is_bytes_or_a_part(text: str, wanted: int) -> None:
+    assert target.bytes_of(text, 100_000) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "0", "1.2GB", "-5", "1/0", "2/3", "small"])
+def test_what_is_no_target_is_a_sentence(text: str) -> None:
+    with pytest.raises(UserError, match="it is bytes, as 1200000, 900kB or 1.2MB"):
+        target.bytes_of(text, 100_000)
+
+
+def test_bad_input_is_a_sentence(table: target.Table, batches: list) -> None:
+    with pytest.raises(CannotShrink, match=r"100 bytes cannot be reached; the smallest file .* takes [\d,]+"):
+        table.fit(100)
+    with pytest.raises(UserError, match="is more than the"):
+        table.fit(table.dense_bytes + 1)
+    with pytest.raises(UserError, match="there is none; calibrate on data or data-free"):
+        target.Table(classifier(), [])
+    with pytest.raises(UserError, match="no weight that could be stored in fewer bytes"):
+        target.Table(nn.Sequential(nn.LayerNorm(40)), batches)
+    with pytest.raises(UserError, match="target_bytes needs calibration"):
+        asrcompress.compress(classifier(), target_bytes=9000)
+    with pytest.raises(UserError, match="name what it may choose from"):
+        asrcompress.compress(classifier(), "svd", target_bytes=9000, calibration=batches)
+    for options, said in (({"structures": ("rank",)}, "no structure 'rank'"), ({"sizes": (1.5,)}, "below 1"),
+                          ({"quantizations": ("int3",)}, "chooses from the quantizations"),
+                          ({"structures": ("multi_hash",)}, "has one pool for all layers"),
+                          ({"quantizations": ()}, "needs a structure and a quantization")):
+        with pytest.raises(UserError, match=said):
+            asrcompress.compress(classifier(), target_bytes=9000, calibration=batches, **options)
+
+
+def test_the_yaml_file_says_the_defaults() -> None:
+    from asrcompress.config import compose
+    from asrcompress.options import make
+
+    config = compose("target")
+    assert config.pop("seed") == 0 and make(Ways, config, "target") == Ways()
+
+
+def test_the_command_data_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    model, out, picture = (str(tmp_path / name) for name in ("m.safetensors", "small.packed", "x.png"))
+    save_model(model, models.build(CONFORMER))
+    words = ["compress", "--model", model, "--data-free", "gaussian", "--calibrate-minutes", "0.3"]
+    chosen = ["sizes=[0.5]", "quantizations=[int8,int4]"]
+    assert cli.main([*words, "--out", out, "--target", "1/6", "--plot", picture, *chosen]) == 0
+    said = capsys.readouterr().out
+    assert "rank correlation" in said and f"{Path(out).stat().st_size:,} bytes" in said
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["packed", "info", out]) == 0
+    floats = str(tmp_path / "structures.safetensors")
+    assert cli.main([*words, "--out", floats, "--target", "1/6", "--structures-only", *chosen]) == 0
+    assert not quantization.attached(load(floats))
+    assert modules.structured(load(floats)).keys() == modules.structured(load(out)).keys()
+    for more, sentence in ((["--at-most", "1%"], "needs the lang folder"), (["--target", "9", "--at-most", "1%"],
+                           "give one"), (["--target", "9"], "cannot be reached"), (["--target", "x"], "it is bytes")):
+        capsys.readouterr()
+        assert cli.main([*words, "--out", str(tmp_path / "none"), *more, *chosen]) == 1
+        assert sentence in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_the_picture_takes_any_number_of_layers(tmp_path: Path) -> None:
+    rows = [LayerRecord(str(i), (4, 4), "svd", 16, 8, quantization=f"q{i}", bytes=i, damage=i / 10) for i in range(30)]
+    layers.plot(rows, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 1000
+
+
+def test_inputs_of_compressed_layers_are_seen_too(batches: list[torch.Tensor]) -> None:
+    model = classifier()
+    small, _ = asrcompress.compress(copy.deepcopy(model), "svd", size=0.8, include="0")
+    ours: Any = calibration.collect(small, batches)["0"]
+    torch.testing.assert_close(ours, calibration.collect(model, batches)["0"])
