@@ -33,6 +33,7 @@ from asrcompress.measure.machine import cpu
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
     "int8": ("int8", {}), "codebook-32": ("codebook", {"entries": 32}),
     "pruned_codebook-0.1": ("pruned_codebook", {"entries": 32, "density": 0.1})}
+CLOSE = 0.002  # squared errors that are as good as equal
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -120,13 +121,14 @@ def uniform(tensors: list[Quantized]) -> Row:
 
 def dependent(tensors: list[Quantized]) -> Row:
     """quantization=trellis, with a step for each tensor that makes the same squared error."""
+    trellis.quantize(tensors[-1].weights[:20], 0.1)  # compiles the loops
     arrays, error, searching = [], 0.0, time.process_time()
     for one in tensors:
-        each = one.error / one.weights.size
-        step = trellis.step_for(one.weights, error=each)
-        for _ in range(2):  # from the sample to the whole
-            codes, _, made = trellis.quantize(one.weights, step)
-            step *= (each / made) ** 0.5 if made > each else 1
+        each, sample = one.error / one.weights.size, trellis.Sample(one.weights)
+        step = trellis.step_for(one.weights, error=each, sample=sample)
+        codes, _, made = trellis.quantize(one.weights, step, sample)
+        if abs(made / each - 1) > CLOSE:  # from the sample to the whole
+            codes, _, made = trellis.quantize(one.weights, step * (each / made) ** 0.5, sample)
         arrays.append(codes.astype(np.int64))
         error += made * one.weights.size
     searching = time.process_time() - searching
