@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from asrcompress.compression import coders, loading, packed, quantization
 from asrcompress.compression.folding import fold
+from asrcompress.compression.quantization import _cosine as cosine
 from asrcompress.compression.quantization import trellis
 from asrcompress.errors import UserError
 from asrcompress.measure.machine import cpu
@@ -62,7 +63,7 @@ def quantized(dense: torch.nn.Module, small: torch.nn.Module) -> dict[str, Quant
     return found
 
 
-def timed(name: str, arrays: list[NDArray[np.int64]], code: Callable[[Any], bytes],
+def timed(name: str, arrays: list[Any], code: Callable[[Any], bytes],
           decode: Callable[[bytes, Any], Any], again: Callable[[Any], Any] = lambda array: array) -> Row:
     """All arrays through a coder, each the faster of two."""
     total, seconds = 0, [0.0, 0.0]
@@ -122,19 +123,28 @@ def uniform(tensors: list[Quantized]) -> Row:
 def dependent(tensors: list[Quantized]) -> Row:
     """quantization=trellis, with a step for each tensor that makes the same squared error."""
     trellis.quantize(tensors[-1].weights[:20], 0.1)  # compiles the loops
-    arrays, error, searching = [], 0.0, time.process_time()
+    arrays, searching = [], time.process_time()
     for one in tensors:
-        each, sample = one.error / one.weights.size, trellis.Sample(one.weights)
-        step = trellis.step_for(one.weights, error=each, sample=sample)
-        codes, _, made = trellis.quantize(one.weights, step, sample)
+        axes = cosine.chosen(one.weights)
+        values = cosine.forward(one.weights, axes)
+        each, sample = one.error / values.size, trellis.Sample(values)
+        step = trellis.step_for(values, error=each, sample=sample)
+        codes, _, made = trellis.quantize(values, step, sample)
         if abs(made / each - 1) > CLOSE:  # from the sample to the whole
-            codes, _, made = trellis.quantize(one.weights, step * (each / made) ** 0.5, sample)
-        arrays.append(codes.astype(np.int64))
-        error += made * one.weights.size
+            step *= (each / made) ** 0.5
+            codes, _, made = trellis.quantize(values, step, sample)
+        arrays.append((codes.astype(np.int64), axes, step))
     searching = time.process_time() - searching
-    row = timed("range, trellis", arrays, lambda a: coders.encode("range", a),
-                lambda data, a: trellis.points(coders.decode("range", data, a.shape)), again=trellis.points)
+    error = sum(float(np.square(step * weights(codes, axes) - one.weights, dtype=np.float64).sum())
+                for one, (codes, axes, step) in zip(tensors, arrays, strict=True))
+    row = timed("range, trellis", arrays, lambda a: coders.encode("range", a[0]),
+                lambda data, a: weights(coders.decode("range", data, a[0].shape), a[1]), lambda a: weights(*a[:2]))
     return row._replace(bytes=row.bytes + 4 * len(arrays), coding=row.coding + searching, error=error)
+
+
+def weights(codes: NDArray[np.int64], axes: list[int]) -> NDArray[np.float64]:
+    """What codes of `trellis` stand for, in steps."""
+    return cosine.inverse(trellis.points(codes), axes)
 
 
 def nncodec(tensors: list[Quantized], python: str) -> list[Row]:

@@ -14,7 +14,8 @@ NEAR = np.array([min(7, total.bit_length()) for total in range(65)])  # by the s
 def near(tokens: NDArray[np.uint16], outer: int, place: int, inner: int, stride: int) -> int:
     """The class (0 to 7) of the neighbours of a place."""
     after = place + stride if place + stride < tokens.shape[1] else place - stride
-    return int(NEAR[min(np.int64(tokens[outer, place - stride, inner]) + np.int64(tokens[outer, after, inner]), 64)])
+    total = np.int64(tokens[outer, place - stride, inner]) + np.int64(tokens[outer, after, inner])
+    return int(NEAR[min(total, np.int64(64))])
 
 
 @numba.njit(cache=True, nogil=True)

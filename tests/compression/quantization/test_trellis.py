@@ -1,6 +1,7 @@
 """Trellis-coded quantization against every path, a decoder of its own, and the gains that are published."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from asrcompress.compression import coders, quantization
 from asrcompress.compression.quantization import Encoded, trellis
+from asrcompress.compression.quantization import _cosine as cosine
 from asrcompress.compression.quantization.trellis import Trellis
 from asrcompress.errors import UserError
 
@@ -120,9 +122,10 @@ def test_zeros_and_one_number() -> None:
     assert float(quantization.fit("trellis", torch.full((1, 1), 0.3), step=0.15).tensor()) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("options", [{"bits": 0.0}, {"bits": 13.0}, {"step": -1.0}, {"states": 12}, {"states": 64.0}])
+@pytest.mark.parametrize("options", [{"bits": 0.0}, {"bits": 13.0}, {"step": -1.0}, {"states": 12}, {"states": 64.0},
+                                     {"cosine": "0"}, {"cosine": "x"}, {"cosine": "1,1"}])
 def test_bad_options(options: dict[str, float]) -> None:
-    with pytest.raises(UserError, match="quantization trellis: (bits|step|states) is"):
+    with pytest.raises(UserError, match="quantization trellis: (bits|step|states|cosine) is"):
         quantization.fit("trellis", weight(3, 3), **options)
 
 
@@ -144,3 +147,56 @@ def test_a_file_with_another_number_of_states(states: object) -> None:
     with pytest.raises(ValueError, match="a trellis of"):
         Trellis.decode(Encoded({"codes": np.ones((1, 1), int)}, {"step": np.ones(1, np.float32)}, {"states": states}),
                        (1, 1))
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((5, 4, 3), [1, 2]), ((6, 7), [1]), ((2, 3, 5), [2])])
+def test_a_cosine_transform_is_the_formats(shape: tuple[int, ...], axes: list[int]) -> None:
+    codes = np.random.default_rng(0).integers(-200, 200, shape)
+    made = np.array([[float(x)] for x in reconstructed(codes.ravel().tolist(), 16)]).reshape(shape)
+    for axis in axes:
+        n = shape[axis]
+        c = [[round(1024 * math.sqrt((2 if f else 1) / n) * math.cos(math.pi * (2 * t + 1) * f / (2 * n)))
+              for t in range(n)] for f in range(n)]
+        made = np.apply_along_axis(lambda line, c=c, n=n: [sum(line[f] * c[f][t] for f in range(n)) / 1024
+                                                           for t in range(n)], axis, made)
+    again = Trellis.decode(Encoded({"codes": codes}, {"step": np.full(1, 0.37, np.float32)},
+                                   {"states": 16, "cosine": axes}), shape)
+    assert np.array_equal(again, made.astype(np.float32) * np.float32(0.37))
+
+
+def smooth(*shape: int) -> torch.Tensor:
+    """Alike along the last two axes."""
+    noise = np.random.default_rng(0).normal(size=shape)
+    return torch.from_numpy((np.cumsum(np.cumsum(noise, 1), 2) + noise).astype(np.float32))
+
+
+def test_a_smooth_kernel_takes_fewer_bits_at_the_same_error() -> None:
+    w = smooth(64, 24, 9)
+    found = {}
+    for transform in ("auto", "none"):
+        one = quantization.fit("trellis", w, step=0.2, cosine=transform)
+        error = float((one.tensor().detach() - w).square().mean())
+        found[transform] = 8 * len(coders.encode("range", one.encode().integers["codes"])) / w.numel(), error
+        assert Trellis.build(one.spec()).options == one.options
+        assert np.array_equal(Trellis.decode(one.encode(), one.shape), one.tensor().detach().numpy())
+    assert one.encode().spec == {"states": 64}
+    assert found["auto"][1] == pytest.approx(found["none"][1], rel=0.05)
+    assert found["auto"][0] < found["none"][0] - 1.2
+
+
+def test_no_transform_without_a_gain() -> None:
+    assert quantization.fit("trellis", weight(64, 40, 3)).encode().spec == {"states": 64}
+
+
+@pytest.mark.parametrize("axes", [[0], [3], [-1], [2, 1], [1, 1], "1", [1.0], [True], None, [1, 2, 3], {}, [10**30]])
+def test_a_file_with_other_axes(axes: object) -> None:
+    with pytest.raises(ValueError, match="a cosine transform of"):
+        Trellis.decode(Encoded({"codes": np.ones((2, 2, 2), int)}, {"step": np.ones(1, np.float32)},
+                               {"states": 64, "cosine": axes}), (2, 2, 2))
+
+
+def test_sums_are_exact_at_the_extremes() -> None:
+    """2^21 times the sums of the longest axes is below 2^53, so that no order of adding differs."""
+    c = cosine.matrix(cosine.LONGEST)
+    assert 2**21 * np.abs(c).sum(0).max() ** cosine.AXES < 2**53
+    assert np.abs(c @ c.T / cosine.ONE**2 - np.eye(len(c))).max() < 0.02
