@@ -34,7 +34,7 @@ from asrcompress.measure.machine import cpu
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
     "int8": ("int8", {}), "codebook-32": ("codebook", {"entries": 32}),
     "pruned_codebook-0.1": ("pruned_codebook", {"entries": 32, "density": 0.1})}
-CLOSE = 0.002  # squared errors that are as good as equal
+CLOSE, PASSES = 0.003, 3  # squared errors that are as good as equal; searches for them
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -128,11 +128,15 @@ def dependent(tensors: list[Quantized]) -> Row:
         axes = cosine.chosen(one.weights)
         values = cosine.forward(one.weights, axes)
         each, sample = one.error / values.size, trellis.Sample(values)
-        step = trellis.step_for(values, error=each, sample=sample)
+        step, power = trellis.step_for(values, error=each, sample=sample), 0.5
         codes, _, made = trellis.quantize(values, step, sample)
-        if abs(made / each - 1) > CLOSE:  # from the sample to the whole
-            step *= (each / made) ** 0.5
+        for _ in range(PASSES):  # from the sample to the whole
+            if abs(made / each - 1) < CLOSE:
+                break
+            change, before = (each / made) ** power, made
+            step *= change
             codes, _, made = trellis.quantize(values, step, sample)
+            power = min(2.0, max(0.3, float(np.log(change) / np.log(made / before))))
         arrays.append((codes.astype(np.int64), axes, step))
     searching = time.process_time() - searching
     error = sum(float(np.square(step * weights(codes, axes) - one.weights, dtype=np.float64).sum())

@@ -25,6 +25,27 @@ def points(codes: NDArray[np.int64], line: int, after: NDArray[np.int64]) -> NDA
 
 
 @numba.njit(cache=True, nogil=True)
+def squared_error(codes: NDArray[np.int32], values: NDArray[np.float32], step: float, line: int,
+                  after: NDArray[np.int64]) -> float:
+    """The sum over the values (in steps of 1) of what the points of their codes miss."""
+    total, state = 0.0, 0
+    for i in range(codes.size):
+        code = np.int64(codes[i])
+        state = 0 if i % line == 0 else state
+        missed = (2 * code - (state & 1) * (np.int64(code > 0) - np.int64(code < 0))) * step - np.float64(values[i])
+        total += missed * missed
+        state = after[state, code & 1]
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def count(codes: NDArray[np.int32], classes: NDArray[np.uint8], counts: NDArray[np.float64]) -> None:
+    """Add the magnitudes of codes to `counts` (classes, magnitudes), the last of which holds all that are larger."""
+    for i in range(codes.size):
+        counts[classes[i], min(abs(codes[i]), counts.shape[1] - 1)] += 1
+
+
+@numba.njit(cache=True, nogil=True)
 def search(values: NDArray[np.float32], classes: NDArray[np.uint8], prices: NDArray[np.float32], line: int,
            origins: NDArray[np.int64]) -> NDArray[np.int32]:
     """Codes of a vector of values (in steps) on the path of the least squared error plus prices.

@@ -39,7 +39,8 @@ PIECES = 64
 CLASSES = 16    # of rows and columns by size, in steps of half an octave
 FEW = 16        # rows or columns, too few to tell their size from that of their values
 LARGE = 2**12   # larger magnitudes cost the same
-LEARNING = 5    # searches from which it is learned what codes cost
+LEARNING = 5    # searches, at most, from which it is learned what codes cost
+SETTLED = 0.01  # bits a number, the change after which it is
 BACKING = 32.0  # codes by which the frequencies of all classes count in each
 
 Codes = NDArray[np.int32]
@@ -90,22 +91,35 @@ def search(values: Floats, bits: Floats, lagrange: float = LAGRANGE, *, states: 
 def classes_of(values: Floats) -> Classes:
     """The class of each value, by the size of its row and its column together."""
     squares = np.square(values.reshape(len(values) if values.ndim > 1 else 1, -1), dtype=np.float32)
-    variance, size = float(squares.var(dtype=np.float64)), np.zeros(squares.shape, np.float32)
+    mean = float(squares.mean(dtype=np.float64)) if squares.size else 0.0
+    variance = float(np.vdot(squares, squares)) / max(1, squares.size) - mean * mean
+    size = np.zeros((1, 1), np.float32)
     for axis in (0, 1):
         if squares.shape[axis] >= FEW:
             means = squares.mean(axis, keepdims=True, dtype=np.float64)
             chance = variance / squares.shape[axis] / max(1e-300, float(means.var()))  # share of the spread of means
-            size += max(0.0, 1 - chance) * np.log2(means + 1e-30).astype(np.float32)  # in half octaves
-    low = np.median(size) - CLASSES / 2 if size.size else 0
-    return (size - low).clip(0, CLASSES - 1).astype(np.uint8).reshape(values.shape)
+            size = size + (max(0.0, 1 - chance) * np.log2(means + 1e-30)).astype(np.float32)  # in half octaves
+    size -= np.median(size[:: max(1, len(size) // PIECES)]) - CLASSES / 2
+    return np.broadcast_to(size, squares.shape).clip(0, CLASSES - 1).astype(np.uint8).reshape(values.shape)
 
 
 def _counts(codes: Codes, classes: Classes) -> Floats:
     """(classes, magnitudes)"""
-    magnitudes = np.minimum(np.abs(codes.ravel()), LARGE)
-    size = int(magnitudes.max(initial=0)) + 2
-    places = classes.ravel().astype(np.int32) * np.int32(size) + magnitudes
-    return np.bincount(places, minlength=CLASSES * size).reshape(CLASSES, size).astype(np.float64)
+    from asrcompress.compression.quantization import _viterbi
+
+    flat = codes.ravel()
+    largest = max(int(flat.max(initial=0)), -int(flat.min(initial=0)))
+    counts = np.zeros((CLASSES, min(largest, LARGE) + 2))
+    _viterbi.count(flat, classes.ravel(), counts)
+    return counts
+
+
+def _error(codes: Codes, values: Floats, step: float, states: int, line: int) -> float:
+    """Squared error a number."""
+    from asrcompress.compression.quantization import _viterbi
+
+    total = _viterbi.squared_error(codes.ravel(), values.ravel(), step, line, trellis(states))
+    return float(total / max(1, values.size))
 
 
 def _bits(counts: Floats) -> Floats:
@@ -152,12 +166,9 @@ class Sample:
         return self._searched(step)[1:]
 
     def _searched(self, step: float) -> tuple[Codes, float, float]:
-        from asrcompress.compression.quantization import _viterbi
-
         assert self.counts is not None
         codes = search(self.values / step, _bits(self.counts), states=self.states, classes=self.chosen, line=self.line)
-        made = _viterbi.points(codes.astype(np.int64), self.line, trellis(self.states))
-        error = float(np.square(made * step - self.values, dtype=np.float64).mean())
+        error = _error(codes, self.values, step, self.states, self.line)
         return codes, _rate(_counts(codes, self.chosen)), error
 
 
@@ -168,7 +179,7 @@ def quantize(values: Floats, step: float, sample: Sample | None = None) -> tuple
         sample.learn(step, LEARNING)
     assert sample.counts is not None
     codes = search(values / step, _bits(sample.counts), states=sample.states, classes=sample.classes)
-    error = float(np.square(points(codes, sample.states) * step - values, dtype=np.float64).mean())
+    error = _error(codes, values, step, sample.states, LINE * sample.states)
     return codes, _rate(_counts(codes, sample.classes)), error
 
 
@@ -186,7 +197,9 @@ def step_for(values: Floats, *, bits: float = 0.0, error: float = 0.0, sample: S
     place = math.log2(deviation) + 1 - bits if bits else 0.5 * math.log2(4 * error)
     for _ in range(LEARNING):  # what codes cost moves with the step; then it stays, so that a bracket holds
         place = min(max(place, low), high)
-        place += min(1.0, max(-1.0, excess(tried.learn(2.0**place))))
+        place += (change := min(1.0, max(-1.0, excess(tried.learn(2.0**place)))))
+        if abs(change) < SETTLED:
+            break
     return float(2.0 ** _root(lambda octaves: excess(tried.at(2.0**octaves)), low, high, place))
 
 
