@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from asrcompress.compression import coders, loading, packed, quantization
 from asrcompress.compression.folding import fold
+from asrcompress.compression.quantization import _cosine as cosine
 from asrcompress.compression.quantization import trellis
 from asrcompress.errors import UserError
 from asrcompress.measure.machine import cpu
@@ -33,6 +34,7 @@ from asrcompress.measure.machine import cpu
 SCHEMES: dict[str, tuple[str, dict[str, Any]]] = {
     "int8": ("int8", {}), "codebook-32": ("codebook", {"entries": 32}),
     "pruned_codebook-0.1": ("pruned_codebook", {"entries": 32, "density": 0.1})}
+CLOSE, PASSES = 0.003, 3  # squared errors that are as good as equal; searches for them
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -61,7 +63,7 @@ def quantized(dense: torch.nn.Module, small: torch.nn.Module) -> dict[str, Quant
     return found
 
 
-def timed(name: str, arrays: list[NDArray[np.int64]], code: Callable[[Any], bytes],
+def timed(name: str, arrays: list[Any], code: Callable[[Any], bytes],
           decode: Callable[[bytes, Any], Any], again: Callable[[Any], Any] = lambda array: array) -> Row:
     """All arrays through a coder, each the faster of two."""
     total, seconds = 0, [0.0, 0.0]
@@ -120,19 +122,33 @@ def uniform(tensors: list[Quantized]) -> Row:
 
 def dependent(tensors: list[Quantized]) -> Row:
     """quantization=trellis, with a step for each tensor that makes the same squared error."""
-    arrays, error, searching = [], 0.0, time.process_time()
+    trellis.quantize(tensors[-1].weights[:20], 0.1)  # compiles the loops
+    arrays, searching = [], time.process_time()
     for one in tensors:
-        each = one.error / one.weights.size
-        step = trellis.step_for(one.weights, error=each)
-        for _ in range(2):  # from the sample to the whole
-            codes, _, made = trellis.quantize(one.weights, step)
-            step *= (each / made) ** 0.5 if made > each else 1
-        arrays.append(codes.astype(np.int64))
-        error += made * one.weights.size
+        axes = cosine.chosen(one.weights)
+        values = cosine.forward(one.weights, axes)
+        each, sample = one.error / values.size, trellis.Sample(values)
+        step, power = trellis.step_for(values, error=each, sample=sample), 0.5
+        codes, _, made = trellis.quantize(values, step, sample)
+        for _ in range(PASSES):  # from the sample to the whole
+            if abs(made / each - 1) < CLOSE:
+                break
+            change, before = (each / made) ** power, made
+            step *= change
+            codes, _, made = trellis.quantize(values, step, sample)
+            power = min(2.0, max(0.3, float(np.log(change) / np.log(made / before))))
+        arrays.append((codes.astype(np.int64), axes, step))
     searching = time.process_time() - searching
-    row = timed("range, trellis", arrays, lambda a: coders.encode("range", a),
-                lambda data, a: trellis.points(coders.decode("range", data, a.shape)), again=trellis.points)
+    error = sum(float(np.square(step * weights(codes, axes) - one.weights, dtype=np.float64).sum())
+                for one, (codes, axes, step) in zip(tensors, arrays, strict=True))
+    row = timed("range, trellis", arrays, lambda a: coders.encode("range", a[0]),
+                lambda data, a: weights(coders.decode("range", data, a[0].shape), a[1]), lambda a: weights(*a[:2]))
     return row._replace(bytes=row.bytes + 4 * len(arrays), coding=row.coding + searching, error=error)
+
+
+def weights(codes: NDArray[np.int64], axes: list[int]) -> NDArray[np.float64]:
+    """What codes of `trellis` stand for, in steps."""
+    return cosine.inverse(trellis.points(codes), axes)
 
 
 def nncodec(tensors: list[Quantized], python: str) -> list[Row]:

@@ -11,8 +11,7 @@ from asrcompress.compression.coders._symbols import Symbols
 
 MOST = 64
 FARTHEST = 8
-NEAR = np.array([min(7, total.bit_length()) for total in range(65)], np.int8)  # by the sum of two tokens, at most 64
-HIGHEST = 4096  # no integer that makes a context is farther from 0, so that sums fit 16 bits
+HIGHEST = 4096  # no integer that makes a context is farther from 0
 NONE, FIRST, LAST = 0, 1, 2
 
 
@@ -26,12 +25,10 @@ class Contexts(NamedTuple):
     axis: int = NONE
     steps: Symbols | None = None  # (passes after the first, 8)
 
-    def of_places(self, shape: Sequence[int]) -> NDArray[np.int16]:
-        """First + row + column of each symbol, seen as `view` says."""
-        rows, columns = matrix(shape)
-        down = np.zeros(rows, np.int64) if self.rows is None else self.rows
-        across = np.zeros(columns, np.int64) if self.columns is None else self.columns
-        return (down.astype(np.int16)[:, None] + (across + self.first).astype(np.int16)).reshape(view(shape, self.axis))
+    def of(self, rows: slice, columns: slice) -> "Contexts":
+        """Those of some rows and columns."""
+        return self._replace(rows=None if self.rows is None else self.rows[rows],
+                             columns=None if self.columns is None else self.columns[columns])
 
 
 def matrix(shape: Sequence[int]) -> tuple[int, int]:
@@ -53,23 +50,23 @@ def strides(shape: Sequence[int], axis: int) -> list[int]:
     return [farthest >> fold for fold in range(farthest.bit_length())]
 
 
-def near(tokens: NDArray[np.uint16], stride: int) -> NDArray[np.int8]:
-    """The class (0 to 7) of the neighbours of the places stride, 3 stride, 5 stride, ... of the middle axis."""
-    before, after = tokens[:, : -stride : 2 * stride], tokens[:, 2 * stride :: 2 * stride]
-    total = before + before
-    total[:, : after.shape[1]] += after - before[:, : after.shape[1]]
-    return NEAR[np.minimum(total, 64, out=total)]
+class Pass(NamedTuple):
+    """Places start, start + gap, ... of the middle axis, and their contexts."""
+
+    start: int
+    gap: int
+    contexts: NDArray[np.uint8]
 
 
-def walk(tokens: NDArray[np.uint16], shape: Sequence[int],
-         contexts: Contexts) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
-    """(places on the middle axis, their contexts) pass by pass; reads `tokens` only where earlier passes were."""
-    base, last = contexts.of_places(shape), contexts.total - 1
-    reach = strides(shape, contexts.axis)
-    first = slice(0, None, 2 * reach[0] if reach else None)
-    yield first, base[:, first].clip(0, last).astype(np.uint8)
-    for stride, steps in zip(reach, contexts.steps if contexts.steps is not None else (), strict=True):
-        where = slice(stride, None, 2 * stride)
-        context = steps.astype(np.int16)[near(tokens, stride)]
-        context += base[:, where]
-        yield where, context.clip(0, last, out=context).astype(np.uint8)
+def walk(tokens: NDArray[np.uint16], shape: Sequence[int], contexts: Contexts) -> Iterator[Pass]:
+    """Pass by pass; reads `tokens` only where earlier passes were."""
+    from asrcompress.compression.coders import _loops  # compiled only where it is used
+
+    nothing, reach = np.zeros(0, np.int64), strides(shape, contexts.axis)
+    rows, columns = (nothing if part is None else part for part in (contexts.rows, contexts.columns))
+    passes = [(0, 2 * reach[0] if reach else 1, nothing)]
+    passes += [(stride, 2 * stride, steps) for stride, steps in
+               zip(reach, contexts.steps if contexts.steps is not None else (), strict=True)]
+    for start, gap, steps in passes:
+        yield Pass(start, gap, _loops.contexts(tokens, rows, columns, max(1, matrix(shape)[1]), contexts.first,
+                                               contexts.total - 1, start, gap, steps))

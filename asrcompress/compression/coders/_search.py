@@ -1,13 +1,13 @@
 """Search of `range`'s encoder for the model under which an array takes the fewest bits. Nothing here is format."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from asrcompress.compression.coders import _tables as tables
-from asrcompress.compression.coders._contexts import FIRST, LAST, MOST, Contexts, matrix, near, strides, view, walk
+from asrcompress.compression.coders._contexts import FIRST, LAST, MOST, Contexts, matrix, strides, view, walk
 from asrcompress.compression.coders._model import Model
 from asrcompress.compression.coders._symbols import Split, Symbols, distinct
 
@@ -15,6 +15,7 @@ SPLITS = ((4, 2), (6, 3), (8, 3))  # direct, mantissa
 MANY = (16, 6)  # contexts by place, about
 GUESS = 4.0  # bits that a level takes
 FEWEST = 256  # symbols for which contexts are tried
+THIN, LARGE = 4, 2**17  # of the rows or columns of more symbols, each so many-th is tried
 TAIL = 1 / 256  # of the symbols, at either end, share a context
 Floats = NDArray[np.floating]
 Tokens = NDArray[np.uint16]
@@ -28,7 +29,8 @@ def choose(symbols: Symbols, with_contexts: bool) -> Model:
     tokens = split.tokens(split.unsigned(alphabet))[0].astype(np.uint16)[index].reshape(symbols.shape)
     candidates = [Contexts()]
     if with_contexts:
-        candidates.append(_contexts(tokens))
+        sizes = np.abs(alphabet - np.int64(split.base)).astype(np.float32)[index].reshape(symbols.shape)
+        candidates.append(_contexts(tokens, sizes))
     return min((_fitted(tokens, split, one) for one in candidates), key=lambda pair: pair[0])[1]
 
 
@@ -55,14 +57,13 @@ def _entropy(counts: NDArray[np.floating] | Symbols) -> float:
 
 def context_counts(tokens: Tokens, contexts: Contexts) -> Symbols:
     """(contexts, tokens)"""
+    from asrcompress.compression.coders import _loops  # compiled only where it is used
+
     seen, size = tokens.reshape(view(tokens.shape, contexts.axis)), int(tokens.max()) + 1
-    counts = np.zeros(contexts.total * size, np.int64)
-    for where, context in walk(seen, tokens.shape, contexts):
-        pairs = context.astype(np.intp)
-        pairs *= size
-        pairs += seen[:, where]
-        counts += np.bincount(pairs.ravel(), minlength=len(counts))
-    return counts.reshape(-1, size)
+    counts = np.zeros((contexts.total, size), np.int64)
+    for start, gap, context in walk(seen, tokens.shape, contexts):
+        _loops.count(seen, context, start, gap, counts)
+    return counts
 
 
 def _fitted(tokens: Tokens, split: Split, contexts: Contexts) -> tuple[float, Model]:
@@ -90,19 +91,25 @@ class _Trial(NamedTuple):
     ratios: tuple[Floats | None, Floats | None] = (None, None)  # of rows, of columns
 
 
-def _contexts(tokens: Tokens) -> Contexts:
-    """By rows, columns or both, in many or few contexts; then by neighbours along an axis too, if it helps."""
+def _contexts(tokens: Tokens, sizes: Floats) -> Contexts:
+    """By rows, columns or both, in many or few contexts; then by neighbours along an axis too, if it helps.
+
+    Rows and columns are told apart by the mean size of their symbols or by the mean surprise: a size is the better
+    measure where there are many bits, a surprise where symbols are names rather than amounts.
+    """
     information = -np.log2(np.maximum(np.bincount(tokens.ravel()), 1) / tokens.size)
     surprise = (information - information.min()).astype(np.float32)[tokens]
     if not surprise.any():
         return Contexts()
-    rows, columns = (_log_ratios(surprise.reshape(matrix(tokens.shape)), axis) for axis in (1, 0))
-    trials = [_Trial(_guess(tokens, Contexts()), Contexts())]
-    trials += [_by_place(tokens, ratios, MANY[0]) for ratios in ((rows, columns), (rows, None), (None, columns))]
+    measured = [(values, _log_ratios(values.reshape(matrix(tokens.shape)))) for values in (surprise, sizes)]
+    trials = [_by_place(tokens, (rows, columns), MANY[0]) for _, (rows, columns) in measured]
+    values, (rows, columns) = measured[int(trials[1].bits < trials[0].bits)]
+    trials += [_Trial(_guess(tokens, Contexts()), Contexts())]
+    trials += [_by_place(tokens, ratios, MANY[0]) for ratios in ((rows, None), (None, columns))]
     best = min(trials, key=_bits)
     if best.contexts.total > 1:
         best = min([best, *(_by_place(tokens, best.ratios, many) for many in MANY[1:])], key=_bits)
-    along = [_along(tokens, surprise, best, axis) for axis in ((FIRST, LAST) if tokens.ndim > 1 else (LAST,))]
+    along = [_along(tokens, values, best, axis) for axis in ((FIRST, LAST) if tokens.ndim > 1 else (LAST,))]
     return min([best, *along], key=_bits).contexts
 
 
@@ -110,16 +117,33 @@ def _bits(trial: _Trial) -> float:
     return trial.bits
 
 
+def _thinned(array: NDArray[Any], axis: int) -> tuple[NDArray[Any], slice, slice]:
+    """(array, of which rows, of which columns): some rows of a large one, or some columns if passes go along rows."""
+    rows, columns = matrix(array.shape)
+    some = slice(None, None, THIN if array.size > LARGE and (columns if axis == FIRST else rows) > 16 * THIN else None)
+    if axis == FIRST:
+        return np.ascontiguousarray(array.reshape(rows, columns)[:, some]), slice(None), some
+    return array[some], some, slice(None)
+
+
 def _guess(tokens: Tokens, contexts: Contexts) -> float:
-    counts = context_counts(tokens, contexts)
-    return _entropy(counts) + GUESS * np.count_nonzero(counts) + _side(contexts)
+    part, rows, columns = _thinned(tokens, contexts.axis)
+    counts = context_counts(part, contexts.of(rows, columns))
+    return _entropy(counts) * tokens.size / part.size + GUESS * np.count_nonzero(counts) + _side(contexts)
 
 
-def _log_ratios(surprise: Floats, axis: int) -> Floats:
-    """log2 of each row's (axis 1) or column's (axis 0) mean over that of all, drawn to 0 as far as it is chance."""
-    means, mean = surprise.mean(axis, dtype=np.float64), float(surprise.mean(dtype=np.float64))
-    chance = float(surprise.var(dtype=np.float64)) / surprise.shape[axis] / max(1e-30, float(means.var()))
-    return max(0.0, 1 - chance) * np.log2((means + mean / 64) / mean)
+def _log_ratios(values: Floats) -> tuple[Floats, Floats]:
+    """log2 of the mean of each row, and of each column, over that of all, drawn to 0 as far as it is chance."""
+    from asrcompress.compression.coders import _loops
+
+    rows, columns, variance = _loops.moments(values)
+    mean = float(rows.mean())
+
+    def ratios(means: Floats) -> Floats:
+        chance = variance * len(means) / values.size / max(1e-30, float(means.var()))
+        return max(0.0, 1 - chance) * np.log2((means + mean / 64) / mean)
+
+    return ratios(rows), ratios(columns)
 
 
 def _by_place(tokens: Tokens, ratios: tuple[Floats | None, Floats | None], many: int) -> _Trial:
@@ -137,20 +161,21 @@ def _by_place(tokens: Tokens, ratios: tuple[Floats | None, Floats | None], many:
     return _Trial(_guess(tokens, contexts), contexts, fineness, ratios)
 
 
-def _along(tokens: Tokens, surprise: Floats, trial: _Trial, axis: int) -> _Trial:
-    """The contexts moved by what neighbours along the axis say of the surprise, beyond what the place says."""
-    shape, contexts = tokens.shape, trial.contexts._replace(axis=axis)
-    seen, values = tokens.reshape(view(shape, axis)), surprise.reshape(view(shape, axis))
-    places = contexts.of_places(shape).clip(0, contexts.total - 1)
-    means = np.bincount(places.ravel(), values.ravel()) / np.maximum(1, np.bincount(places.ravel()))
-    expected = means.astype(np.float32)[places]
-    reach, small = strides(shape, axis), 16 * float(values.mean())  # as much as to trust few symbols little
+def _along(tokens: Tokens, measure: Floats, trial: _Trial, axis: int) -> _Trial:
+    """The contexts moved by what neighbours along the axis say of the measure, beyond what the place says."""
+    from asrcompress.compression.coders import _loops
+
+    part, rows, columns = _thinned(tokens, axis)
+    seen, values = part.reshape(view(part.shape, axis)), _thinned(measure, axis)[0].reshape(view(part.shape, axis))
+    there = trial.contexts.of(rows, columns)
+    places = next(walk(part.reshape(1, -1, 1), part.shape, there)).contexts.reshape(seen.shape)
+    means = _loops.means_by_context(values, places, there.total)
+    reach, small = strides(tokens.shape, axis), 16 * float(values.mean())  # as much as to trust few symbols little
     steps = np.zeros((len(reach), 8), np.int64)
     for number, stride in enumerate(reach):
-        classes = near(seen, stride).ravel()
-        there, usual = (np.bincount(classes, part[:, stride :: 2 * stride].ravel(), 8) for part in (values, expected))
-        steps[number] = np.rint(trial.fineness * np.log2((there + small) / (usual + small)))
+        found, usual = _loops.sums_by_class(seen, values, places, means, stride)
+        steps[number] = np.rint(trial.fineness * np.log2((found + small) / (usual + small)))
     down, up = -min(0, int(steps.min(initial=0))), max(0, int(steps.max(initial=0)))
-    total = min(MOST, contexts.total + down + up)
-    contexts = contexts._replace(total=total, first=contexts.first + down, steps=steps)
+    total = min(MOST, trial.contexts.total + down + up)
+    contexts = trial.contexts._replace(total=total, first=trial.contexts.first + down, axis=axis, steps=steps)
     return _Trial(_guess(tokens, contexts), contexts, trial.fineness)

@@ -10,10 +10,12 @@ Symbols = NDArray[np.int64]
 
 def distinct(flat: Symbols) -> tuple[Symbols, Symbols, Symbols]:
     """np.unique with the index of each symbol and the counts, by counting where the range is small."""
-    low, high = (int(flat.min()), int(flat.max())) if flat.size else (0, 0)
+    from asrcompress.compression.coders import _loops  # compiled only where it is used
+
+    low, high = (int(end) for end in _loops.extremes(flat)) if flat.size else (0, 0)
     if high - low > flat.size + 2**16:
         return np.unique(flat, return_inverse=True, return_counts=True)
-    counts = np.bincount(flat - low)
+    counts = _loops.histogram(flat, low, high - low + 1)
     there = counts > 0
     return np.flatnonzero(there) + low, (np.cumsum(there) - 1)[flat - low], counts[there]
 

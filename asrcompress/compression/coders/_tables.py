@@ -63,7 +63,12 @@ def bits_of(counts: NDArray[np.int64], table: Table) -> NDArray[np.float64]:
 
 def fit_scales(counts: NDArray[np.int64], family: int, split: Split) -> Symbols:
     """The scale for each row of counts (contexts, tokens) under which it is shortest."""
-    return bits_of(counts, parametric(family, np.arange(SCALES), split, counts.shape[1])).argmin(1)
+    return bits_of(counts, _every_scale(family, split, counts.shape[1])).argmin(1)
+
+
+@functools.lru_cache(maxsize=8)
+def _every_scale(family: int, split: Split, size: int) -> Table:
+    return parametric(family, np.arange(SCALES), split, size)
 
 
 def fit_levels(counts: NDArray[np.int64]) -> Symbols:

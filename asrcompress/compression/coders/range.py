@@ -65,13 +65,17 @@ def encode(symbols: Symbols, options: Options) -> bytes:
 
 def write(symbols: Symbols, model: Model) -> bytes:
     """The symbols under a model, whose tokens must suffice for them."""
+    from asrcompress.compression.coders import _loops  # compiled only where it is used
+
     writer = Writer()
     put_model(writer, model)
     numbers = model.split.unsigned(symbols)
     tokens, widths = model.split.tokens(numbers)
     seen, table = tokens.astype(np.uint16).reshape(view(symbols.shape, model.contexts.axis)), model.table()
-    for where, context in walk(seen, symbols.shape, model.contexts):
-        for chosen, frequencies in zip(_grouped(seen[:, where], context, len(table)), table, strict=True):
+    for start, gap, context in walk(seen, symbols.shape, model.contexts):
+        counts = np.bincount(context.ravel(), minlength=len(table))
+        grouped = _loops.group(seen, context, start, gap, np.cumsum(counts) - counts)
+        for chosen, frequencies in zip(np.split(grouped, np.cumsum(counts)[:-1]), table, strict=True):
             writer.put(chosen, frequencies)
     tables.put_open_bits(writer, numbers.ravel(), widths.ravel())
     return writer.words()
@@ -81,6 +85,8 @@ def decode(data: bytes, shape: Sequence[int]) -> Symbols:
     """The int64 array of this shape. Errors: ValueError where the bytes are damaged or hold another number of
     symbols.
     """
+    from asrcompress.compression.coders import _loops
+
     count = math.prod(shape)
     reader = Reader(data)
     if not count:
@@ -88,25 +94,10 @@ def decode(data: bytes, shape: Sequence[int]) -> Symbols:
         return np.zeros(shape, np.int64)
     model = take_model(reader, shape)
     table, tokens = model.table(), np.zeros(view(shape, model.contexts.axis), np.uint16)
-    for where, context in walk(tokens, shape, model.contexts):
+    for start, gap, context in walk(tokens, shape, model.contexts):
         counts = np.bincount(context.ravel(), minlength=len(table))
         drawn = [reader.take(int(n), frequencies) for n, frequencies in zip(counts, table, strict=True)]
-        tokens[:, where] = _ungrouped(np.concatenate(drawn), context)
+        _loops.ungroup(np.concatenate(drawn), context, start, gap, np.cumsum(counts) - counts, tokens)
     numbers = tables.take_open_bits(reader, tokens.ravel(), model.split)
     reader.close()
     return model.split.symbols(numbers).reshape(shape)
-
-
-def _grouped(tokens: NDArray[np.uint16], context: NDArray[np.uint8], count: int) -> list[NDArray[np.uint16]]:
-    """The tokens of each context, in C order."""
-    if count == 1:
-        return [tokens.ravel()]
-    order = np.argsort(context.ravel(), kind="stable")
-    ends = np.cumsum(np.bincount(context.ravel(), minlength=count))
-    return np.split(tokens.ravel()[order], ends[:-1])
-
-
-def _ungrouped(drawn: NDArray[np.int32], context: NDArray[np.uint8]) -> NDArray[np.int32]:
-    tokens = np.empty_like(drawn)
-    tokens[np.argsort(context.ravel(), kind="stable")] = drawn
-    return tokens.reshape(context.shape)
