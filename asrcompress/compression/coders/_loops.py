@@ -3,14 +3,15 @@
 The symbols of a pass are places `start`, start + gap, ... of the middle axis of an array of three.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from asrcompress.compression._compiled import compiled
 
 NEAR = np.array([min(7, total.bit_length()) for total in range(65)])  # by the sum of two tokens, at most 64
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def near(tokens: NDArray[np.uint16], outer: int, place: int, inner: int, stride: int) -> int:
     """The class (0 to 7) of the neighbours of a place."""
     after = place + stride if place + stride < tokens.shape[1] else place - stride
@@ -18,7 +19,7 @@ def near(tokens: NDArray[np.uint16], outer: int, place: int, inner: int, stride:
     return int(NEAR[min(total, np.int64(64))])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def contexts(tokens: NDArray[np.uint16], rows: NDArray[np.int64], columns: NDArray[np.int64], across: int, first: int,
              last: int, start: int, gap: int, steps: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Of the symbols of a pass; start is 0 or the distance of the neighbours. `across` is the columns of the matrix;
@@ -44,7 +45,7 @@ def contexts(tokens: NDArray[np.uint16], rows: NDArray[np.int64], columns: NDArr
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def count(tokens: NDArray[np.uint16], context: NDArray[np.uint8], start: int, gap: int,
           counts: NDArray[np.int64]) -> None:
     """Add the tokens of a pass to `counts` (contexts, tokens)."""
@@ -54,7 +55,7 @@ def count(tokens: NDArray[np.uint16], context: NDArray[np.uint8], start: int, ga
                 counts[context[outer, number, inner], tokens[outer, start + number * gap, inner]] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def group(tokens: NDArray[np.uint16], context: NDArray[np.uint8], start: int, gap: int,
           places: NDArray[np.int64]) -> NDArray[np.int32]:
     """The tokens of a pass by context, in each in C order; the first of each goes to its place."""
@@ -68,7 +69,7 @@ def group(tokens: NDArray[np.uint16], context: NDArray[np.uint8], start: int, ga
     return grouped
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def ungroup(grouped: NDArray[np.int32], context: NDArray[np.uint8], start: int, gap: int, places: NDArray[np.int64],
             tokens: NDArray[np.uint16]) -> None:
     """Put the tokens of a pass back where they belong."""
@@ -81,7 +82,7 @@ def ungroup(grouped: NDArray[np.int32], context: NDArray[np.uint8], start: int, 
                 nexts[one] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def sums_by_class(tokens: NDArray[np.uint16], values: NDArray[np.float32], context: NDArray[np.uint8],
                   means: NDArray[np.float64], stride: int) -> NDArray[np.float64]:
     """(2, 8): of the values of a pass, and of the means of their contexts, by the class of their neighbours."""
@@ -95,7 +96,7 @@ def sums_by_class(tokens: NDArray[np.uint16], values: NDArray[np.float32], conte
     return sums
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def means_by_context(values: NDArray[np.float32], context: NDArray[np.uint8], total: int) -> NDArray[np.float64]:
     sums, counts = np.zeros(total), np.zeros(total)
     for outer in range(context.shape[0]):
@@ -106,7 +107,7 @@ def means_by_context(values: NDArray[np.float32], context: NDArray[np.uint8], to
     return sums / np.maximum(1, counts)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def histogram(flat: NDArray[np.int64], low: int, size: int) -> NDArray[np.int64]:
     counts = np.zeros(size, np.int64)
     for symbol in flat:
@@ -114,7 +115,7 @@ def histogram(flat: NDArray[np.int64], low: int, size: int) -> NDArray[np.int64]
     return counts
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def extremes(flat: NDArray[np.int64]) -> tuple[int, int]:
     low, high = flat[0], flat[0]
     for symbol in flat:
@@ -122,7 +123,7 @@ def extremes(flat: NDArray[np.int64]) -> tuple[int, int]:
     return low, high
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def moments(values: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """The means of the rows of a matrix, of its columns, and the variance of all."""
     rows, columns, squares = np.zeros(values.shape[0]), np.zeros(values.shape[1]), 0.0

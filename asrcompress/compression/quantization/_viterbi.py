@@ -4,15 +4,16 @@ A search goes through LANES lines side by side, so that every inner loop is over
 of it. Nothing is reordered for speed (no fast math), and what a reader needs is in integers.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from asrcompress.compression._compiled import compiled
 
 LANES = 64
 WORD = 32  # states of which one integer holds the choices
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def points(codes: NDArray[np.int64], line: int, after: NDArray[np.int64]) -> NDArray[np.int64]:
     """Multiples of the step, of a vector of codes; `after` (states, 2) is the next state by parity."""
     made, state = np.empty(codes.size, np.int64), 0
@@ -24,7 +25,7 @@ def points(codes: NDArray[np.int64], line: int, after: NDArray[np.int64]) -> NDA
     return made
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def squared_error(codes: NDArray[np.int32], values: NDArray[np.float32], step: float, line: int,
                   after: NDArray[np.int64]) -> float:
     """The sum over the values (in steps of 1) of what the points of their codes miss."""
@@ -38,14 +39,14 @@ def squared_error(codes: NDArray[np.int32], values: NDArray[np.float32], step: f
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def count(codes: NDArray[np.int32], classes: NDArray[np.uint8], counts: NDArray[np.float64]) -> None:
     """Add the magnitudes of codes to `counts` (classes, magnitudes), the last of which holds all that are larger."""
     for i in range(codes.size):
         counts[classes[i], min(abs(codes[i]), counts.shape[1] - 1)] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def search(values: NDArray[np.float32], classes: NDArray[np.uint8], prices: NDArray[np.float32], line: int,
            origins: NDArray[np.int64]) -> NDArray[np.int32]:
     """Codes of a vector of values (in steps) on the path of the least squared error plus prices.
@@ -78,7 +79,7 @@ def search(values: NDArray[np.float32], classes: NDArray[np.uint8], prices: NDAr
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _candidates(values: NDArray[np.float32], classes: NDArray[np.uint8], prices: NDArray[np.float32], place: int,
                 line: int, codes: NDArray[np.int32], cost: NDArray[np.float32]) -> None:
     """Of each quantizer and parity the nearest point, or zero where it is cheaper; beyond the end the value is 0."""
@@ -102,7 +103,7 @@ def _candidates(values: NDArray[np.float32], classes: NDArray[np.uint8], prices:
             codes[2 * quantizer, lane] = even * sign if other < zero else np.int32(0)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _extend(total: NDArray[np.float32], cost: NDArray[np.float32], origins: NDArray[np.int64],
             longer: NDArray[np.float32], second: NDArray[np.uint32]) -> None:
     second[:] = 0
