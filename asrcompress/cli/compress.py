@@ -65,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
     if args.target or args.at_most:
         to_bytes(args)
         return
-    require(args.plot is None and args.lang is None, "--plot and --lang go with --target or --at-most")
+    require(not (args.plot or args.lang or args.fit_steps or args.structures_only),
+            "--plot, --lang, --fit-steps and --structures-only: each goes with --target or --at-most")
     require(args.activations or not args.smooth, "--smooth is for inputs that are rounded; give --activations int8 too")
     plan = Plan.from_config(compose("compress", args.overrides))
     model = load(args.model)
@@ -98,10 +99,14 @@ def to_bytes(args: argparse.Namespace) -> None:
     from asrcompress.options import make, require
 
     require(not (args.target and args.at_most), "--target and --at-most are two questions; give one")
+    require(bool(args.target) or not args.fit_steps, "--fit-steps needs --target")
+    model = load(args.model)
+    whole = writer.length(quantization.materialize(copy_model(model)))
+    target = bytes_of(args.target, whole) if args.target else 0
+    tolerance = percent(args.at_most) if args.at_most else 0.0
     if args.fit_steps:
-        require(bool(args.target and not args.overrides), "--fit-steps needs --target, and chooses nothing else")
-        model = load(args.model)
-        save(args.out, fit_steps(model, bytes_of(args.target, writer.length(quantization.materialize(model)))))
+        require(not args.overrides, "--fit-steps chooses nothing; leave the overrides away")
+        save(args.out, fit_steps(model, target))
         return
     require(not (args.activations or args.smooth), "--target chooses what is stored; --activations goes without it")
     require(args.lang is not None or not args.at_most, "--at-most needs the lang folder of the model; give --lang")
@@ -111,14 +116,12 @@ def to_bytes(args: argparse.Namespace) -> None:
     options = compose("target", args.overrides)
     seed = options.pop("seed")
     args.calibrate_minutes = args.calibrate_minutes or 2
-    model = load(args.model)
     loss = held_out_loss(args) if args.at_most else None
     table = Table(model, examples(args, model, seed), make(Ways, options, "target"), seed,
                   Path(f"{args.out}.choices"), lambda items, text: track(items, text))
     print(f"predicted and measured damage of {len(table.checked)} choices: rank correlation "
           f"{table.rank_correlation:.3f}")
-    small, report = table.fit(bytes_of(args.target, table.dense_bytes)) if loss is None else table.within(
-        percent(args.at_most), loss)
+    small, report = table.fit(target) if loss is None else table.within(tolerance, loss)
     if args.distil:
         from asrcompress.compression import distil
 
@@ -126,7 +129,7 @@ def to_bytes(args: argparse.Namespace) -> None:
     save(args.out, quantization.materialize(copy_model(small)) if args.structures_only else small)
     show(report, args.out)
     size, predicted = writer.length(small), sum(row.damage or 0.0 for row in report)
-    print(f"{args.out}: packed, it takes {size:,} bytes, 1/{table.dense_bytes / size:.3g} of the dense model; "
+    print(f"{args.out}: packed, it takes {size:,} bytes, 1/{whole / size:.3g} of the dense model; "
           f"divergence {table.outputs.divergence(small):.4g} nats a frame, {predicted:.4g} predicted")
     if args.plot:
         from asrcompress.report.layers import plot
@@ -186,7 +189,12 @@ def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[
     if not chosen:
         raise UserError(f"{data}/{name}.jsonl.gz and --calibrate-minutes {minutes:g} give no utterance to calibrate on")
     for batch in batches_of(CutSet.from_cuts(chosen), seconds=100):
-        x, lens = collate_features(CutSet.from_cuts(batch))
+        try:
+            x, lens = collate_features(CutSet.from_cuts(batch))
+        except FileNotFoundError as error:
+            missing = str(error).split("'")[1]
+            raise UserError(f"{data}/{name}.jsonl.gz says that features are in {missing}, where there is no file; run "
+                            "this in the folder in which the set was prepared") from None
         yield x, lens.long()
 
 

@@ -270,11 +270,14 @@ def test_the_command_data_free(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert cli.main([*words, "--out", floats, "--target", "1/6", "--structures-only", *chosen]) == 0
     assert not quantization.attached(load(floats))
     assert modules.structured(load(floats)).keys() == modules.structured(load(out)).keys()
+    before = Path(out).read_bytes()
     for more, sentence in ((["--at-most", "1%"], "needs the lang folder"), (["--target", "9", "--at-most", "1%"],
-                           "give one"), (["--target", "9"], "cannot be reached"), (["--target", "x"], "it is bytes")):
+                           "give one"), (["--target", "9"], "cannot be reached"), (["--target", "x"], "it is bytes"),
+                           (["--at-most", "1", "--lang", "x"], "it is percents"), (["--fit-steps"], "each goes with"),
+                           (["--target", "1/6", "--fit-steps"], "leave the overrides away")):
         capsys.readouterr()
-        assert cli.main([*words, "--out", str(tmp_path / "none"), *more, *chosen]) == 1
-        assert sentence in capsys.readouterr().err and not (tmp_path / "none").exists()
+        assert cli.main([*words, "--out", out, *more, *chosen]) == 1
+        assert sentence in capsys.readouterr().err and Path(out).read_bytes() == before
 
 
 def test_the_picture_takes_any_number_of_layers(tmp_path: Path) -> None:
