@@ -218,11 +218,14 @@ def fit_steps(model: nn.Module, target: int) -> nn.Module:
     """A copy whose file has at most `target` bytes: the steps of all its `epr` tensors are multiplied alike.
 
     For a model that was trained in these tensors, whose rate came out a little beside its target. Errors: UserError for
-    a model without such, CannotShrink where even steps `WIDEST` times as wide do not do.
+    a longer model without such, CannotShrink where even steps `WIDEST` times as wide do not do.
     """
     small = copy_model(model)
     tensors = [one for one in quantization.attached(small).values() if isinstance(one, Epr)]
-    require(bool(tensors), "the model has no tensor with quantization epr, whose steps could be changed")
+    if not tensors:
+        require((size := writer.length(small)) <= target, f"the file would take {size:,} bytes, and no tensor has "
+                "quantization epr, whose steps could be changed")
+        return small
     kept = [one.log_step.detach().clone() for one in tensors]
 
     @torch.no_grad()

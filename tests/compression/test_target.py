@@ -210,8 +210,9 @@ def test_epr_steps_fit_a_file(tmp_path: Path) -> None:
         assert target.LEAST * wanted <= writer.length(fitted) <= wanted
     with pytest.raises(CannotShrink, match="cannot be reached by wider steps"):
         target.fit_steps(small, 500)
-    with pytest.raises(UserError, match="no tensor with quantization epr"):
+    with pytest.raises(UserError, match="no tensor has quantization epr"):
         target.fit_steps(classifier(), 10_000)
+    assert writer.length(target.fit_steps(classifier(), 10**6)) == writer.length(classifier())
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("1200000", 1_200_000), ("1.2MB", 1_200_000), ("900 kB", 900_000),

@@ -8,7 +8,8 @@ import torch
 
 from asrcompress import compression
 from asrcompress.cli import main
-from asrcompress.compression import packed, quantization
+from asrcompress.compression import modules, packed, quantization
+from asrcompress.compression.packed import writer
 from asrcompress.errors import UserError
 from asrcompress.recipe import pipeline
 from tests import prepared
@@ -48,6 +49,20 @@ def test_deep_compression_from_one_command(tiny_corpus: Path, dense: Path, tmp_p
     trained = (tmp_path / "4-train" / "train.json").stat().st_mtime_ns
     assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
     assert (tmp_path / "4-train" / "train.json").stat().st_mtime_ns == trained
+
+
+def test_a_model_is_trained_inside_a_number_of_bytes(tiny_corpus: Path, dense: Path, tmp_path: Path) -> None:
+    overrides = ["experiment=budget", "experiment.target=1/6"]
+    assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
+    target = writer.length(compression.load(dense)) // 6
+    assert 0.9 * target < (tmp_path / "model.packed").stat().st_size <= target
+    floats, bits, last = (compression.load(tmp_path / step / "model.safetensors") for step in
+                          ("1-target", "3-target", "5-target"))
+    assert not quantization.attached(floats) and quantization.attached(bits)
+    assert modules.structured(floats).keys() == modules.structured(last).keys()
+    assert quantization.specs(bits) == quantization.specs(last)
+    said = json.loads((tmp_path / "train.json").read_text())
+    assert said["train_seconds"] > 0 and said["size"] < 1 / 5
 
 
 def test_no_epochs_is_after_training_only(tiny_corpus: Path, dense: Path, tmp_path: Path) -> None:
