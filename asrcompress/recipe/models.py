@@ -215,4 +215,6 @@ def _run_experiment(job: Job) -> None:
     facts: dict[str, Any] = {"teacher": taught_by, "options": ",".join(job.keys) or None}
     if model is not None:
         facts |= {"when": "scratch", "model": model}
+    elif job.source != "dense":
+        facts["model"] = rows.of_model(EXP / job.source)["model"]
     rows.describe(job.folder, **{**_shared(job), **found, **facts})
