@@ -72,7 +72,7 @@ def ways(ours: Table, sensitive: Table, target: int) -> Iterator[tuple[str, Call
 @torch.no_grad()
 def others(whole: Outputs, small: nn.Module) -> float:
     """Percent of frames with another best token."""
-    changed = [(whole._rows(small, batch).argmax(-1) != rows.argmax(-1)) for batch, rows in
+    changed = [(whole.rows_of(small, batch).argmax(-1) != rows.argmax(-1)) for batch, rows in
                zip(whole.batches, whole.rows, strict=True)]
     return 100 * float(torch.cat(changed).float().mean())
 

@@ -35,14 +35,14 @@ class Outputs:
         self.batches = list(batches)
         require(bool(self.batches), "damage is measured on examples, and there is none; calibrate on data or data-free")
         with torch.no_grad(), calibration.in_eval_mode(model):
-            self.rows = [self._rows(model, batch) for batch in self.batches]
+            self.rows = [self.rows_of(model, batch) for batch in self.batches]
         every = torch.cat(self.rows)
         require(bool(torch.isfinite(every).all()), "the model's outputs on the calibration data are not finite")
         self.posteriors = bool((every.logsumexp(-1).abs() < 1e-3).all())
         self.variance = float(every.var(0, correction=0).sum().clamp_min(1e-30))
 
     @staticmethod
-    def _rows(model: nn.Module, batch: Any) -> Tensor:
+    def rows_of(model: nn.Module, batch: Any) -> Tensor:
         """(frames, outputs) of one batch: log-posteriors where the model gives such or logits, without padding."""
         args, keywords = calibration.arguments(batch)
         said = model(*args, **keywords)
@@ -64,7 +64,7 @@ class Outputs:
         total = 0.0
         with calibration.in_eval_mode(other):
             for batch, rows in zip(self.batches, self.rows, strict=True):
-                theirs = self._rows(other, batch)
+                theirs = self.rows_of(other, batch)
                 total += float(frame_divergence(rows, theirs).sum() if self.posteriors else
                                (rows - theirs).double().square().sum() / (2 * self.variance))
         found = total / sum(map(len, self.rows))
@@ -75,7 +75,7 @@ class Outputs:
         """Backward passes, one a batch, of the log-probability of outputs that the model itself draws."""
         generator = torch.Generator().manual_seed(seed)
         for batch in self.batches:
-            rows = self._rows(model, batch)
+            rows = self.rows_of(model, batch)
             if self.posteriors:
                 drawn = torch.multinomial(rows.detach().exp(), 1, generator=generator)
                 rows.gather(1, drawn).sum().backward()

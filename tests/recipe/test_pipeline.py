@@ -51,6 +51,7 @@ def test_deep_compression_from_one_command(tiny_corpus: Path, dense: Path, tmp_p
     assert (tmp_path / "4-train" / "train.json").stat().st_mtime_ns == trained
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_inside_a_number_of_bytes(tiny_corpus: Path, dense: Path, tmp_path: Path) -> None:
     overrides = ["experiment=budget", "experiment.target=1/6"]
     assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
