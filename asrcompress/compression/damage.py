@@ -25,7 +25,7 @@ from asrcompress.compression.distil import frame_divergence
 from asrcompress.errors import UserError
 from asrcompress.options import require
 
-FLOOR = 1e-3  # of the mean: no output of a layer, and no input, counts less
+FLOOR = 1e-3  # of the mean: no output of a layer counts less
 
 
 class Outputs:
@@ -43,7 +43,10 @@ class Outputs:
 
     @staticmethod
     def rows_of(model: nn.Module, batch: Any) -> Tensor:
-        """(frames, outputs) of one batch: log-posteriors where the model gives such or logits, without padding."""
+        """(frames, outputs) of one batch: log-posteriors where the model gives such or logits, without padding.
+
+        Errors: UserError where the first thing that the model gives is no tensor.
+        """
         args, keywords = calibration.arguments(batch)
         said = model(*args, **keywords)
         if isinstance(said, Mapping):
