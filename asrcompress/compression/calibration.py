@@ -104,15 +104,7 @@ def collect(model: nn.Module, batches: Iterable[Any]) -> dict[str, Tensor]:
     (attention multiplies its packed projections itself) is not in the answer. It takes 8 n^2 bytes a layer.
     """
     paths = [path for path, _, why in modules.weights(model) if not why] + list(modules.structured(model))
-    found = {path: model.get_submodule(path) for path in paths if isinstance(_at(model, path), LAYERS)}
+    found = {path: model.get_submodule(path) for path in paths if isinstance(modules.module_at(model, path), LAYERS)}
     moments = {path: Moments() for path in found}
     watch(model, {path: _watch(moments[path]) for path in found}, batches)
     return {path: seen.mean(path) for path, seen in moments.items() if seen.count}
-
-
-def _at(model: nn.Module, path: str) -> nn.Module | None:
-    """The module at a path; None where that is a bare parameter."""
-    try:
-        return model.get_submodule(path)
-    except AttributeError:
-        return None

@@ -18,8 +18,8 @@ from asrcompress.compression.parametrization import (
 from asrcompress.compression.structures import Structure
 from asrcompress.errors import UserError
 
-__all__ = ["StructuredConv1d", "StructuredLinear", "StructuredParameter", "copy_model", "detach_class", "replace_layer",
-           "structured", "weight_at", "weights"]
+__all__ = ["StructuredConv1d", "StructuredLinear", "StructuredParameter", "copy_model", "detach_class", "holder",
+           "module_at", "replace_layer", "structured", "weight_at", "weights"]
 
 
 class StructuredLinear(nn.Module):
@@ -209,11 +209,21 @@ def structured(model: nn.Module) -> dict[str, Structure]:
     return found
 
 
+def module_at(model: nn.Module, path: str) -> nn.Module | None:
+    """The module at a path of `weights` or `structured`; None where that is a bare parameter."""
+    try:
+        return model.get_submodule(path)
+    except AttributeError:
+        return None
+
+
 def holder(model: nn.Module, path: str) -> nn.Module:
     """What has, as `structure`, the structure at a path of `structured`: the layer, or the parametrization."""
+    if (layer := module_at(model, path)) is not None:
+        return layer
     owner, _, name = path.rpartition(".")
-    found: Any = dict(held(model.get_submodule(owner))).get(name)
-    return found if isinstance(found, StructuredParameter) else model.get_submodule(path)
+    maker: nn.Module = dict(held(model.get_submodule(owner)))[name]
+    return maker
 
 
 def weight_at(model: nn.Module, path: str) -> Tensor:
