@@ -59,9 +59,14 @@ def encode(one: Quantizer, coder: str, options: Mapping[str, Any]) -> tuple[dict
 
     Errors: those of the coder's options.
     """
+    encoded = one.encode()
     if coder == SMALLEST:
-        return min((encode(one, name, {}) for name in coders.names()), key=lambda pair: len(pair[1]))
-    encoded, parts, streams = one.encode(), [], []
+        return min((_encoded(one, encoded, name, {}) for name in coders.names()), key=lambda pair: len(pair[1]))
+    return _encoded(one, encoded, coder, options)
+
+
+def _encoded(one: Quantizer, encoded: Encoded, coder: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    parts, streams = [], []
     floats = dict(encoded.floats)
     if one.row_scale is not None:
         floats["row_scale"] = one.row_scale.detach().cpu().float().numpy()
