@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from asrcompress.compression import coders, loading, packed, quantization
 from asrcompress.compression.folding import fold
 from asrcompress.compression.quantization import _cosine as cosine
-from asrcompress.compression.quantization import trellis
+from asrcompress.compression.quantization import _trellis_search as trellis
 from asrcompress.errors import UserError
 from asrcompress.measure.machine import cpu
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from asrcompress.compression import coders, quantization
-from asrcompress.compression.quantization import Encoded, trellis
+from asrcompress.compression.quantization import Encoded
 from asrcompress.compression.quantization import _cosine as cosine
+from asrcompress.compression.quantization import _trellis_search as trellis
 from asrcompress.compression.quantization.trellis import Trellis
 from asrcompress.errors import UserError
 
