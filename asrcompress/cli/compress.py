@@ -91,10 +91,12 @@ def to_bytes(args: argparse.Namespace) -> None:
     from rich.progress import track
 
     from asrcompress.compression import load, quantization, save
+    from asrcompress.compression.budget.bytes import bytes_of
     from asrcompress.compression.choices import Ways
+    from asrcompress.compression.fit_steps import fit_steps
     from asrcompress.compression.packed import writer
     from asrcompress.compression.parametrization import copy_model
-    from asrcompress.compression.target import Table, bytes_of, fit_steps
+    from asrcompress.compression.target import Table
     from asrcompress.config import compose
     from asrcompress.options import make, require
 

@@ -78,26 +78,18 @@ class Part:
 
 def parts(model: nn.Module) -> dict[str, Part]:
     """Every weight of a model that a byte budget decides on, by path. Pools that layers share are not among them."""
+    large = dict(quantization.tensors(model))
     found = {path: Part(path, weight.detach(), fixed=why) for path, weight, why in modules.weights(model)
-             if path in _tensors(model, path)}
+             if parameter_of(model, path) in large}
     for path, structure in modules.structured(model).items():
         if structures.pooled(structure) is None:
             found[path] = Part(path, structure.dense().detach(), structure, "it has a structure")
     return found
 
 
-def _tensors(model: nn.Module, path: str) -> list[str]:
-    """The path itself, if the parameter there is one that can be quantized."""
-    return [path] if parameter_of(model, path) in dict(quantization.tensors(model)) else []
-
-
 def parameter_of(model: nn.Module, path: str) -> str:
     """The path of the parameter of a dense weight at a path of `modules.weights`."""
-    try:
-        model.get_submodule(path)
-    except AttributeError:
-        return path
-    return f"{path}.weight"
+    return path if modules.module_at(model, path) is None else f"{path}.weight"
 
 
 def ways(part: Part, options: Ways) -> Iterator[Way]:

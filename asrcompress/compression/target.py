@@ -7,50 +7,35 @@ Bytes are those of the coder, not of a formula. The damage of a way is predicted
 every weight are measured, which fixes the scale of its prediction, and others to see how well predictions rank.
 """
 
-import copy
-import hashlib
-import json
-import math
-import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression import activations, checks, modules, quantization, record
+from asrcompress.compression import activations, checks, quantization, record
 from asrcompress.compression import choices as ways_of
+from asrcompress.compression._assembly import VECTORS, Assembly
+from asrcompress.compression._table_cache import Cache, Measured, digest
 from asrcompress.compression.budget.bytes import Choice, hull, share_out, total
 from asrcompress.compression.choices import Maker, Part, Way, Ways, parameter_of
 from asrcompress.compression.compress import LayerRecord
 from asrcompress.compression.damage import Outputs, SecondOrder, rank_correlation
 from asrcompress.compression.packed import coding, writer
 from asrcompress.compression.parametrization import copy_model
-from asrcompress.compression.quantization.epr import PACE, Epr
-from asrcompress.compression.structures import CannotShrink, Structure, error_context, relative_error
+from asrcompress.compression.structures import CannotShrink, error_context
 from asrcompress.errors import UserError
 from asrcompress.options import require
 
 T = TypeVar("T")
 Track = Callable[[Sequence[T], str], Iterable[T]]  # a progress bar: items and what is done to them
-VECTORS = ""  # the part that is all tensors of one dimension
 LEAST = 0.98  # of the target that the file takes at least, where there is so much to store
 CHECKED = 24  # ways whose predicted damage is compared with measurement
 TRIES = 10
-WIDEST = 4.0  # times that `fit_steps` makes a step wider or narrower
 WAYS = Ways()
 FINE = ("trellis", "epr")  # quantizations with any number of bits
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A way to store a part: what a coder makes of it, and its damage at a scale of 1."""
-
-    way: Way
-    bytes: int
-    damage: float
 
 
 class Table:
@@ -70,13 +55,12 @@ class Table:
         self.outputs = Outputs(self.model, batches)
         self.form = SecondOrder(self.model, self.outputs)
         self.maker, self.seed = Maker(self.form, seed), seed
-        done = _Cache(cache, self, options)
+        done = Cache(cache, digest(self.model, self.outputs.rows, (options, seed)))
         for path in track(list(self.parts), "ways to store each weight"):
             if path not in done.found:
                 done.add(path, self._measured(self.parts[path], options))
         self.measured = {path: done.found[path] for path in self.parts}
-        self.dense_bytes = writer.length(self.model)
-        self.vectors = self._vectors()
+        self.dense_bytes, self.vectors = self._vectors()
         self.checked = self._fit_scales(track)
 
     def _measured(self, part: Part, options: Ways) -> list[Measured]:
@@ -88,14 +72,16 @@ class Table:
         require(bool(found), f"{part.path}: no way to store it is left; allow more structures or quantizations")
         return found
 
-    def _vectors(self) -> list[Choice]:
-        """All tensors of one dimension, as float32, float16 or int8: what they add to the bytes, and what they do."""
+    def _vectors(self) -> tuple[int, list[Choice]]:
+        """The bytes of the dense file, and all tensors of one dimension as float32, float16 or int8: what they add to
+        the bytes, and what they do."""
         lengths, damages = {}, {}
         for kind in ("float32", "float16", "int8"):
             record.set_coder(self.model, coding.SMALLEST, vectors=kind)
             lengths[kind] = writer.length(self.model)
             damages[kind] = self.outputs.divergence(writer.prepared(self.model, kind)[0])
-        return [Choice(length - min(lengths.values()), damages[kind], kind) for kind, length in lengths.items()]
+        least = min(lengths.values())
+        return lengths["float32"], [Choice(length - least, damages[kind], kind) for kind, length in lengths.items()]
 
     def _fit_scales(self, track: Track[Any]) -> list[tuple[str, Way, float, float]]:
         """Measure two ways of each part; then further ones: (path, way, predicted, measured)."""
@@ -167,7 +153,7 @@ class Table:
                 "the model as it is; give fewer")
         offered = {path: self._choices(path) for path in self.parts} | {VECTORS: self.vectors}
         fewest = {path: min(found, key=lambda one: one.bytes) for path, found in offered.items()}
-        fixed, built = 0, _Built(self)
+        built = Assembly(self.model, self.parts, self.maker)
         fixed = built.length(fewest) - total(fewest)  # header, norms, and what the coder saves beyond the table
         if fixed + total(fewest) > target:
             raise CannotShrink(f"{target:,} bytes cannot be reached; the smallest file with these structures and "
@@ -212,138 +198,3 @@ class Table:
         if found is None:
             raise UserError(f"no smaller file keeps the loss within {100 * tolerance:g} %; allow more")
         return found
-
-
-def fit_steps(model: nn.Module, target: int) -> nn.Module:
-    """A copy whose file has at most `target` bytes: the steps of all its `epr` tensors are multiplied alike.
-
-    For a model that was trained in these tensors, whose rate came out a little beside its target. Errors: UserError for
-    a longer model without such, CannotShrink where even steps `WIDEST` times as wide do not do.
-    """
-    small = copy_model(model)
-    tensors = [one for one in quantization.attached(small).values() if isinstance(one, Epr)]
-    if not tensors:
-        require((size := writer.length(small)) <= target, f"the file would take {size:,} bytes, and no tensor has "
-                "quantization epr, whose steps could be changed")
-        return small
-    kept = [one.log_step.detach().clone() for one in tensors]
-
-    @torch.no_grad()
-    def length(factor: float) -> int:
-        for one, log_step in zip(tensors, kept, strict=True):
-            one.log_step.copy_(log_step + math.log(factor) / PACE)
-        return writer.length(small)
-
-    low, high = 1 / WIDEST, WIDEST
-    if (size := length(high)) > target:
-        raise CannotShrink(f"{target:,} bytes cannot be reached by wider steps; the smallest is {size:,}")
-    for _ in range(TRIES):
-        middle = math.sqrt(low * high)
-        size = length(middle)
-        low, high = (low, middle) if size <= target else (middle, high)
-        if LEAST * target <= size <= target:
-            break
-    length(high)
-    return small
-
-
-def bytes_of(text: str, dense: int) -> int:
-    """Bytes of 1200000, 900kB, 1.2MB or 1/20 (of `dense` bytes). Errors: UserError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB)?|1/(\d+(?:\.\d+)?)", text.strip())
-    if not found or not float(found[1] or found[3]):
-        raise UserError(f"the target is '{text}'; it is bytes, as 1200000, 900kB or 1.2MB, or a part of the dense "
-                        "model's, as 1/20")
-    if found[3]:
-        return int(dense / float(found[3]))
-    return int(float(found[1]) * {None: 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1_000_000}[found[2]])
-
-
-class _Built:
-    """Models of choices: the numbers of a way are found once."""
-
-    def __init__(self, table: Table) -> None:
-        self.table = table
-        self.made: dict[tuple[str, str], Structure] = {}
-
-    def structure(self, path: str, way: Way) -> Structure:
-        """What makes the weight at a path, quantized."""
-        key = path, str(way)
-        if key not in self.made:
-            made = self.table.maker.make(self.table.parts[path], way)
-            assert made is not None
-            self.made[key] = made[0]
-        return self.made[key]
-
-    def model(self, chosen: dict[str, Choice]) -> nn.Module:
-        small = copy_model(self.table.model)
-        for path, part in self.table.parts.items():
-            way = chosen[path].how
-            _place(small, part, way, copy.deepcopy(self.structure(path, way)), self.table.seed)
-        record.set_coder(small, coding.SMALLEST, vectors=chosen[VECTORS].how)
-        return small.eval()
-
-    def length(self, chosen: dict[str, Choice]) -> int:
-        return writer.length(self.model(chosen))
-
-    @torch.no_grad()
-    def report(self, chosen: dict[str, Choice]) -> list[LayerRecord]:
-        rows = []
-        for path, part in self.table.parts.items():
-            choice, layer = chosen[path], self.structure(path, chosen[path].how)
-            quantizers = quantization.attached(layer)
-            after = sum(math.prod(one.shape) for one in quantizers.values()) or layer.num_parameters()
-            rows.append(LayerRecord(
-                path, tuple(part.weight.shape), choice.how.structure, part.weight.numel(), after,
-                getattr(layer, "rank", None), relative_error(layer.dense(), part.weight), part.fixed,
-                quantization=f"{choice.how.quantization} {choice.how.said}".strip(), bytes=choice.bytes,
-                damage=choice.damage))
-        return rows
-
-
-def _place(small: nn.Module, part: Part, way: Way, layer: Structure, seed: int) -> None:
-    """Let a quantized structure make the weight of a part, in place."""
-    if part.structure is not None:
-        owner: Any = modules.holder(small, part.path)
-        owner.structure = layer
-    elif way.structure != "dense":
-        modules.replace_layer(small, part.path, layer)
-    elif way.quantization != "float32":
-        path = parameter_of(small, part.path)
-        one = quantization.fit(way.quantization, small.get_parameter(path), seed, **way.options)
-        quantization.attach(small, path, one)
-
-
-class _Cache:
-    """A file of JSON lines: what the table is of, then a part of it on each."""
-
-    def __init__(self, path: Path | None, table: Table, options: Ways) -> None:
-        self.path, self.found = path, dict[str, list[Measured]]()
-        if path is None:
-            return
-        first = {"table": _digest(table, options)}
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        if not lines or lines[0] != json.dumps(first) + "\n":
-            path.write_text(json.dumps(first) + "\n", encoding="utf-8")
-            return
-        whole = [line for line in lines if line.endswith("\n")]  # a run that was stopped may have left half a line
-        path.write_text("".join(whole), encoding="utf-8")
-        for line in map(json.loads, whole[1:]):
-            self.found[line["part"]] = [Measured(Way(*one[0]), *one[1:]) for one in line["ways"]]
-
-    def add(self, part: str, ways: list[Measured]) -> None:
-        self.found[part] = ways
-        if self.path is not None:
-            rows = [[[one.way.structure, one.way.size, one.way.quantization, one.way.options], one.bytes, one.damage]
-                    for one in ways]
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"part": part, "ways": rows}) + "\n")
-
-
-def _digest(table: Table, options: Ways) -> str:
-    """Of the model's values, what it says on the calibration data, and what may be chosen."""
-    digest = hashlib.sha256(repr((options, table.seed)).encode())
-    for name, tensor in table.model.state_dict().items():
-        digest.update(name.encode() + tensor.cpu().float().numpy().tobytes())
-    for rows in table.outputs.rows:
-        digest.update(str(tuple(rows.shape)).encode() + rows.numpy().tobytes())
-    return digest.hexdigest()

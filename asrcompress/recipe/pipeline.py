@@ -72,7 +72,7 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
             if kind == "train":
                 train(words, source, folder)
             elif kind == "target":
-                commands.here("compress", "--model", source, "--out", folder / MODEL, *to_bytes(words, dense, data))
+                commands.here("compress", "--model", source, "--out", folder / MODEL, *target_words(words, dense, data))
             else:
                 commands.here("compress", "--model", source, "--out", folder / MODEL, *words)
 
@@ -91,16 +91,17 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
     return found
 
 
-def to_bytes(words: Sequence[str], dense: Path, data: Path) -> list[str]:
+def target_words(words: Sequence[str], dense: Path, data: Path) -> list[str]:
     """The arguments of `asrcompress compress` for a target step: --target, options, what to calibrate on, overrides.
 
     A target as 1/20 is of the dense model, whatever the steps before made of it.
     """
-    from asrcompress.compression import load, target
+    from asrcompress.compression import load
+    from asrcompress.compression.budget.bytes import bytes_of
     from asrcompress.compression.packed import writer
 
     said = dict(word.split("=", 1) for word in words)
-    total = target.bytes_of(said.pop("bytes"), writer.length(load(dense)))
+    total = bytes_of(said.pop("bytes"), writer.length(load(dense)))
     flags = [f"--{key.replace('_', '-')}" for key in ("structures_only", "fit_steps") if said.pop(key, "") == "true"]
     if "--fit-steps" in flags:
         return ["--target", str(total), *flags]

@@ -96,3 +96,20 @@ class Odd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.used(input=x)
+
+
+def classifier(width: int = 96) -> nn.Module:
+    """Of 40 features into 20 log-posteriors, of which some are near 1."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 20),
+                          nn.LogSoftmax(-1))
+    with torch.no_grad():
+        for layer in (model[0], model[2], model[4]):
+            layer.weight.mul_(2)
+    return model
+
+
+def seen_batches() -> list[torch.Tensor]:
+    """What `classifier` is calibrated on: features of different sizes."""
+    torch.manual_seed(1)
+    return [torch.randn(200, 40) @ torch.diag(torch.linspace(0.1, 2, 40)) for _ in range(2)]

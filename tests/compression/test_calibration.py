@@ -1,6 +1,8 @@
 """Moments against the inputs themselves, and what compression makes of them."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from asrcompress.compression import Plan, activations, calibration, compress, lo
 from asrcompress.compression.calibration import unfolded
 from asrcompress.errors import UserError
 from asrcompress.models._conv import Conv1d
-from tests.compression.models_of_tests import Odd, net
+from tests.compression.models_of_tests import Odd, classifier, net, seen_batches
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 0, 1), (2, 1, 1), (1, 3, 3), (3, 2, 2)])
@@ -138,3 +140,10 @@ def test_without_data_from_the_command_line(tmp_path: Path, capsys: pytest.Captu
                        ([*free[:3], "0"], "minutes of synthetic features are none")):
         assert cli.main([*call, *more]) == 1
         assert said in capsys.readouterr().err and not (tmp_path / "small").exists()
+
+
+def test_inputs_of_compressed_layers_are_seen_too() -> None:
+    model, batches = classifier(), seen_batches()
+    small, _ = compress(copy.deepcopy(model), "svd", size=0.8, include="0")
+    ours: Any = calibration.collect(small, batches)["0"]
+    torch.testing.assert_close(ours, calibration.collect(model, batches)["0"])

@@ -1,99 +1,33 @@
 """Bytes are those of the file, damage that of the outputs: against measurement, closed forms and the written file."""
 
-import copy
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import asrcompress
 from asrcompress import cli, models
-from asrcompress.compression import LayerRecord, calibration, load, modules, packed, quantization, save_model, target
+from asrcompress.compression import load, modules, packed, quantization, save_model, target
 from asrcompress.compression.choices import Ways
-from asrcompress.compression.damage import Outputs, SecondOrder
 from asrcompress.compression.packed import writer
 from asrcompress.compression.structures import CannotShrink
 from asrcompress.errors import UserError
-from asrcompress.report import layers
+from tests.compression.models_of_tests import classifier, seen_batches
 
 WAYS = Ways(sizes=(0.5, 0.2), quantizations=("float16", "int8", "int4", "epr"))
 CONFORMER = {"model": "conformer", "features": 80, "vocab": 24, "dim": 32, "heads": 2, "hidden": 64, "kernel": 3,
              "blocks": 1, "front": 16}
 
 
-def classifier(width: int = 96) -> nn.Module:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(40, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 20),
-                          nn.LogSoftmax(-1))
-    with torch.no_grad():
-        for layer in (model[0], model[2], model[4]):
-            layer.weight.mul_(2)
-    return model
-
-
 @pytest.fixture(scope="module")
 def batches() -> list[torch.Tensor]:
-    torch.manual_seed(1)
-    return [torch.randn(200, 40) @ torch.diag(torch.linspace(0.1, 2, 40)) for _ in range(2)]
+    return seen_batches()
 
 
 @pytest.fixture(scope="module")
 def table(batches: list[torch.Tensor]) -> target.Table:
     return target.Table(classifier(), batches, WAYS)
-
-
-def kl(p: np.ndarray, q: np.ndarray) -> float:
-    return float((np.exp(p) * (p - q)).sum(1).mean())
-
-
-def test_divergence_is_the_kl_of_posteriors_inside_the_utterances(batches: list[torch.Tensor]) -> None:
-    model, other = classifier(), classifier()
-    with torch.no_grad():
-        other[2].weight.mul_(1.1)
-    p, q = ([m(x).detach().double().numpy() for x in batches] for m in (model, other))
-    wanted = kl(np.concatenate(p), np.concatenate(q))
-    assert Outputs(model, batches).divergence(other) == pytest.approx(wanted, rel=1e-4)
-    ours, theirs = models.build(CONFORMER).eval(), models.build(CONFORMER).eval()
-    batch = (torch.randn(2, 80, 80), torch.tensor([80, 44]))
-    (p, lens), (q, _) = ours(*batch), theirs(*batch)
-    inside = [row[:n].detach().double().numpy() for both in (p, q) for row, n in zip(both, lens, strict=True)]
-    wanted = kl(np.concatenate(inside[:2]), np.concatenate(inside[2:]))
-    assert Outputs(ours, [batch]).divergence(theirs) == pytest.approx(wanted, rel=1e-4)
-
-
-def test_divergence_of_outputs_that_are_no_posteriors_is_half_the_squared_error_over_the_variance() -> None:
-    x = torch.randn(50, 8)
-    model, other = nn.Linear(8, 3), nn.Linear(8, 3)
-    y, z = (m(x).detach().double().numpy() for m in (model, other))
-    wanted = np.square(y - z).sum(1).mean() / (2 * y.var(0).sum())
-    assert Outputs(model, [x]).divergence(other) == pytest.approx(wanted, rel=1e-4)
-
-
-def test_of_a_linear_layer_the_second_order_form_is_exact_but_for_its_scale() -> None:
-    torch.manual_seed(0)
-    x, model = torch.randn(400, 12) * torch.linspace(0.2, 3, 12), nn.Sequential(nn.Linear(12, 5))
-    outputs = Outputs(model, [x])
-    form = SecondOrder(model, outputs)
-    changes = [torch.randn(5, 12) * scale for scale in (0.01, 0.1, 0.3)] + [torch.eye(5, 12)]
-    found = [form.of("0", change) for change in changes]
-    gains = form.gains["0"].double().numpy()
-    wanted = [float((gains * np.square(x.double().numpy() @ change.double().numpy().T).mean(0)).sum())
-              for change in changes]
-    np.testing.assert_allclose(found, wanted, rtol=1e-4)
-
-
-def test_gains_are_the_fisher_information_of_the_outputs() -> None:
-    torch.manual_seed(0)
-    x = torch.randn(20_000, 4)
-    model = nn.Sequential(nn.Linear(4, 6), nn.LogSoftmax(-1))
-    found = SecondOrder(model, Outputs(model, [x])).gains["0"].numpy()
-    p = model(x).detach().exp().double().numpy()
-    fisher = (p * (1 - p)).mean(0)  # E[(1{y = i} - p_i)^2]
-    np.testing.assert_allclose(found, fisher / fisher.mean(), rtol=0.05)
-    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_predictions_rank_as_measurements_and_add_up(table: target.Table) -> None:
@@ -144,7 +78,7 @@ def test_what_was_compressed_before_keeps_its_structure(batches: list[torch.Tens
     assert writer.length(small) <= found.dense_bytes // 5
 
 
-class Odd(nn.Module):
+class Mixed(nn.Module):
     """An embedding tied with the output, a depthwise kernel, a kernel of two dimensions, an LSTM, a frozen layer."""
 
     def __init__(self) -> None:
@@ -163,12 +97,12 @@ class Odd(nn.Module):
 
 def test_any_torch_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model, tokens = Odd(), torch.randint(0, 30, (4, 20))
+    model, tokens = Mixed(), torch.randint(0, 30, (4, 20))
     small, report = asrcompress.compress(model, target_bytes=12_000, calibration=[(tokens,)], sizes=(0.5,),
                                          quantizations=("float16", "int8", "epr"))
-    asrcompress.save(tmp_path / "x.packed", small, build=lambda config: Odd())
+    asrcompress.save(tmp_path / "x.packed", small, build=lambda config: Mixed())
     assert target.LEAST * 12_000 <= (tmp_path / "x.packed").stat().st_size <= 12_000
-    loaded = packed.load(tmp_path / "x.packed", lambda config: Odd())
+    loaded = packed.load(tmp_path / "x.packed", lambda config: Mixed())
     torch.testing.assert_close(loaded(tokens)["logits"], small(tokens)["logits"], atol=1e-3, rtol=1e-3)
     assert loaded.output.weight is loaded.embedding.weight
     assert {"embedding.weight", "depthwise.weight", "lstm.weight_ih_l0", "frozen"} <= {row.path for row in report}
@@ -199,32 +133,6 @@ def test_a_table_goes_on_where_it_was_stopped(batches: list, tmp_path: Path, mon
     assert made == ["0", "2", "4", "4"] and cache.read_text() == text and again.measured == whole.measured
     target.Table(classifier(), batches, Ways(structures=("dense",), quantizations=("int8",)), cache=cache)
     assert made[4:] == ["0", "2", "4"], "of other choices, so made anew"
-
-
-def test_epr_steps_fit_a_file(tmp_path: Path) -> None:
-    small, _ = asrcompress.compress(classifier(), quantization="epr", **{"quantization_options": {"bits": 4.0}})
-    asrcompress.compression.record.set_coder(small, "range")
-    for factor in (0.7, 1.3):
-        wanted = int(factor * writer.length(small))
-        fitted = target.fit_steps(small, wanted)
-        assert target.LEAST * wanted <= writer.length(fitted) <= wanted
-    with pytest.raises(CannotShrink, match="cannot be reached by wider steps"):
-        target.fit_steps(small, 500)
-    with pytest.raises(UserError, match="no tensor has quantization epr"):
-        target.fit_steps(classifier(), 10_000)
-    assert writer.length(target.fit_steps(classifier(), 10**6)) == writer.length(classifier())
-
-
-@pytest.mark.parametrize(("text", "wanted"), [("1200000", 1_200_000), ("1.2MB", 1_200_000), ("900 kB", 900_000),
-                                              ("1/20", 5000), ("1/2.5", 40_000), ("7B", 7)])
-def test_a_target_is_bytes_or_a_part(text: str, wanted: int) -> None:
-    assert target.bytes_of(text, 100_000) == wanted
-
-
-@pytest.mark.parametrize("text", ["", "0", "1.2GB", "-5", "1/0", "2/3", "small"])
-def test_what_is_no_target_is_a_sentence(text: str) -> None:
-    with pytest.raises(UserError, match="it is bytes, as 1200000, 900kB or 1.2MB"):
-        target.bytes_of(text, 100_000)
 
 
 def test_bad_input_is_a_sentence(table: target.Table, batches: list) -> None:
@@ -281,14 +189,3 @@ def test_the_command_data_free(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert sentence in capsys.readouterr().err and Path(out).read_bytes() == before
 
 
-def test_the_picture_takes_any_number_of_layers(tmp_path: Path) -> None:
-    rows = [LayerRecord(str(i), (4, 4), "svd", 16, 8, quantization=f"q{i}", bytes=i, damage=i / 10) for i in range(30)]
-    layers.plot(rows, tmp_path / "x.png")
-    assert (tmp_path / "x.png").stat().st_size > 1000
-
-
-def test_inputs_of_compressed_layers_are_seen_too(batches: list[torch.Tensor]) -> None:
-    model = classifier()
-    small, _ = asrcompress.compress(copy.deepcopy(model), "svd", size=0.8, include="0")
-    ours: Any = calibration.collect(small, batches)["0"]
-    torch.testing.assert_close(ours, calibration.collect(model, batches)["0"])

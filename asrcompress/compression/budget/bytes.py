@@ -6,11 +6,13 @@ bytes that it comes to (Everett, "Generalized Lagrange multiplier method", Opera
 of the bytes, less than a step of a hull, goes to the choices that pay best for it, on a hull or not.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from asrcompress.compression.structures import CannotShrink
+from asrcompress.errors import UserError
 
 ROUNDS = 100  # of bisection: the multiplier to the last bit of a float
 
@@ -81,3 +83,14 @@ def _filled(parts: Mapping[str, Sequence[Choice]], chosen: dict[str, Choice], ta
             return chosen
         _, _, path, one = max(better, key=lambda offer: offer[:3])
         chosen = {**chosen, path: one}
+
+
+def bytes_of(text: str, dense: int) -> int:
+    """Bytes of 1200000, 900kB, 1.2MB or 1/20 (of `dense` bytes). Errors: UserError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB)?|1/(\d+(?:\.\d+)?)", text.strip())
+    if not found or not float(found[1] or found[3]):
+        raise UserError(f"the target is '{text}'; it is bytes, as 1200000, 900kB or 1.2MB, or a part of the dense "
+                        "model's, as 1/20")
+    if found[3]:
+        return int(dense / float(found[3]))
+    return int(float(found[1]) * {None: 1, "B": 1, "kB": 1000, "KB": 1000, "MB": 1_000_000}[found[2]])

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asrcompress.compression.budget.bytes import Choice, hull, share_out, total
+from asrcompress.compression.budget.bytes import Choice, bytes_of, hull, share_out, total
 from asrcompress.compression.structures import CannotShrink
+from asrcompress.errors import UserError
 
 choice = st.builds(Choice, st.integers(0, 200), st.floats(0, 10))
 PARTS = st.dictionaries(st.sampled_from("abcd"), st.lists(choice, min_size=1, max_size=6), min_size=1)
@@ -67,3 +68,15 @@ def test_it_is_the_best_wherever_the_best_of_all_is_convex() -> None:
              for i in range(4)}
     for vertex in hull([Choice(target, exhaustive(parts, target)) for target in range(0, 201, 10)]):
         assert abs(sum(one.damage for one in share_out(parts, vertex.bytes).values()) - vertex.damage) < 1e-9
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("1200000", 1_200_000), ("1.2MB", 1_200_000), ("900 kB", 900_000),
+                                              ("1/20", 5000), ("1/2.5", 40_000), ("7B", 7)])
+def test_a_target_is_bytes_or_a_part(text: str, wanted: int) -> None:
+    assert bytes_of(text, 100_000) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "0", "1.2GB", "-5", "1/0", "2/3", "small"])
+def test_what_is_no_target_is_a_sentence(text: str) -> None:
+    with pytest.raises(UserError, match="it is bytes, as 1200000, 900kB or 1.2MB"):
+        bytes_of(text, 100_000)

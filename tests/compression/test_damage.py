@@ -1,0 +1,69 @@
+"""Divergence and its second-order form, against numpy and closed forms."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from asrcompress import models
+from asrcompress.compression.damage import Outputs, SecondOrder
+from tests.compression.models_of_tests import classifier, seen_batches
+
+CONFORMER = {"model": "conformer", "features": 80, "vocab": 24, "dim": 32, "heads": 2, "hidden": 64, "kernel": 3,
+             "blocks": 1, "front": 16}
+
+
+@pytest.fixture(scope="module")
+def batches() -> list[torch.Tensor]:
+    return seen_batches()
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    return float((np.exp(p) * (p - q)).sum(1).mean())
+
+
+def test_divergence_is_the_kl_of_posteriors_inside_the_utterances(batches: list[torch.Tensor]) -> None:
+    model, other = classifier(), classifier()
+    with torch.no_grad():
+        other[2].weight.mul_(1.1)
+    p, q = ([m(x).detach().double().numpy() for x in batches] for m in (model, other))
+    wanted = kl(np.concatenate(p), np.concatenate(q))
+    assert Outputs(model, batches).divergence(other) == pytest.approx(wanted, rel=1e-4)
+    ours, theirs = models.build(CONFORMER).eval(), models.build(CONFORMER).eval()
+    batch = (torch.randn(2, 80, 80), torch.tensor([80, 44]))
+    (p, lens), (q, _) = ours(*batch), theirs(*batch)
+    inside = [row[:n].detach().double().numpy() for both in (p, q) for row, n in zip(both, lens, strict=True)]
+    wanted = kl(np.concatenate(inside[:2]), np.concatenate(inside[2:]))
+    assert Outputs(ours, [batch]).divergence(theirs) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_divergence_of_outputs_that_are_no_posteriors_is_half_the_squared_error_over_the_variance() -> None:
+    x = torch.randn(50, 8)
+    model, other = nn.Linear(8, 3), nn.Linear(8, 3)
+    y, z = (m(x).detach().double().numpy() for m in (model, other))
+    wanted = np.square(y - z).sum(1).mean() / (2 * y.var(0).sum())
+    assert Outputs(model, [x]).divergence(other) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_of_a_linear_layer_the_second_order_form_is_exact_but_for_its_scale() -> None:
+    torch.manual_seed(0)
+    x, model = torch.randn(400, 12) * torch.linspace(0.2, 3, 12), nn.Sequential(nn.Linear(12, 5))
+    outputs = Outputs(model, [x])
+    form = SecondOrder(model, outputs)
+    changes = [torch.randn(5, 12) * scale for scale in (0.01, 0.1, 0.3)] + [torch.eye(5, 12)]
+    found = [form.of("0", change) for change in changes]
+    gains = form.gains["0"].double().numpy()
+    wanted = [float((gains * np.square(x.double().numpy() @ change.double().numpy().T).mean(0)).sum())
+              for change in changes]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_gains_are_the_fisher_information_of_the_outputs() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(20_000, 4)
+    model = nn.Sequential(nn.Linear(4, 6), nn.LogSoftmax(-1))
+    found = SecondOrder(model, Outputs(model, [x])).gains["0"].numpy()
+    p = model(x).detach().exp().double().numpy()
+    fisher = (p * (1 - p)).mean(0)  # E[(1{y = i} - p_i)^2]
+    np.testing.assert_allclose(found, fisher / fisher.mean(), rtol=0.05)
+    assert all(parameter.grad is None for parameter in model.parameters())
