@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154
 # Sourced by a recipe after options.sh and its own variables, with the recipe's arguments: the stages that all recipes share.
-# $recipe is its folder; it may define get_corpus, its stage 0, with options of its own in $recipe/options.sh. What a stage does is in
-# asrcompress/recipe; each skips what is done already.
+# $recipe is its folder; it may define get_corpus, its stage 0, with options of its own in $recipe/options.sh, of which $paths names
+# those that are files or folders. What a stage does is in asrcompress/recipe; each skips what is done already.
 # shellcheck source=local/path.sh
 . "$(dirname "${BASH_SOURCE[0]}")/path.sh"
 
@@ -38,7 +38,10 @@ done
 # shellcheck source=local/parse_options.sh
 . "$repo_root/local/parse_options.sh"
 fetch=${corpus:+false}
-corpus=$(if [ -n "$corpus" ]; then realpath -m "$corpus"; else echo data/corpus; fi)
+for name in corpus reference ${paths-}; do  # files and folders are named from where the user stands
+  [ -z "${!name}" ] || printf -v "$name" %s "$(realpath -m "${!name}")"
+done
+corpus=${corpus:-data/corpus}
 mkdir -p "${dir:=$recipe}"
 cd "$dir" || exit
 

@@ -217,6 +217,12 @@ def test_each_stage_is_one_command_with_every_option(tmp_path: Path) -> None:
     assert [call[3] for call in run_stages(tmp_path, "--stage", "2", "--stop-stage", "3")] == ["lang", "graph"]
 
 
+def test_files_and_folders_are_named_from_where_the_user_stands(tmp_path: Path) -> None:
+    words = ["--dir", "elsewhere", "--corpus", "speech", "--reference", "../figures.csv", "--stage", "10"]
+    call = run_stages(tmp_path, *words)[0]
+    assert f"--corpus={tmp_path}/speech" in call and f"--reference={tmp_path.parent}/figures.csv" in call
+
+
 def test_odd_names_reach_python_as_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "Jürgen run(2) lr=2e-3 a,b it's"
     folder.mkdir()

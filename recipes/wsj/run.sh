@@ -6,7 +6,7 @@
 #   ./run.sh --wsj0 /ldc/LDC93S6B --wsj1 /ldc/LDC94S13B       train_si284, 81 h: days on two cores, a night with one SVD
 #   ./run.sh --wsj0 /ldc/LDC93S6B --wsj1 /ldc/LDC94S13B --train-sets train_si84      15 h
 #   ./run.sh --wsj0 ... --wsj1 ... --searches "greedy tgpr tg bd_tgpr bd_fg"         the big dictionary as well
-#   dress.py CORPUS discs && ./run.sh --wsj0 discs --wsj1 discs ...                  no licence: a stand-in on other speech
+#   ../../.venv/bin/python dress.py CORPUS discs && ./run.sh --wsj0 discs --wsj1 discs ...  no licence: other speech instead
 #
 # ./run.sh --help lists the options and the stages. A stage skips what is done; where that was done with other options it
 # stops and says which.
@@ -18,6 +18,7 @@ recipe=$(cd "$(dirname "$0")" && pwd)
 . "$recipe/options.sh"
 
 corpus_type=wsj
+paths="wsj0 wsj1 lexicon bd_arpa"
 train_sets=train_si284
 test_sets="dev93 eval92"
 held_out_minutes=60  # a speaker of WSJ1 has 17 minutes

@@ -62,6 +62,14 @@ def test_the_first_stages(tiny_corpus: Path, tmp_path: Path) -> None:
     assert again.returncode == 0 and "train_si284: there already" in again.stdout, again.stderr
 
 
+def test_discs_and_lexicon_are_named_from_where_the_user_stands(tiny_corpus: Path, tmp_path: Path) -> None:
+    mini, lexicon = Miniature(tmp_path / "discs", tiny_corpus), small_lexicon(tiny_corpus, tmp_path)
+    words = ["--wsj0", mini.folder.name, "--wsj1", mini.folder.name, "--lexicon", lexicon.name, "--dir", "out"]
+    done = subprocess.run([RUN, *words, "--stop-stage", "0"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "data" / "corpus" / "lm" / "tgpr.arpa.gz").exists()
+
+
 @pytest.mark.parametrize(("options", "said"), [
     ({"wsj0": "", "wsj1": ""}, "tr_s_wv1.ndx"), ({"train_sets": "train_si85"}, "there is no set 'train_si85' of WSJ"),
     ({"searches": "greedy tgtiny"}, "there is no language model 'tgtiny'"), ({"lexicon": "nowhere"}, "does not exist"),
