@@ -14,10 +14,13 @@ from asrcompress.errors import UserError
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; rename it to `path` when the block ends, remove it when it raises."""
+    """Yield a temporary name beside `path`; rename it to `path` when the block ends, remove it when it raises.
+
+    The name is of this process and this machine: others may write the same file of a shared folder.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -41,7 +41,12 @@ devices=           # models of exp/ taken to the device; empty: dense and every 
 precisions="float32 int8-dynamic"  # of the device files: what asrcompress export --precision takes
 device_beam=20     # search beam over HLG on the device
 seed=0
+seeds=             # of the controls and the compressed models: "0 1 2" makes each of them three times, NAME-seed1 with seed 1
 nj=2               # processes for features and search
+launcher=local     # where the jobs of stages 4 to 7 run: local, ray or slurm
+launcher_options=  # of ray: "address=auto cpus=4 gpus=1"; of slurm: "partition=gpu time=600 cpus_per_task=4 gpus_per_node=1 mem=16GB"
+jobs=1             # of these stages at a time; with ray and slurm at most so many
+dry_run=false      # of stages 4 to 7 only: print the jobs and the hours that they may take
 redo=false         # make again what was made with other options; without it, a stage stops and says what differs
 note=              # a sentence about the test sets, printed in RESULTS.md
 reference=         # CSV file with figures published elsewhere, printed beside the results

@@ -45,17 +45,18 @@ corpus=${corpus:-data/corpus}
 mkdir -p "${dir:=$recipe}"
 cd "$dir" || exit
 
-# run_recipe STAGE: one stage, with every option that concerns Python.
+# run_recipe STAGE...: stages, with every option that concerns Python.
 run_recipe() {
   local name words=()
   for name in $(sed -n 's/^\([a-z_]*\)=.*/\1/p' "$options_file") command; do
     case $name in stage | stop_stage | dir) ;; *) words+=("--${name//_/-}=${!name}") ;; esac
   done
-  "$PYTHON" -m asrcompress.cli recipe "$1" "${words[@]}"
+  "$PYTHON" -m asrcompress.cli recipe "$@" "${words[@]}"
 }
 between() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
 declare -F get_corpus > /dev/null || get_corpus() { run_recipe download; }
 
+[ "$dry_run" = false ] || [ "$stage" -ge 4 ] || stage=4  # a dry run prints what these stages would do, and does nothing
 if between 0 && [ "$fetch" != false ]; then  # with --corpus there is nothing to fetch
   get_corpus
 fi
@@ -68,18 +69,21 @@ fi
 if between 3; then  # HLG of every search, G of one that rescores
   run_recipe graph
 fi
+sweep=()  # stages 4 to 7 are one graph of jobs for a launcher
 if between 4; then  # the dense model
-  run_recipe train-dense
+  sweep+=(train-dense)
 fi
 if between 5; then  # models trained from scratch to stand beside the compressed ones
-  run_recipe train-controls
+  sweep+=(train-controls)
 fi
 if between 6; then  # every method at every size, compressed after training, during it, or trained small from scratch
-  run_recipe compress
+  sweep+=(compress)
 fi
 if between 7; then  # greedy and every search of the corpus over the packed file of every model
-  run_recipe decode
+  sweep+=(decode)
 fi
+[ "${#sweep[@]}" = 0 ] || run_recipe "${sweep[@]}"
+[ "$dry_run" = false ] || exit 0
 if between 8; then  # ONNX files that agree with torch, and what they cost in their runtimes
   run_recipe export-devices
 fi

@@ -205,16 +205,32 @@ def run_stages(folder: Path, *arguments: str) -> list[list[str]]:
     return [line.strip("\0").split("\0") for line in result.stdout.splitlines()]
 
 
-def test_each_stage_is_one_command_with_every_option(tmp_path: Path) -> None:
+def stages_of(call: list[str]) -> list[str]:
+    """The stages that a command runs."""
+    return [word for word in call[3:] if not word.startswith("--")]
+
+
+def test_each_stage_is_a_command_with_every_option_and_the_sweep_is_one(tmp_path: Path) -> None:
     calls = run_stages(tmp_path)
-    assert calls[0] == ["get_corpus"] and [call[3] for call in calls[1:]] == list(recipe.STAGES[1:])
+    sweep = ["train-dense", "train-controls", "compress", "decode"]
+    assert calls[0] == ["get_corpus"] and [stages_of(call) for call in calls[1:]] == [
+        ["prepare"], ["lang"], ["graph"], sweep, ["export-devices"], ["decode-devices"], ["report"]]
     parser = argparse.ArgumentParser()
     recipe.add_arguments(parser)
     for call in calls[1:]:
         assert call[:3] == ["-m", "asrcompress.cli", "recipe"]
-        known = {key: text for key, text in vars(parser.parse_args(call[3:])).items() if key != "stage"}
+        known = {key: text for key, text in vars(parser.parse_args(call[3:])).items() if key not in ("stages", "only")}
         assert settings.from_words(known).epochs == 3 and known.keys() == settings.defaults().keys()
-    assert [call[3] for call in run_stages(tmp_path, "--stage", "2", "--stop-stage", "3")] == ["lang", "graph"]
+    assert [stages_of(call) for call in run_stages(tmp_path, "--stage", "2", "--stop-stage", "3")] == [["lang"], ["graph"]]
+    assert [stages_of(call) for call in run_stages(tmp_path, "--stage", "6", "--stop-stage", "7")] == [sweep[2:]]
+
+
+@pytest.mark.parametrize("given", [[], ["--stage", "1"], ["--stage", "6"]])
+def test_a_dry_run_has_stages_of_the_sweep_only(tmp_path: Path, given: list[str]) -> None:
+    (call,) = run_stages(tmp_path, "--dry-run", *given)
+    assert stages_of(call) == (["compress", "decode"] if "6" in given else
+                               ["train-dense", "train-controls", "compress", "decode"])
+    assert run_stages(tmp_path, "--dry-run", "--stage", "8") == []
 
 
 def test_files_and_folders_are_named_from_where_the_user_stands(tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ def decode(settings: Settings, name: str) -> None:
         (at / "posteriors").unlink(missing_ok=True)
 
 
+def stages(settings: Settings, name: str) -> list[Stage]:
+    """What `decode` goes through, but for the scales of language models, which belong to the dense model."""
+    every = {search.name: search for search in data.searches(settings)}
+    return [_scales(settings, name), *(_stage(settings, name, test_set, one, every.get(one))
+                                       for test_set in settings.test_sets for one in settings.searches)]
+
+
 def _stage(settings: Settings, name: str, test_set: str, one: str, search: Search | None) -> Stage:
     """One search over one test set: it follows from the model, its scales, the graphs, and the dense model's texts."""
     inputs = {"the model": EXP / name, test_set: DATA / f"{test_set}.text"}
@@ -73,14 +80,14 @@ def _decode(settings: Settings, name: str, test_set: str, one: str, search: Sear
 
 
 def record(settings: Settings, name: str, test_set: str, search: str) -> None:
-    """Score what a search left in exp/NAME/decode/TEST_SET/SEARCH, and put its row into results.jsonl."""
+    """Score what a search left in exp/NAME/decode/TEST_SET/SEARCH, and write its row there."""
     found = Path("decode") / test_set / search
     hyp, ref, unit = hypotheses(EXP / name / found, DATA / f"{test_set}.text")
     dense = DENSE / found / hyp.name
     packed = EXP / name / "model.packed"
     row = {**rows.of_files(hyp, packed, DENSE / "model.packed", EXP / name / "info.json"), **rows.of_model(EXP / name),
            "test_set": test_set, "search": search}
-    line = rows.score(ref, hyp, dense, EXP / name / found, row, RESULTS, unit)
+    line = rows.score(ref, hyp, dense, EXP / name / found, row, unit)
     print(f"{name}, {test_set}, {search}: {line}", flush=True)
 
 
@@ -103,9 +110,13 @@ def choose_scales(settings: Settings, name: str) -> None:
         run_search(settings, first, out / "posteriors", settings.scales, settings.blank_penalties, out / "sweep")
         _choose(out / "sweep", out / "best.json")
 
-    Stage(out, settings.named("scales", "blank_penalties", "max_active"),
-          {"the model": EXP / name, "the graph": settings.graph(first.name), "dev": DATA / "dev.text"}).run(
-        make, settings.redo)
+    _scales(settings, name).run(make, settings.redo)
+
+
+def _scales(settings: Settings, name: str) -> Stage:
+    """The choice of the scales: it follows from the model, the graph of the first search and the held-out set."""
+    return Stage(EXP / name / "decode" / "dev", settings.named("scales", "blank_penalties", "max_active"),
+                 {"the model": EXP / name, "the graph": data.first_graph(settings), "dev": DATA / "dev.text"})
 
 
 def choose_lm_scale(settings: Settings, search: Search) -> None:

@@ -71,6 +71,7 @@ def decode_all(settings: Settings) -> None:
                 inputs["the dense file's result"] = folder(FIRST) / "decode" / test_set
             Stage(at, settings.named("max_active"), inputs).run(partial(_decode, settings, file, test_set),
                                                                 settings.redo)
+        rows.collect(folder(file), decoding.RESULTS)
 
 
 def _decode(settings: Settings, file: File, test_set: str) -> None:
@@ -90,7 +91,7 @@ def _decode(settings: Settings, file: File, test_set: str) -> None:
 
 
 def _record(file: File, test_set: str, search: str, ref: Path) -> None:
-    """Score one search of a device file, and put its row into results.jsonl."""
+    """Score one search of a device file, and write its row beside the hypotheses."""
     name, precision = file
     found = Path("decode") / test_set / search
     hyp, ref, unit = decoding.hypotheses(folder(file) / found, ref)
@@ -99,5 +100,5 @@ def _record(file: File, test_set: str, search: str, ref: Path) -> None:
     info = folder(file) / (f"{search}.json" if said.exists() else "onnxruntime.json")
     row = {**rows.of_files(hyp, EXP / name / "model.packed", DENSE / "model.packed", info), **rows.of_model(EXP / name),
            **extra, "precision": precision, "test_set": test_set, "search": search}
-    line = rows.score(ref, hyp, folder(FIRST) / found / hyp.name, folder(file) / found, row, decoding.RESULTS, unit)
+    line = rows.score(ref, hyp, folder(FIRST) / found / hyp.name, folder(file) / found, row, unit)
     print(f"{name}, {precision}, {test_set}, {search}: {line}", flush=True)

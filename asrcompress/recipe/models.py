@@ -43,7 +43,7 @@ def _options(job: Job) -> dict[str, Any]:
 def check(job: Job) -> None:
     """Compose what the job will run. Errors: UserError for an unknown model, method, option or experiment."""
     if job.kind == "experiment":
-        _trainings(job)
+        experiment_trainings(job)
     else:
         from asrcompress.training import schedules
         from asrcompress.training.options import TrainingOptions
@@ -193,7 +193,7 @@ def _step_config(job: Job, words: Sequence[str], scratch: bool) -> dict[str, Any
     return _with_data(configs.compose("train", [*own, *words, *fraction, *settings.train_options, *more]), job)
 
 
-def _trainings(job: Job) -> tuple[list[dict[str, Any]], str | None]:
+def experiment_trainings(job: Job) -> tuple[list[dict[str, Any]], str | None]:
     """What each training step of an experiment composes, and the model that the first one makes anew, if it does.
 
     Errors: UserError.
@@ -205,7 +205,7 @@ def _trainings(job: Job) -> tuple[list[dict[str, Any]], str | None]:
 
 
 def _run_experiment(job: Job) -> None:
-    trainings, model = _trainings(job)
+    trainings, model = experiment_trainings(job)
 
     def trained(words: Sequence[str], init: Path | None, out: Path) -> None:
         train(_step_config(job, words, model is not None), job, init, out)

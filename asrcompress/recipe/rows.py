@@ -12,6 +12,7 @@ from asrcompress.report import rows
 
 Row = dict[str, Any]
 MODEL = "row.json"  # in a model's folder: what all its result rows share
+RESULT = "result.json"  # in the folder of a decoding: its row
 
 
 def describe(folder: Path, **known: Any) -> None:
@@ -51,14 +52,23 @@ def of_files(hyp: Path, packed: Path | None = None, dense_packed: Path | None = 
     return row
 
 
-def score(ref: Path, hyp: Path, dense: Path | None, out: Path, row: Mapping[str, Any], results: Path,
-          unit: str = "word") -> str:
-    """Score hypotheses, write OUT/score.json and OUT/align.txt, and put the row into `results`; Kaldi's %WER line.
+def score(ref: Path, hyp: Path, dense: Path | None, out: Path, row: Mapping[str, Any], unit: str = "word") -> str:
+    """Score hypotheses, write OUT/score.json, OUT/align.txt and, last, OUT/result.json with the row; Kaldi's %WER line.
 
     Errors: UserError for texts that do not belong together and for a row with an unknown key.
     """
-    checked = rows.check(dict(row), str(results))
+    checked = rows.check(dict(row), str(out / RESULT))
     result = scoring.score_files(ref, hyp, dense, unit)
     scoring.write(out, result)
-    rows.put(results, {**checked, **result.row()})
+    files.write_json(out / RESULT, {**checked, **result.row()})
     return result.line()
+
+
+def collect(folder: Path, results: Path) -> None:
+    """Put the rows of the decodings below a model's or a device file's folder into `results`.
+
+    Each decoding leaves its row in a file of its own, and one process merges them, so that jobs on many machines need
+    no lock on a shared file; a row that is merged twice is there once. Errors: UserError for a damaged row.
+    """
+    found = [files.read_json(path, "the row") for path in sorted(folder.glob(f"decode/*/*/{RESULT}"))]
+    rows.put(results, *(rows.check(row, str(folder)) for row in found))

@@ -60,7 +60,12 @@ class Settings:
     precisions: Words = ("float32", "int8-dynamic")
     device_beam: float = 20
     seed: int = 0
+    seeds: Numbers = ()
     nj: int = 2
+    launcher: str = "local"
+    launcher_options: Words = ()
+    jobs: int = 1
+    dry_run: bool = False
     redo: bool = False
     note: str = ""
     reference: Path | None = None
@@ -80,7 +85,8 @@ class Settings:
         for key in ("scales", "lm_scales"):
             require(bool(getattr(self, key)) and min(getattr(self, key)) > 0, f"{option(key)} are numbers above 0")
         require(bool(self.blank_penalties), "--blank-penalties needs a number; 0 leaves the blank as it is")
-        for key in ("max_active", "nj", "vocab_size"):
+        require(all(seed == int(seed) >= 0 for seed in self.seeds), f"--seeds are whole numbers, not {self.seeds}")
+        for key in ("jobs", "max_active", "nj", "vocab_size"):
             require(getattr(self, key) >= 1, f"{option(key)} is 1 or more")
         require(self.device_beam > 0, f"--device-beam {self.device_beam:g}: a beam is above 0")
 
@@ -138,10 +144,15 @@ def value(key: str, text: str, hint: Any) -> Any:
         raise UserError(f"{option(key)} is '{text}', but it is {expected}") from None
 
 
+def to_words(settings: Settings) -> list[str]:
+    """The settings as options of `asrcompress recipe`."""
+    return [f"{option(field.name)}={as_text(getattr(settings, field.name))}" for field in fields(Settings)]
+
+
 def as_text(value: Any) -> str:
     """A setting as `from_words` takes it."""
     if isinstance(value, tuple):
-        return " ".join(map(as_text, value))
+        return " ".join(shlex.quote(one) if isinstance(one, str) else as_text(one) for one in value)
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -36,6 +36,22 @@ class Stage:
     options: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Path] = field(default_factory=dict)
 
+    def done(self, redo: bool = False) -> bool:
+        """Whether `run` would find it done; not where an input is still to be made.
+
+        Errors: UserError where `run` would stop, as its folder was made otherwise.
+        """
+        if not all((path / DONE).exists() if path.is_dir() else path.exists() for path in self.inputs.values()):
+            return False
+        wanted = self._marker()
+        if not redo and (changes := self._changes(wanted)):
+            raise self._made_otherwise(changes)
+        return self._up_to_date(wanted)
+
+    def _made_otherwise(self, changes: list[str]) -> UserError:
+        return UserError(f"{self.folder} was made otherwise: {'; '.join(changes)}. --redo makes it again; another "
+                         "--dir keeps both")
+
     def run(self, make: Callable[[], None], redo: bool = False, clear: Callable[[], None] | None = None) -> bool:
         """Call `make` unless the marker says that it was done; whether it was called.
 
@@ -47,8 +63,7 @@ class Stage:
             if self._up_to_date(wanted):
                 return False
             if (changes := self._changes(wanted)) and not redo:
-                raise UserError(f"{self.folder} was made otherwise: {'; '.join(changes)}. --redo makes it again; "
-                                "another --dir keeps both")
+                raise self._made_otherwise(changes)
             if changes:
                 (clear or self._clear)()
             files.write_json(self.folder / STARTED, wanted)

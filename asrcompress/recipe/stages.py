@@ -1,9 +1,10 @@
 """The stages of a recipe by name, as `asrcompress recipe NAME` runs them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from asrcompress import files
-from asrcompress.recipe import commands, data, decoding, device, sweep
+from asrcompress.options import require
+from asrcompress.recipe import commands, data, decoding, device, graph, launch, rows, sweep
 from asrcompress.recipe.settings import Settings
 
 
@@ -29,6 +30,7 @@ def decode(settings: Settings) -> None:
         files.require_file(sweep.EXP / name / ".done", "a model to decode is not done:")
     for name in names:
         decoding.decode(settings, name)
+        rows.collect(sweep.EXP / name, decoding.RESULTS)
 
 
 def report(settings: Settings) -> None:
@@ -43,6 +45,23 @@ STAGES: dict[str, Callable[[Settings], None]] = {
     "export-devices": device.export_all, "decode-devices": device.decode_all, "report": report}
 
 
-def run(name: str, settings: Settings) -> None:
-    """Run a stage in the current folder. Errors: UserError, from any of its commands."""
-    STAGES[name](settings if name == "download" else data.with_corpus(settings))
+def run(names: Sequence[str], settings: Settings, only: str | None = None) -> None:
+    """Run stages in the current folder, one after the other.
+
+    Those of the sweep (`graph.STAGES`) become one graph of jobs where a launcher, several jobs at a time or a dry run
+    is asked for. `only` is one model of one of them. Errors: UserError, from any of its commands.
+    """
+    if "download" not in names:
+        settings = data.with_corpus(settings)
+    if only is not None:
+        require(len(names) == 1, "--only takes one stage")
+        graph.only(settings, names[0], only)()
+        return
+    together = settings.dry_run or settings.jobs > 1 or settings.launcher != "local"
+    swept = [name for name in names if together and name in graph.STAGES]
+    for name in names:
+        if name not in swept:
+            STAGES[name](settings)
+        elif name == swept[-1]:  # all that they need stands before the first of them
+            tasks = graph.tasks(settings, swept)
+            launch.dry_run(tasks, settings) if settings.dry_run else launch.run(tasks, settings)

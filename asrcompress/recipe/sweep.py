@@ -7,7 +7,7 @@ that a launcher may run the others in any order, on any machine that sees the fo
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def dense(settings: Settings) -> Job:
 def controls(settings: Settings) -> list[Job]:
     """Models trained from scratch that stand beside the compressed ones."""
     pairs = [control.split("=", 1) for control in settings.controls]
-    return [Job(_plain(name), "control", settings, model) for name, model in pairs]
+    return _with_seeds([Job(_plain(name), "control", settings, model) for name, model in pairs])
 
 
 def compressed(settings: Settings) -> list[Job]:
@@ -100,12 +100,21 @@ def compressed(settings: Settings) -> list[Job]:
     methods = [Method.parse(text) for text in settings.methods]
     jobs = [job for when, method, size in product(settings.when, methods, settings.sizes)
             for job in _of_size(settings, when, method, size)]
-    jobs += [experiment(settings, text) for text in settings.experiments]
+    jobs = _with_seeds(jobs + [experiment(settings, text) for text in settings.experiments])
     names = [job.name for job in jobs]
     for name in names:
         require(names.count(name) == 1 and name != "dense",
                 f"two models of the sweep would be called {name}; rename one")
     return jobs
+
+
+def _with_seeds(jobs: list[Job]) -> list[Job]:
+    """Each job once for each of --seeds; with another than --seed it is called NAME-seedN."""
+    def seeded(job: Job, seed: int) -> Job:
+        name = job.name if seed == job.settings.seed else f"{job.name}-seed{seed}"
+        return replace(job, name=name, settings=replace(job.settings, seed=seed))
+
+    return [seeded(job, int(seed)) for job in jobs for seed in job.settings.seeds or (job.settings.seed,)]
 
 
 def _of_size(settings: Settings, when: str, method: Method, size: float) -> Iterator[Job]:

@@ -71,14 +71,18 @@ def merge(rows: Iterable[Row], more: Iterable[Row]) -> list[Row]:
     return list({identity(row): row for row in [*rows, *more]}.values())
 
 
-def put(path: Path | str, row: Row) -> Row:
-    """Add `row` to the file, in the place of the same row where there is one; safe beside other writers."""
-    path, row = Path(path), check(row, f"the row for {path}")
+def put(path: Path | str, *more: Row) -> None:
+    """Add rows to the file, each in the place of the same row where there is one; safe beside other writers of this
+    machine. Where nothing changes, the file is not written."""
+    path = Path(path)
+    more = tuple(check(row, f"the row for {path}") for row in more)
     with locked(path.parent):
-        rows = merge(read(path), [row])
-        with atomic(path) as temporary:
-            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return row
+        before = read(path)
+        rows = merge(before, more)
+        if rows != before:
+            with atomic(path) as temporary:
+                temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+                                     encoding="utf-8")
 
 
 def parse(pairs: Iterable[str]) -> Row:

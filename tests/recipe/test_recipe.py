@@ -34,7 +34,7 @@ def recipe(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
                             test_sets=("dev-quick",), model="tdnn_quick", epochs=1, methods=("svd,data_aware=true",),
                             sizes=(0.5,), controls=(), train_options=OPTIONS, nj=1, command="./run.sh --epochs 1")
         for stage in ("prepare", "lang", "train-dense"):
-            stages.run(stage, settings)
+            stages.run([stage], settings)
     finally:
         os.chdir(before)
     return folder, settings
@@ -43,7 +43,7 @@ def recipe(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def test_a_folder_may_have_any_name(recipe: tuple[Path, Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, settings = recipe
     monkeypatch.chdir(folder)
-    stages.run("compress", settings)  # the teacher's path and the calibration set lie in that folder
+    stages.run(["compress"], settings)  # the teacher's path and the calibration set lie in that folder
     row = rows.of_model(Path("exp/svd-data_aware-0.5"))
     assert row["structure"] == "svd" and row["options"] == "data_aware=true" and row["size"] == 0.5
     assert row["when"] == "after" and row["train_set"] == "train-quick" and row["command"] == "./run.sh --epochs 1"
@@ -58,10 +58,10 @@ def test_what_is_done_is_skipped_and_other_epochs_stop(recipe: tuple[Path, Setti
     folder, settings = recipe
     monkeypatch.chdir(folder)
     made = Path("exp/dense/model.safetensors").stat().st_mtime_ns
-    stages.run("train-dense", replace(settings, nj=2, command="./run.sh --nj 2"))
+    stages.run(["train-dense"], replace(settings, nj=2, command="./run.sh --nj 2"))
     assert Path("exp/dense/model.safetensors").stat().st_mtime_ns == made
     with pytest.raises(UserError, match=r"exp/dense was made otherwise: --epochs 1 -> 24\. --redo makes it again"):
-        stages.run("train-dense", replace(settings, epochs=24))
+        stages.run(["train-dense"], replace(settings, epochs=24))
 
 
 def test_a_mistake_is_found_before_the_first_training(recipe: tuple[Path, Settings],
@@ -72,7 +72,7 @@ def test_a_mistake_is_found_before_the_first_training(recipe: tuple[Path, Settin
                   {"experiments": ("a=epr,rat=3",)}, {"experiments": ("a=quantized,quantization.moon=1",)},
                   {"methods": ("cp", "svd"), "when": ("during",), "epochs": 2}):
         with pytest.raises(UserError):
-            stages.run("compress", replace(settings, **wrong))
+            stages.run(["compress"], replace(settings, **wrong))
         assert not Path("exp/cp-0.5").exists()
 
 

@@ -67,14 +67,41 @@ def test_files_say_what_they_cost(tmp_path: Path) -> None:
     assert row["acoustic_scale"] == 1.5 and row["search_rtf"] == 0.01
 
 
-def test_a_score_is_a_row_and_two_files(tmp_path: Path) -> None:
-    ref, hyp = tmp_path / "ref.txt", tmp_path / "hyp.txt"
+def scored(folder: Path, search: str, hyp: str = "a-1 THE DOG", **more: object) -> str:
+    """A decoding of one utterance of two words, scored into the folder of a model."""
+    ref, found = folder / "ref.txt", folder / f"{search}.txt"
+    folder.mkdir(parents=True, exist_ok=True)
     ref.write_text("a-1 THE CAT\n")
-    hyp.write_text("a-1 THE DOG\n")
-    results = tmp_path / "results.jsonl"
-    row = {"name": "dense", "test_set": "dev", "search": "tgsmall"}
-    assert "50.00" in rows.score(ref, hyp, None, tmp_path / "out", row, results)
-    assert json.loads(results.read_text())["wer"] == 50.0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"score.json", "align.txt"}
+    found.write_text(hyp + "\n")
+    row = {"name": folder.name, "test_set": "dev", "search": search, **more}
+    return rows.score(ref, found, None, folder / "decode" / "dev" / search, row)
+
+
+def test_a_score_is_a_row_beside_its_files(tmp_path: Path) -> None:
+    assert "50.00" in scored(tmp_path / "dense", "tgsmall")
+    out = tmp_path / "dense" / "decode" / "dev" / "tgsmall"
+    assert json.loads((out / rows.RESULT).read_text())["wer"] == 50.0
+    assert {path.name for path in out.iterdir()} == {"score.json", "align.txt", rows.RESULT}
     with pytest.raises(UserError, match="unknown key"):
-        rows.score(ref, hyp, None, tmp_path / "out", {**row, "moon": 1}, results)
+        scored(tmp_path / "dense", "tglarge", moon=1)
+    assert not (tmp_path / "dense" / "decode" / "dev" / "tglarge").exists()
+
+
+def test_rows_of_a_model_are_collected_once(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    for search in ("greedy", "tgsmall"):
+        scored(tmp_path / "exp" / "a", search)
+    scored(tmp_path / "exp" / "b", "greedy")
+    for name in ("a", "b", "a"):
+        rows.collect(tmp_path / "exp" / name, results)
+    assert [(row["name"], row["search"]) for row in result_rows.read(results)] == [
+        ("a", "greedy"), ("a", "tgsmall"), ("b", "greedy")]
+    written = results.stat().st_mtime_ns
+    rows.collect(tmp_path / "exp" / "a", results)  # nothing new: not written
+    assert results.stat().st_mtime_ns == written
+    scored(tmp_path / "exp" / "a", "greedy", "a-1 THE CAT")
+    rows.collect(tmp_path / "exp" / "a", results)
+    assert [row["wer"] for row in result_rows.read(results)] == [0.0, 50.0, 50.0]
+    (tmp_path / "exp" / "a" / "decode" / "dev" / "greedy" / rows.RESULT).write_text("{")
+    with pytest.raises(UserError, match=r"result\.json is not a JSON object"):
+        rows.collect(tmp_path / "exp" / "a", results)

@@ -49,7 +49,7 @@ def test_experiments_name_their_keys_and_where_they_start() -> None:
 def test_an_experiment_may_take_the_epochs_of_the_recipe() -> None:
     job = sweep.experiment(Settings(epochs=5), "a=during,model=tdnn,epochs={epochs}")
     assert job.keys == ("model=tdnn", "epochs=5")
-    steps = models._trainings(job)[0]
+    steps = models.experiment_trainings(job)[0]
     assert [step["training"]["epochs"] for step in steps] == [5] and steps[0]["schedule"]["name"] == "truncate"
 
 

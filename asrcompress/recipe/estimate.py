@@ -1,0 +1,70 @@
+"""How long the tasks of a sweep may take: a guess to plan with, from the dense model's own time once it was trained."""
+
+import gzip
+import json
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from asrcompress import files
+from asrcompress.recipe import models, pipeline
+from asrcompress.recipe.data import DATA
+from asrcompress.recipe.graph import Task
+from asrcompress.recipe.settings import Settings
+from asrcompress.recipe.sweep import DENSE, dense
+
+NOMINAL = 3e-11  # seconds of training for each MAC of inference: the TDNN of 9.2 M, one core of an AMD EPYC, bfloat16
+TAUGHT = 4 / 3  # a teacher adds a forward pass to the student's forward and backward pass
+SEARCH = 0.05   # seconds for a second of speech and a search, the network's share and the choice of scales included
+START, TARGET = 10.0, 600.0  # seconds of a process that does nothing, and of the table of a byte budget
+
+
+def seconds(tasks: Sequence[Task], settings: Settings) -> dict[str, float]:
+    """Task key -> seconds that it may take. Errors: UserError where the sets are not prepared."""
+    train = sum(map(_speech, settings.train_sets))
+    test = sum(map(_speech, ("dev", *settings.test_sets)))
+    rate = NOMINAL
+    if (DENSE / "train.json").exists():
+        trained = files.read_json(DENSE / "train.json")["train_seconds"]
+        if trained and (work := train * _passes(models.training_config(dense(settings)), settings.model)):
+            rate = trained / work
+    return {task.key: START + _own(task, settings, rate * train, SEARCH * test) for task in tasks}
+
+
+def _own(task: Task, settings: Settings, train: float, test: float) -> float:
+    """Seconds of a task, of which a training takes `train` for each MAC and epoch, and a search `test`."""
+    if task.job is None:
+        return test * len(settings.searches)
+    if task.job.kind != "experiment":
+        return train * _passes(models.training_config(task.job), task.job.model)
+    steps = pipeline.steps(models.experiment_config(task.job), task.job.keys)
+    trainings, model = models.experiment_trainings(task.job)
+    targets = sum(kind == "target" for kind, _ in steps)
+    return train * sum(_passes(one, model or task.job.model) for one in trainings) + TARGET * targets
+
+
+def _passes(config: dict[str, Any], model: str) -> float:
+    """Epochs of a training times the MACs of its model for a second of speech, at its full size."""
+    epochs = config["training"]["epochs"] * config["training"]["epoch_fraction"]
+    return epochs * _macs(model) * (TAUGHT if "teacher" in config["criterion"] else 1.0)
+
+
+@cache
+def _macs(model: str) -> int:
+    """MACs of a model of conf/model for a second of speech."""
+    from asrcompress import config, models
+    from asrcompress.measure.macs import macs_per_second
+
+    return macs_per_second(models.build({**config.compose("train", [f"model={model}"])["model"], "vocab": 70}))
+
+
+@cache
+def _speech(name: str) -> float:
+    """Seconds of speech in a prepared set, each utterance once."""
+    total = 0.0
+    with gzip.open(files.require_file(DATA / f"{name}.jsonl.gz", "the prepared set"), "rt", encoding="utf-8") as lines:
+        for cut in map(json.loads, lines):
+            said = cut["supervisions"][0]
+            if (said.get("custom") or {}).get("origin", said["id"]) == said["id"]:
+                total += cut["duration"]
+    return total
