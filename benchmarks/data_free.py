@@ -23,7 +23,8 @@ from torch import Tensor
 
 from asrcompress.cli.compress import speech
 from asrcompress.compression import Plan, activations, compress, distil, loading, packed, synthetic
-from asrcompress.data.batches import eval_loader, load_cuts
+from asrcompress.data.batches import eval_loader
+from asrcompress.data.utterances import load_cuts
 from asrcompress.decoding.greedy import best_tokens
 from asrcompress.errors import UserError
 from asrcompress.lang import lexicon

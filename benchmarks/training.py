@@ -17,6 +17,7 @@ import tempfile
 import time
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from lhotse import CutSet, Features, LilcomChunkyWriter, MonoCut, SupervisionSeg
 
 from asrcompress import models, precision
 from asrcompress.config import compose
-from asrcompress.data.batches import load_cuts
+from asrcompress.data.utterances import Targets, Utterances
 from asrcompress.lang import lexicon as lexicons
 from asrcompress.options import make
 from asrcompress.training import criteria, schedules
@@ -36,8 +37,8 @@ from asrcompress.training.train import fit
 UTTERANCE, LABELS_PER_SECOND, TOKENS = 10.0, 12, 40  # of the random batch: seconds, labels a second, tokens
 
 
-def synthetic(folder: Path, utterances: int = 400) -> CutSet:
-    """Cuts of 4 to 16 seconds with random features; their words are T1, T2, ..., one token each."""
+def synthetic(folder: Path, utterances: int = 400) -> None:
+    """The set `train`: cuts of 4 to 16 seconds with random features; their words are T1, T2, ..., one token each."""
     rng = np.random.default_rng(0)
     cuts = []
     with LilcomChunkyWriter(folder / "feats") as writer:
@@ -50,16 +51,16 @@ def synthetic(folder: Path, utterances: int = 400) -> CutSet:
             features = Features("fbank", frames, 80, 0.01, 16_000, **span, **stored, channels=0)
             said = SupervisionSegment(f"u{i}", f"u{i}", **span, text=words)
             cuts.append(MonoCut(f"u{i}", **span, channel=0, supervisions=[said], features=features))
-    return CutSet.from_cuts(cuts)
+    CutSet.from_cuts(cuts).to_file(folder / "train.jsonl.gz")
 
 
-def program(model: models.AcousticModel, criterion: torch.nn.Module, cuts: CutSet, encode: lexicons.Encoder,
+def program(model: models.AcousticModel, criterion: torch.nn.Module, utterances: Utterances, encode: lexicons.Encoder,
             options: TrainingOptions, seconds: float) -> float:
     """Seconds of audio a second of the training program."""
     options = replace(options, epochs=10**6)
     with tempfile.TemporaryDirectory() as folder:
-        fit(model, criterion, cuts, cuts.subset(first=2), encode, options, 0, Path(folder),
-            max_time=timedelta(seconds=seconds))
+        dev = CutSet.from_cuts(islice(utterances, 2))
+        fit(model, criterion, utterances, dev, encode, options, 0, Path(folder), max_time=timedelta(seconds=seconds))
         return json.loads((Path(folder) / "train.json").read_text())["audio_seconds_per_second"]
 
 
@@ -124,13 +125,14 @@ def main() -> None:
         if args.synthetic:
             symbols = {"<blk>": 0} | {f"T{i}": i for i in range(1, TOKENS)}
             encode = lexicons.Encoder({word: [[word]] for word in symbols}, symbols)
-            cuts = synthetic(Path(folder))
+            synthetic(Path(folder))
+            utterances = Utterances(Path(folder), ["train"], encode, options.max_duration)
         else:
             symbols, encode = lexicons.of_lang(args.lang)
-            cuts = load_cuts(args.data, config["train_sets"], encode, options.max_duration)
+            utterances = Utterances(args.data, config["train_sets"], encode, options.max_duration)
         model = models.build(config["model"] | {"vocab": max(TOKENS, len(symbols))})
-        targets = [encode(cut.supervisions[0].text) for cut in cuts]
-        criterion = criteria.build(**config["criterion"], vocab=max(TOKENS, len(symbols)), targets=targets)
+        criterion = criteria.build(**config["criterion"], vocab=max(TOKENS, len(symbols)),
+                                   targets=Targets(utterances, encode))
         if args.precisions:
             precisions(args.precisions.split(","), model, criterion, options, args.seconds)
             return
@@ -139,7 +141,7 @@ def main() -> None:
             callback.begin(model)
         looped = [model, dense] if callbacks else [model]
         before = [bare_loop(one, criterion, options, args.seconds / 2) for one in looped]
-        ours = program(model, criterion, cuts, encode, options, args.seconds)
+        ours = program(model, criterion, utterances, encode, options, args.seconds)
         after = [bare_loop(one, criterion, options, args.seconds / 2) for one in looped]
         bare, *others = ((a + b) / 2 for a, b in zip(before, after, strict=True))
     parameters = sum(parameter.numel() for parameter in model.parameters())

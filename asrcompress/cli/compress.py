@@ -179,7 +179,7 @@ def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[
 
     Errors: UserError where the set is missing or empty.
     """
-    from lhotse import CutSet, load_manifest
+    from lhotse import CutSet, load_manifest_lazy
     from lhotse.dataset.collation import collate_features
 
     from asrcompress.data.batches import drawn
@@ -187,7 +187,8 @@ def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[
     from asrcompress.errors import UserError
     from asrcompress.files import require_file
 
-    chosen = drawn(load_manifest(require_file(data / f"{name}.jsonl.gz", "the set to calibrate on")), minutes, seed)
+    cuts = load_manifest_lazy(require_file(data / f"{name}.jsonl.gz", "the set to calibrate on"))
+    chosen = drawn(cuts, minutes, seed)
     if not chosen:
         raise UserError(f"{data}/{name}.jsonl.gz and --calibrate-minutes {minutes:g} give no utterance to calibrate on")
     for batch in batches_of(CutSet.from_cuts(chosen), seconds=100):

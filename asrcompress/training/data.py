@@ -7,6 +7,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from asrcompress.data import batches
+from asrcompress.data.utterances import Utterances
 from asrcompress.lang.lexicon import Encoder
 from asrcompress.training.criteria import Criterion
 from asrcompress.training.options import TrainingOptions
@@ -15,7 +16,7 @@ from asrcompress.training.options import TrainingOptions
 class SpeechData(LightningDataModule):
     """The training loader is made anew each epoch and starts where a checkpoint stopped."""
 
-    def __init__(self, train: CutSet, dev: CutSet, encode: Encoder, options: TrainingOptions, seed: int,
+    def __init__(self, train: Utterances, dev: CutSet, encode: Encoder, options: TrainingOptions, seed: int,
                  criterion: Criterion) -> None:
         super().__init__()
         self.train, self.dev, self.encode, self.options, self.seed = train, dev, encode, options, seed

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from lhotse import CutSet
 
-from asrcompress.data.batches import drawn, eval_loader, load_cuts
+from asrcompress.data.batches import drawn, eval_loader
+from asrcompress.data.utterances import Utterances
 from asrcompress.lang import lexicon as lexicons
 from asrcompress.options import require
 from asrcompress.training.criteria.ctc import CTC
@@ -20,7 +21,7 @@ def ctc_loss(data: Path, name: str, lang: Path, minutes: float = 20, seed: int =
     """
     symbols, encode = lexicons.of_lang(lang)
     require(minutes > 0, f"{minutes:g} minutes of held-out speech are none; give more")
-    cuts = drawn(load_cuts(data, [name], encode), minutes, seed)
+    cuts = drawn(Utterances(data, [name], encode), minutes, seed)
     batches = list(eval_loader(CutSet.from_cuts(cuts), encode, batch_seconds=100))
     criterion = CTC(len(symbols))
 

@@ -8,7 +8,7 @@ import torch
 
 from asrcompress import compression, models
 from asrcompress.compression import save_model
-from asrcompress.data.batches import load_cuts, transcripts
+from asrcompress.data.utterances import Targets, Utterances, load_cuts
 from asrcompress.errors import UserError
 from asrcompress.lang import lexicon as lexicons
 from asrcompress.options import make
@@ -25,7 +25,7 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     """
     training = make(TrainingOptions, config["training"], "training")
     symbols, encode = lexicons.of_lang(lang)
-    cuts = load_cuts(data, config["train_sets"], encode, training.max_duration)
+    utterances = Utterances(data, config["train_sets"], encode, training.max_duration)
     dev = load_cuts(data, [config["dev_set"]], encode)
     torch.manual_seed(config["seed"])
     model: Any = compression.load(init) if init else models.build({**config["model"], "vocab": len(symbols)})
@@ -35,9 +35,8 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     callbacks = schedules.build(config, training)
     for callback in callbacks:
         callback.begin(model)
-    criterion = criteria.build(**config["criterion"], vocab=len(symbols),
-                               targets=map(encode, transcripts(cuts).values()))
+    criterion = criteria.build(**config["criterion"], vocab=len(symbols), targets=Targets(utterances, encode))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{out}: {parameters / 1e6:.2f} M parameters, {len(cuts)} cuts", flush=True)
-    trained = fit(model, criterion, cuts, dev, encode, training, config["seed"], out, callbacks)
+    print(f"{out}: {parameters / 1e6:.2f} M parameters, {len(utterances)} cuts", flush=True)
+    trained = fit(model, criterion, utterances, dev, encode, training, config["seed"], out, callbacks)
     save_model(out / "model.safetensors", trained)

@@ -18,6 +18,7 @@ from torch import nn
 
 from asrcompress import precision
 from asrcompress.data import batches
+from asrcompress.data.utterances import Utterances
 from asrcompress.errors import UserError
 from asrcompress.files import atomic
 from asrcompress.lang.lexicon import Encoder
@@ -35,7 +36,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module="lightning.*")
 
 
-def fit(model: AcousticModel, criterion: Criterion, train: CutSet, dev: CutSet, encode: Encoder,
+def fit(model: AcousticModel, criterion: Criterion, train: Utterances, dev: CutSet, encode: Encoder,
         options: TrainingOptions, seed: int, out: Path, callbacks: Sequence[Callback] = (),
         max_time: timedelta | None = None) -> AcousticModel:
     """Train `model` and return it with averaged weights, in eval mode; with no epochs, as it is.
@@ -46,7 +47,7 @@ def fit(model: AcousticModel, criterion: Criterion, train: CutSet, dev: CutSet, 
     """
     torch.manual_seed(seed)
     resume, progress = out / "checkpoints" / "latest.ckpt", ProgressLogger()
-    per_epoch = sum(cut.duration for cut in batches.one_speed_each(train, seed, 0, options.epoch_fraction))
+    per_epoch = batches.seconds_of_epoch(train, seed, options.epoch_fraction)
     module = AcousticModule(model, criterion, options, seed, options.epochs * per_epoch)
     keep = _keep(resume.parent, options)
     own = [progress, QuantizationTraining(), *callbacks, keep, ResumeCheckpoint(resume, options.checkpoint_steps)]

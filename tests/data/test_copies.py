@@ -8,10 +8,9 @@ import pytest
 import soundfile
 from lhotse import CutSet, Recording, SupervisionSegment, load_manifest
 
-from asrcompress.data import batches
-from asrcompress.data.copies import origin, speed_copies
+from asrcompress.data.copies import origin
 from asrcompress.data.prepare import store
-from asrcompress.errors import UserError
+from asrcompress.data.utterances import Utterances, cut_of
 from asrcompress.lang import text
 from asrcompress.lang.lexicon import Encoder
 
@@ -53,27 +52,15 @@ def test_no_utterance_merges_or_vanishes(data: Path) -> None:
 
 
 def test_an_epoch_has_each_once_and_each_transcript_counts_once(data: Path) -> None:
-    cuts = batches.load_cuts(data, ["train"], encoder())
-    assert len(cuts) == 15
+    utterances = Utterances(data, ["train"], encoder())
+    assert len(utterances) == 15
     for epoch in range(3):
-        assert sorted(map(origin, batches.one_speed_each(cuts, 0, epoch))) == sorted(NAMES)
-    assert batches.transcripts(cuts) == {name: f"WORD {name.upper()}" for name in NAMES}
+        lines = utterances.read(utterances.one_speed_each(np.random.default_rng(epoch)))
+        assert sorted(origin(cut_of(line)) for line in lines) == sorted(NAMES)
+    assert sorted(utterances.texts()) == sorted(f"WORD {name.upper()}" for name in NAMES)
 
 
 def test_copies_of_lhotse_itself_are_known_by_their_transforms(cuts: CutSet, tmp_path: Path) -> None:
     CutSet.from_cuts([*cuts, *cuts.perturb_speed(0.9), *cuts.perturb_speed(1.1)]).to_file(tmp_path / "cuts.jsonl.gz")
     assert Counter(map(origin, load_manifest(tmp_path / "cuts.jsonl.gz"))) == dict.fromkeys(NAMES, 3)
-
-
-def test_drawing_goes_by_the_seed_the_epoch_and_the_utterance(cuts: CutSet) -> None:
-    """The formula, so that a training that is repeated with a later version draws the same copies."""
-    copies = CutSet.from_cuts(speed_copies(cuts, (0.9, 1.0, 1.1)))
-    drawn = {origin(cut): cut.id for cut in batches.one_speed_each(copies, 5, 2)}
-    for name in NAMES:
-        suffix = ("_sp0.9", "", "_sp1.1")[batches.hash_seed(5, 2, name) % 3]
-        assert drawn[name] == f"{name}-cut{suffix}"
-
-
-def test_one_set_named_twice_is_a_sentence(data: Path) -> None:
-    with pytest.raises(UserError, match="utterance tv_sports_001 of .*train.jsonl.gz comes twice in train train"):
-        batches.load_cuts(data, ["train", "train"], encoder())
+    assert Counter(Utterances(tmp_path, ["cuts"], encoder()).utterance.tolist()) == dict.fromkeys(range(5), 3)

@@ -38,8 +38,9 @@ def taught(name: str) -> bool:
 def build(name: str, vocab: int, targets: Iterable[Sequence[int]] = (), **options: Any) -> Criterion:
     """The criterion `name` for `vocab` tokens.
 
-    targets: the token sequences of the training transcripts, from which LF-MMI estimates its phone LM. Errors:
-    UserError for an unknown name or option, and for what the criterion itself refuses.
+    targets: the token sequences of the training transcripts, from which LF-MMI estimates its phone LM; some
+    criteria go through them twice. Errors: UserError for an unknown name or option, and for what the criterion itself
+    refuses.
     """
     cls = family(name)
     return cls.build(make(cls.Options, options, f"criterion {name}"), vocab, targets)

@@ -37,7 +37,6 @@ class LatticeTeaching(Teaching):
 
     def __init__(self, teachers: Mapping[str, nn.Module], vocab: int, options: Any = None,
                  targets: Iterable[Sequence[int]] = ()) -> None:
-        targets = list(targets)
         super().__init__(teachers, vocab, options, targets)
         self.register_buffer("lm", _phone_lm.estimate(targets, vocab), persistent=False)
 

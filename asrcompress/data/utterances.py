@@ -1,0 +1,168 @@
+"""Prepared sets of any size: numbers of every cut in memory, and the cuts themselves read when they are wanted."""
+
+import gzip
+import json
+import zlib
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+from lhotse import CutSet, MonoCut
+from lhotse.serialization import deserialize_item
+from numpy.typing import NDArray
+
+from asrcompress.data.copies import origin
+from asrcompress.errors import UserError
+from asrcompress.files import require_file
+from asrcompress.lang.lexicon import Encoder
+
+Numbers = NDArray[np.int64]
+
+
+class Utterances:
+    """The cuts of some prepared sets, without words outside the lexicon and of at most `max_duration` seconds.
+
+    The manifests are read through once: then a cut is a number, from 0 on in the order of the manifests, its duration
+    is `durations` (C,) in seconds, its utterance is `utterance` (C,) and its set is `source` (C,); no cut is kept. What
+    is left out is counted on the standard output. Errors: UserError where a set is missing, no cut is left, or an
+    utterance comes twice.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], encode: Encoder, max_duration: float | None = None) -> None:
+        self.paths = [require_file(folder / f"{name}.jsonl.gz", "the prepared set") for name in names]
+        self.state = [_state(path) for path in self.paths]
+        found, unknown, long = _Found(), 0, 0
+        for number, path in enumerate(self.paths):
+            for row, line in enumerate(_lines(path), 1):
+                try:
+                    name, said, text, duration = _facts(line)
+                except (ValueError, LookupError, TypeError, AttributeError):
+                    raise UserError(f"{path}, line {row} is no cut with a transcript; prepare the set again") from None
+                if not found.new(name, said):
+                    raise UserError(f"utterance {name} of {path} comes twice in {' '.join(names)}; name each set once, "
+                                    "and give every utterance its own id")
+                missing = bool(encode.unknown(text))
+                too_long = not missing and max_duration is not None and duration > max_duration
+                unknown, long = unknown + missing, long + too_long
+                found.add(number, name, duration, not missing and not too_long)
+        if unknown or long:
+            limit = f" and {long} are longer than {max_duration} s" if max_duration else ""
+            print(f"{' '.join(names)}: of {len(found.kept)} cuts {unknown} have words outside the lexicon{limit}; "
+                  "left out", flush=True)
+        if not any(found.kept):
+            raise UserError(f"no cut of {' '.join(names)} in {folder} can be used for training; check the lexicon")
+        self._kept, source = np.frombuffer(found.kept, np.bool_), np.frombuffer(found.source, np.int16)
+        self.source: Numbers = source[self._kept].astype(np.int64)
+        self.durations = np.frombuffer(found.durations)[self._kept]
+        self._starts = np.cumsum([0, *np.bincount(source, minlength=len(names))])
+        # Utterances are numbered anew without those that are left out whole.
+        utterance = np.frombuffer(found.utterance, np.int64)[self._kept]
+        self.utterance: Numbers = np.unique(utterance, return_inverse=True)[1]
+        self._by_utterance = np.argsort(self.utterance, kind="stable")
+        self._copies = np.bincount(self.utterance)
+
+    def __len__(self) -> int:
+        """The number of cuts: speed copies count."""
+        return len(self.durations)
+
+    def __iter__(self) -> Iterator[MonoCut]:
+        """Every cut, in the order of the manifests."""
+        return map(cut_of, self.read(np.arange(len(self))))
+
+    def in_memory(self) -> CutSet:
+        """Every cut, for sets that are known to be small."""
+        return CutSet.from_cuts(self)
+
+    def texts(self) -> Iterator[str]:
+        """The words of every utterance once, however many speed copies there are of it."""
+        first = self._by_utterance[np.cumsum(self._copies) - self._copies]
+        return (_facts(line)[2] for line in self.read(np.sort(first)))
+
+    def one_speed_each(self, rng: np.random.Generator, fraction: float = 1.0) -> Numbers:
+        """Sorted numbers of cuts: one of the speed copies of every utterance, or of a share of them, at least one."""
+        chosen = self._by_utterance[np.cumsum(self._copies) - self._copies + rng.integers(self._copies)]
+        if fraction < 1.0:
+            chosen = rng.permutation(chosen)[:max(1, round(fraction * len(chosen)))]
+        return np.sort(chosen)
+
+    def read(self, numbers: Numbers) -> Iterator[bytes]:
+        """The manifest lines of cuts, for numbers without repetition whose cuts of each set are in ascending order.
+
+        Lines between them are passed over unread. Errors: UserError where a manifest was written anew.
+        """
+        wanted = np.zeros(len(self._kept), np.bool_)
+        wanted[np.flatnonzero(self._kept)[numbers]] = True
+        streams = [compress(_lines(path), wanted[start:end].tobytes()) for path, start, end in
+                   zip(self.paths, self._starts, self._starts[1:], strict=False)]
+        for path, state in zip(self.paths, self.state, strict=True):
+            if _state(path) != state:
+                raise UserError(f"{path} was written anew while a training reads it; start the training again")
+        for source in self.source[numbers]:
+            yield next(streams[source])
+
+
+class Targets:
+    """The token sequences of every utterance, to be gone through more than once without being in memory."""
+
+    def __init__(self, utterances: Utterances, encode: Encoder) -> None:
+        self.utterances, self.encode = utterances, encode
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return map(self.encode, self.utterances.texts())
+
+
+def load_cuts(folder: Path, names: Sequence[str], encode: Encoder, max_duration: float | None = None) -> CutSet:
+    """The cuts of `Utterances` in memory: for development sets and others that are small. Errors: UserError."""
+    return Utterances(folder, names, encode, max_duration).in_memory()
+
+
+def cut_of(line: bytes) -> MonoCut:
+    """The cut of a line of a manifest."""
+    return deserialize_item(json.loads(line))
+
+
+class _Found:
+    """Numbers of every cut as a pass over the manifests finds them, and which utterances it has seen."""
+
+    def __init__(self) -> None:
+        self.source, self.kept = array("h"), array("b")
+        self.utterance, self.durations = array("q"), array("d")
+        self._numbers: dict[str, int] = {}
+        self._seen: set[int] = set()
+
+    def new(self, name: str, said: str) -> bool:
+        """Whether no cut before had this utterance and id. Two of a million pairs have one hash once in 10 million."""
+        before = len(self._seen)
+        self._seen.add(hash((name, said)))
+        return len(self._seen) > before
+
+    def add(self, source: int, name: str, duration: float, kept: bool) -> None:
+        self.source.append(source)
+        self.kept.append(kept)
+        self.utterance.append(self._numbers.setdefault(name, len(self._numbers)))
+        self.durations.append(duration)
+
+
+def _facts(line: bytes) -> tuple[str, str, str, float]:
+    """The utterance, the id, the words and the seconds of the cut of a line, most often without making the cut."""
+    cut = json.loads(line)
+    said = cut["supervisions"][0]
+    name = (said.get("custom") or {}).get("origin") or origin(deserialize_item(dict(cut)))
+    return name, said["id"], said["text"], cut["duration"]
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a manifest. Errors: UserError where it cannot be unpacked."""
+    try:
+        with gzip.open(path) as stream:
+            yield from stream
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise UserError(f"{path} is cut off or damaged; remove it and prepare the set again") from None
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What changes when a file is written anew."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
