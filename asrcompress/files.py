@@ -1,31 +1,65 @@
 """Files that are either whole or not there."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from asrcompress.errors import UserError
+
+FULL = 1 << 20  # bytes: a disk with less is full
+
+
+def as_sentence(error: OSError, path: Path | str = "a file") -> UserError | None:
+    """The sentence for an error of a disk that takes nothing, or of permissions; None for any other error.
+
+    `path` is what was to be written, for an error that does not say it.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return UserError(f"{path if error.filename is None else error.filename} cannot be written ({error.strerror}); "
+                         "make room, or choose a folder on another disk, and run the same command again")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return UserError(f"{path if error.filename is None else error.filename} cannot be opened ({error.strerror}); "
+                         "change its permissions, or choose another folder")
+    return None
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary name beside `path`; rename it to `path` when the block ends, remove it when it raises.
 
-    The name is of this process and this machine: others may write the same file of a shared folder.
+    The name is of this process and this machine: others may write the same file of a shared folder. Errors: UserError
+    where the disk is full, whatever a library makes of that, or the folder may not be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+    except UserError:
+        raise
+    except Exception as error:
+        full = os.strerror(errno.ENOSPC)
+        if full in str(error) or (path.parent.is_dir() and _is_full(path.parent)):  # as libraries say it
+            error = OSError(errno.ENOSPC, full)
+        if isinstance(error, OSError) and (sentence := as_sentence(error, path)):
+            raise sentence from None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that takes no file gives none away
+            temporary.unlink(missing_ok=True)
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no room."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < FULL
 
 
 def require_file(path: Path | str, what: str) -> Path:

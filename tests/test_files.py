@@ -3,11 +3,13 @@
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from asrcompress import files
+from asrcompress import cli, files
 from asrcompress.errors import UserError
 from tests.conftest import REPO
 
@@ -54,3 +56,63 @@ def test_folders_of_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         files.shipped("conf")
     (site / "asrcompress" / "conf").mkdir()
     assert files.shipped("conf") == site / "asrcompress" / "conf"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root may mount a disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)  # torch leaves its file open
+
+
+def _plain(path: Path) -> None:
+    path.write_bytes(bytes(5 << 20))
+
+
+def _torch(path: Path) -> None:
+    import torch
+
+    torch.save(torch.zeros(5 << 18), path)
+
+
+def _safetensors(path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(5 << 18)}, path)
+
+
+def _numpy(path: Path) -> None:
+    np.zeros(5 << 17).tofile(path)
+
+
+@pytest.mark.parametrize("write", [_plain, _torch, _safetensors, _numpy])
+def test_a_full_disk_is_one_sentence_and_keeps_the_old_file(small_disk: Path, write: Callable[[Path], None]) -> None:
+    (small_disk / "x").write_text("old")
+    with pytest.raises(UserError, match="cannot be written .No space left on device.; make room"), \
+            files.atomic(small_disk / "x") as temporary:
+        write(temporary)
+    assert [path.name for path in small_disk.iterdir()] == ["x"] and (small_disk / "x").read_text() == "old"
+
+
+def test_a_disk_that_may_only_be_read_is_one_sentence(small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for path in (small_disk / "x", small_disk / "new" / "x"):
+        with pytest.raises(UserError, match="cannot be written .Read-only file system."):
+            files.write_json(path, {})
+    assert cli.main(["synthesize", "--out", str(small_disk / "corpus")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("asrcompress synthesize: ") and "Read-only file system" in said and said.count("\n") == 1
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), files.atomic(tmp_path / "x"):
+        1 / 0  # noqa: B018
+    with pytest.raises(FileNotFoundError), files.atomic(tmp_path / "x"):
+        (tmp_path / "none").read_text()
+    assert list(tmp_path.iterdir()) == []

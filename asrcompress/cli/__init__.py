@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import asrcompress
 from asrcompress import registry
 from asrcompress.errors import UserError
+from asrcompress.files import as_sentence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,8 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(parser, argv)
     try:
         args.run(args)
-    except UserError as error:
-        print(f"asrcompress {args.command}: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        sentence = as_sentence(error) if isinstance(error, OSError) else error
+        if sentence is None:
+            raise
+        print(f"asrcompress {args.command}: {sentence}", file=sys.stderr)
         return 1
     return 0
 

@@ -63,8 +63,9 @@ class Slurm:
         """Submit a job. Errors: UserError with what sbatch said."""
         import submitit
 
+        named = {**environment, "SLURM_JOB_NAME": "bash"}  # lightning takes any other job for one of its own clusters
         try:
-            job = self.executor.submit(base.run, list(command), os.getcwd(), dict(environment), str(log.resolve()))
+            job = self.executor.submit(base.run, list(command), os.getcwd(), named, str(log.resolve()))
         except (submitit.core.utils.FailedJobError, subprocess.CalledProcessError) as error:
             said = str(getattr(error, "stderr", None) or error).strip().splitlines()[-1]
             raise UserError(f"sbatch refused a job: {said}; correct --launcher-options") from None

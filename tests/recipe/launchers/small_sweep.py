@@ -1,0 +1,59 @@
+"""A sweep that takes a minute: a dense model of one epoch, svd at two sizes and int8, decoded by greedy search."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrcompress.recipe import sweep
+from asrcompress.recipe.settings import Settings, to_words
+from asrcompress.report import rows
+from tests.conftest import REPO
+
+K2_PYTHON = os.environ.get("K2_PYTHON") or str(REPO / ".venv-k2" / "bin" / "python")
+needs_k2 = pytest.mark.skipif(not Path(K2_PYTHON).exists(), reason="there is no k2 environment")
+NAMES = ["dense", "int8", "svd-0.25", "svd-0.5"]
+OPTIONS = ("training.batch_seconds=10", "training.workers=0", "training.trainer.accelerator=cpu",
+           "training.precision=32-true")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "K2_PYTHON": K2_PYTHON, "OMP_NUM_THREADS": "1",
+               "COLUMNS": "200"}
+
+
+def settings(corpus: Path, **more: Any) -> Settings:
+    """The recipe's options."""
+    return Settings(**{"corpus": corpus, "held_out_minutes": 0.1, "train_sets": ("train-quick",), "criterion": "ctc",
+                       "test_sets": ("dev-quick",), "model": "tdnn_quick", "epochs": 1, "sizes": (0.5, 0.25),
+                       "controls": (), "train_options": OPTIONS, "nj": 1, "searches": ("greedy",), "scales": (1.0,),
+                       "experiments": ("int8=quantized,quantization=int8,quantization.group=8,epochs=0",), **more})
+
+
+def start(folder: Path, stages: tuple[str, ...], given: Settings) -> "subprocess.Popen[str]":
+    """Start `asrcompress recipe` in a folder."""
+    command = [sys.executable, "-m", "asrcompress.cli", "recipe", *stages, *to_words(given)]
+    return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT)
+
+
+def prepare(folder: Path, given: Settings) -> None:
+    """The stages before the sweep."""
+    folder.mkdir()
+    done = start(folder, ("prepare", "lang", "graph"), given)
+    said, _ = done.communicate()
+    assert done.returncode == 0, said
+
+
+def whole(folder: Path) -> bool:
+    """Whether every model is there, and every row once."""
+    models = {path.parent.name for path in (folder / sweep.EXP).glob("*/.done")}
+    found = [row["name"] for row in rows.read(folder / "results.jsonl")]
+    left = [path for path in folder.rglob("*.tmp")]
+    return sorted(models) == NAMES and sorted(found) == NAMES and not left
+
+
+def rates(folder: Path) -> dict[str, tuple[Any, ...]]:
+    """Name -> what a row says that does not depend on the machine's other work."""
+    return {row["name"]: tuple(row[key] for key in ("ter", "words", "sub", "ins", "del", "ci95", "packed_bytes"))
+            for row in rows.read(folder / "results.jsonl")}
