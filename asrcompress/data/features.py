@@ -1,11 +1,11 @@
 """Log-mel filterbanks: lhotse's `Fbank` at its defaults (80 mel, 20 to -400 Hz, no dither), as sherpa-onnx has them."""
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
-from lhotse import CutSet, Fbank, LilcomChunkyWriter, MonoCut
-from rich.progress import track
+from lhotse import Fbank, LilcomChunkyWriter, MonoCut
 
 from asrcompress.data.copies import origin
 
@@ -25,22 +25,28 @@ def _extract(storage: Path, cuts: list[MonoCut]) -> tuple[list[MonoCut], list[st
     return done, failed
 
 
-def extract(cuts: Iterable[MonoCut], storage: Path, jobs: int, warn: Callable[[str], None] = print,
-            label: str = "features") -> CutSet:
-    """The cuts with lilcom-compressed features in the folder `storage`, computed in `jobs` processes."""
+def extract(parts: Iterable[list[MonoCut]], storage: Path, jobs: int,
+            warn: Callable[[str], None] = print) -> Iterator[list[MonoCut]]:
+    """Each part's cuts with lilcom-compressed features, which are in an archive of their own in the folder `storage`.
+
+    Parts are taken as `jobs` processes get to them, and come back in their order: few are in memory.
+    """
     storage.mkdir(parents=True, exist_ok=True)
-    listed = list(cuts)
-    size = min(500, -(-len(listed) // jobs))
-    parts = [listed[start:start + size] for start in range(0, len(listed), size)]
-    names = [storage / f"feats-{i:04d}" for i in range(len(parts))]
-    done: list[MonoCut] = []
     said: set[str] = set()  # every speed copy of an utterance fails alike
+    running: deque[Future[tuple[list[MonoCut], list[str]]]] = deque()
+
+    def first() -> list[MonoCut]:
+        done, failed = running.popleft().result()
+        for sentence in failed:
+            if sentence not in said:
+                warn(sentence)
+            said.add(sentence)
+        return done
+
     with ProcessPoolExecutor(jobs) as pool:
-        results = pool.map(_extract, names, parts)
-        for cuts_done, failed in track(results, total=len(parts), description=label):
-            done.extend(cuts_done)
-            for sentence in failed:
-                if sentence not in said:
-                    warn(sentence)
-                said.add(sentence)
-    return CutSet.from_cuts(done)
+        for number, part in enumerate(parts):
+            running.append(pool.submit(_extract, storage / f"feats-{number:04d}", part))
+            if len(running) > 2 * jobs:
+                yield first()
+        while running:
+            yield first()

@@ -1,12 +1,17 @@
 """From a corpus to what training and decoding read: `SUBSET.jsonl.gz` (cuts with features) and `SUBSET.text`."""
 
+import gzip
 import hashlib
+import json
 import logging
+import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from lhotse import CutSet
+from rich.progress import track
 
 from asrcompress.data import features
 from asrcompress.data.copies import origin, speed_copies
@@ -15,6 +20,8 @@ from asrcompress.files import atomic
 from asrcompress.lang import text
 
 logging.getLogger("lhotse").setLevel(logging.ERROR)
+
+ARCHIVE = 500  # cuts in a file of features
 
 
 def hold_out(cuts: CutSet, minutes: float, seed: int = 0) -> tuple[CutSet, CutSet]:
@@ -40,23 +47,35 @@ def hold_out(cuts: CutSet, minutes: float, seed: int = 0) -> tuple[CutSet, CutSe
             cuts.filter(lambda c: c.supervisions[0].speaker in held).to_eager())
 
 
-def store(cuts: CutSet, name: str, out: Path, speeds: Sequence[float], jobs: int, warn: Callable[[str], None]) -> None:
-    """Compute features at every speed and write the manifest, last, so that it stands only when all is there.
+def store(cuts: CutSet, name: str, out: Path, speeds: Sequence[float], jobs: int, warn: Callable[[str], None],
+          shuffle: bool = False) -> None:
+    """Compute features at every speed and write the manifest, which stands only when all is there.
 
-    Errors: UserError where no utterance has audio.
+    All speeds of some utterances are in one archive, and such parts follow one another in the manifest. A training
+    goes through both in that order, so `shuffle` orders the utterances at random. Errors: UserError where no utterance
+    has audio.
     """
-    copies = speed_copies(cuts, speeds)
-    done = features.extract(copies, out / "fbank" / name, jobs, warn, label=f"features of {name}")
-    if not done:
-        raise UserError(f"no utterance of {name} has audio that can be decoded; repair the corpus")
-    plain = {origin(cut): cut.supervisions[0].text for cut in done}
-    text.write(out / f"{name}.text", plain)
+    listed = list(cuts)
+    if shuffle:
+        random.Random(0).shuffle(listed)
+    size = max(1, min(ARCHIVE // len(speeds), -(-len(listed) // jobs)))
+    parts = [listed[start:start + size] for start in range(0, len(listed), size)]
+    copies = (speed_copies(CutSet.from_cuts(part), speeds) for part in parts)
+    plain: dict[str, str] = {}
+    written = 0
     with atomic(out / f"{name}.jsonl.gz") as temporary:
-        renamed = temporary.with_name(f"{temporary.name}.jsonl.gz")  # lhotse goes by the suffix
-        done.to_file(renamed)
-        renamed.rename(temporary)
-    hours = sum(cut.duration for cut in cuts) / 3600
-    print(f"{name}: {len(plain)} utterances, {hours:.2f} h, {len(copies) - len(done)} copies left out", flush=True)
+        with gzip.open(temporary, "wt", encoding="utf-8") as manifest:
+            done = features.extract(copies, out / "fbank" / name, jobs, warn)
+            for cut in chain.from_iterable(track(done, total=len(parts), description=f"features of {name}")):
+                manifest.write(json.dumps(cut.to_dict(), ensure_ascii=False) + "\n")
+                plain[origin(cut)] = cut.supervisions[0].text
+                written += 1
+        if not plain:
+            raise UserError(f"no utterance of {name} has audio that can be decoded; repair the corpus")
+        text.write(out / f"{name}.text", plain)
+    hours = sum(cut.duration for cut in listed) / 3600
+    left_out = len(speeds) * len(listed) - written
+    print(f"{name}: {len(plain)} utterances, {hours:.2f} h, {left_out} copies left out", flush=True)
 
 
 def prepare(read: Callable[[Path, str], CutSet], corpus: Path, train: Sequence[str], test: Sequence[str], out: Path, *,
@@ -71,4 +90,4 @@ def prepare(read: Callable[[Path, str], CutSet], corpus: Path, train: Sequence[s
         if first:
             cuts, dev = hold_out(cuts, held_out_minutes)
             store(dev, "dev", out, (1.0,), jobs, warn)
-        store(cuts, name, out, speeds if name in train else (1.0,), jobs, warn)
+        store(cuts, name, out, speeds if name in train else (1.0,), jobs, warn, shuffle=name in train)

@@ -6,6 +6,7 @@ import pytest
 from lhotse import CutSet, load_manifest
 
 from asrcompress.data import prepare as module
+from asrcompress.data.copies import origin
 from asrcompress.data.corpora import librispeech
 from asrcompress.data.prepare import hold_out, prepare
 from asrcompress.errors import UserError
@@ -53,13 +54,33 @@ def test_what_is_there_is_kept_and_what_is_missing_is_made(tiny_corpus: Path, tm
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
+def test_speeds_of_a_training_utterance_are_neighbours_and_utterances_are_shuffled(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ARCHIVE", 9)
+    cuts = librispeech.prepare(tiny_corpus, "train-quick")
+    for shuffle in (False, True):
+        module.store(cuts, "set", tmp_path, (0.9, 1.0, 1.1), 2, print, shuffle)
+        stored = list(load_manifest(tmp_path / "set.jsonl.gz"))
+        parts = [stored[start:start + 9] for start in range(0, len(stored), 9)]
+        said = [origin(cut) for part in parts for cut in part[:len(part) // 3]]
+        names = [cut.supervisions[0].id for cut in cuts]
+        assert (said == names) != shuffle and sorted(said) == sorted(names)
+        for part in parts:
+            assert len({cut.features.storage_path for cut in part}) == 1
+            assert set(Counter(origin(cut) for cut in part).values()) == {3}
+            offsets = [int(cut.features.storage_key.split(",")[0]) for cut in part]
+            assert offsets == sorted(offsets)  # an archive is read in the order of the manifest
+        assert all(cut.load_features().shape == (cut.num_frames, 80) for cut in stored)
+
+
 def test_a_set_that_fails_leaves_no_manifest(
     tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.features, "extract", lambda *_, **__: CutSet.from_cuts([]))
+    monkeypatch.setattr(module.features, "extract", lambda *_, **__: iter(()))
     with pytest.raises(UserError, match="no utterance of dev-quick has audio"):
         prepare(librispeech.prepare, tiny_corpus, [], ["dev-quick"], tmp_path)
-    assert not list(tmp_path.glob("*.jsonl.gz"))
+    assert not list(tmp_path.glob("*.jsonl.gz")) and not list(tmp_path.glob(".*"))
 
 
 def test_hold_out_takes_whole_speakers_until_the_minutes_are_there(tiny_corpus: Path) -> None:
