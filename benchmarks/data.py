@@ -5,11 +5,11 @@ Run: python benchmarks/data.py --folder DIR      (DIR gets the manifests, about 
      python benchmarks/data.py --folder DIR --world-size 8   (rank 0 of 8)
 The three training sets of LibriSpeech have 281,241 utterances. Here each has its three speeds, a duration of 1.3 to 35
 seconds, about 2.7 random words a second out of a lexicon of 200,000, and the features of all others of its length. The
-manifests are like those that `asrcompress prepare` writes. Each measurement is a fresh process that does what
-`asrcompress train` does: `first batch` up to the first batch with its features, from a worker; `epoch` all batches of
-an epoch, without features. Seconds are those since the process began; beside them those of its processor (CPU), for a
-machine that does other things. Peak memory is resident (RSS) and includes torch and the lexicon; that of the worker
-includes the pages that it shares with the process.
+manifests are like those that `asrcompress prepare` writes. What is measured is a fresh process that does what
+`asrcompress train` does up to the first batch with its features, from a worker; then all batches of an epoch are made,
+without features. Seconds are those since the process began; beside them those of its processor (CPU), for a machine
+that does other things. Peak memory is resident (RSS) and includes torch and the lexicon; that of the worker includes
+the pages that it shares with the process.
 """
 
 import argparse
@@ -98,41 +98,38 @@ def _line(name: str, speed: float, seconds: float, text: str, keys: dict[int, st
                        "recording": recording, "type": "MonoCut"}) + "\n"
 
 
-def measure(what: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds since `args.since` at each step, what was counted, and the peak memory; for a process of its own."""
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds since `args.since` and of the processor at each step, what was counted, and the peak memory."""
     from asrcompress.data import batches
     from asrcompress.data.utterances import Targets, Utterances
     from asrcompress.lang import lexicon as lexicons
     from asrcompress.training import criteria
 
-    steps: dict[str, Any] = {}
+    found: dict[str, Any] = {}
 
     def note(name: str) -> None:
-        steps[name], steps[f"{name}, CPU"] = time.time() - args.since, time.process_time()
+        found[name], found[f"{name}, CPU"] = time.time() - args.since, time.process_time()
 
     symbols, encode = lexicons.of_lang(args.folder / "lang")
     note("lexicon read")
-    cuts = Utterances(args.folder, list(SETS), encode, 22.0)
+    utterances = Utterances(args.folder, list(SETS), encode, 22.0)
+    found["hours"] = batches.seconds_of_epoch(utterances, 0) / 3600
     note("manifests read")
-    hours = batches.seconds_of_epoch(cuts, 0) / 3600
-    note("seconds of an epoch known")
-    if what == "first batch":
-        criteria.build("lfmmi", len(symbols), targets=Targets(cuts, encode))
-        note("phone LM of LF-MMI estimated")
-    loader = batches.train_loader(cuts, encode, batch_seconds=args.batch_seconds, augmentation=None, seed=0, epoch=0,
-                                  workers=1 if what == "first batch" else 0, world_size=args.world_size)
-    if what == "first batch":
-        iterator = iter(loader)
-        next(iterator)
-        note("first batch")
-        del iterator  # its worker ends
-    else:
-        counts = [len(batch) for batch in loader.sampler]  # type: ignore[union-attr]
-        note("epoch done")
-        steps |= {"batches": len(counts), "utterances": sum(counts), "hours": hours}
+    criteria.build("lfmmi", len(symbols), targets=Targets(utterances, encode))
+    note("phone LM of LF-MMI estimated")
+    loader = batches.train_loader(utterances, encode, batch_seconds=args.batch_seconds, augmentation=None, seed=0,
+                                  epoch=0, workers=1, world_size=args.world_size)
+    iterator = iter(loader)
+    next(iterator)
+    note("first batch")
+    del iterator  # its worker ends
+    note("epoch begun")
+    counts = [len(batch) for batch in loader.sampler]  # type: ignore[union-attr]
+    note("epoch ended")
+    found |= {"batches": len(counts), "utterances": sum(counts)}
     for name, who in (("process", resource.RUSAGE_SELF), ("worker", resource.RUSAGE_CHILDREN)):
-        steps[f"{name}, GB"] = resource.getrusage(who).ru_maxrss / 1e6
-    return steps
+        found[f"{name}, GB"] = resource.getrusage(who).ru_maxrss / 1e6
+    return found
 
 
 def main() -> None:
@@ -141,26 +138,17 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of LibriSpeech's utterances to generate")
     parser.add_argument("--world-size", type=int, default=1)
     parser.add_argument("--batch-seconds", type=float, default=60)
-    parser.add_argument("--only", choices=["first batch", "epoch"], help=argparse.SUPPRESS)
     parser.add_argument("--since", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.only:
-        print(json.dumps(measure(args.only, args)))
+    if args.since:
+        for name, value in measure(args).items():
+            print(f"  {name:<36}{value:>12,.{0 if isinstance(value, int) else 2}f}")
         return
     if not all((args.folder / f"{name}.jsonl.gz").exists() for name in SETS):
         started = time.time()
         generate(args.folder, args.scale)
         print(f"generated in {time.time() - started:.0f} s", flush=True)
-    for what in ("first batch", "epoch"):
-        child = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only", what, "--since", str(time.time())],
-                               stdout=subprocess.PIPE, text=True)
-        print(f"{what}:" if not child.returncode else f"{what}: the process ended with {child.returncode}")
-        lines = child.stdout.splitlines()
-        for line in lines[:-1]:
-            print(f"  {line}")
-        if not child.returncode:
-            for name, value in json.loads(lines[-1]).items():
-                print(f"  {name:<30}{value:>12,.{0 if isinstance(value, int) else 2}f}")
+    subprocess.run([sys.executable, __file__, *sys.argv[1:], "--since", str(time.time())], check=True)
 
 
 if __name__ == "__main__":

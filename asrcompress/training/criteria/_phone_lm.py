@@ -36,7 +36,7 @@ def count(sequences: Iterable[Sequence[int]], tokens: int) -> Tensor:
     counts = torch.zeros(tokens**3, dtype=torch.float64)
     empty = True
     for sequence in sequences:
-        if not all(0 < token < tokens for token in sequence):
+        if sequence and not 0 < min(sequence) <= max(sequence) < tokens:
             raise UserError(f"tokens outside 1 to {tokens - 1}: {list(sequence)[:20]}; use one lang folder")
         ids = torch.tensor([0, 0, *sequence, 0])
         trigrams = (ids[:-2] * tokens + ids[1:-1]) * tokens + ids[2:]
