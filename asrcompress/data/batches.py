@@ -112,10 +112,15 @@ def seconds_of_epoch(utterances: Utterances, seed: int, epoch_fraction: float = 
     return float(utterances.durations[utterances.one_speed_each(rng, epoch_fraction)].sum())
 
 
-def eval_loader(cuts: CutSet, encode: Encoder, batch_seconds: float = 200) -> DataLoader:
-    """Every cut once, longest first, without augmentation."""
-    ordered = CutSet.from_cuts(sorted(cuts, key=lambda cut: -cut.duration))
+def eval_loader(cuts: CutSet, encode: Encoder, batch_seconds: float = 200, rank: int = 0,
+                world_size: int = 1) -> DataLoader:
+    """Every cut once, longest first, without augmentation. Each of `world_size` ranks gets its own part.
+
+    Where there are fewer cuts than ranks, each rank gets all of them, so that none has nothing to do.
+    """
+    ordered = sorted(cuts, key=lambda cut: -cut.duration)
+    ordered = CutSet.from_cuts(ordered[rank::world_size] if len(ordered) >= world_size else ordered)
     with warnings.catch_warnings():  # that the set is in memory: development sets are small
         warnings.filterwarnings("ignore", "You are using DynamicCutSampler with an eagerly read CutSet")
-        sampler = DynamicCutSampler(ordered, max_duration=batch_seconds)
+        sampler = DynamicCutSampler(ordered, max_duration=batch_seconds, rank=0, world_size=1)
     return DataLoader(Cuts(encode, None, 0, 0), sampler=sampler, batch_size=None)

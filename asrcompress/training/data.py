@@ -34,7 +34,9 @@ class SpeechData(LightningDataModule):
             views=self.views)
 
     def val_dataloader(self) -> DataLoader:
-        return batches.eval_loader(self.dev, self.encode)
+        assert self.trainer is not None
+        return batches.eval_loader(self.dev, self.encode, rank=self.trainer.global_rank,
+                                   world_size=self.trainer.world_size)
 
     def state_dict(self) -> dict[str, int]:
         assert self.trainer is not None

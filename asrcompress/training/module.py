@@ -38,7 +38,8 @@ class AcousticModule(LightningModule):
     A checkpoint says how the layers are made: they may have changed during the training.
 
     Several processes (ddp) take a step with the loss per frame of all their batches together, as one process would with
-    one batch of all. Dropout is drawn, and BatchNorm takes its statistics, in each process for its own batch.
+    one batch of all. Dropout is drawn, and BatchNorm takes its statistics, in each process for its own batch; its
+    running statistics are those of the first process.
     """
 
     def __init__(self, model: AcousticModel, criterion: Criterion, options: TrainingOptions, seed: int,
@@ -138,7 +139,7 @@ class AcousticModule(LightningModule):
             reference = target[:count].tolist()
             errors += kaldialign.edit_distance(reference, collapse(path[:length].tolist()))["total"]
             tokens += len(reference)
-        self.log("dev_loss", result["loss"], batch_size=int(lens.sum()), sync_dist=True)
+        self.log("dev_loss", result["loss"], batch_size=max(1, int(result["frames"])), sync_dist=True)
         self.log("dev_ter", 100 * errors / max(1, tokens), batch_size=max(1, tokens), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

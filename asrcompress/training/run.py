@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from asrcompress import compression, models
 from asrcompress.compression import save_model
@@ -39,4 +40,4 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{out}: {parameters / 1e6:.2f} M parameters, {len(utterances)} cuts", flush=True)
     trained = fit(model, criterion, utterances, dev, encode, training, config["seed"], out, callbacks)
-    save_model(out / "model.safetensors", trained)
+    rank_zero_only(save_model)(out / "model.safetensors", trained)

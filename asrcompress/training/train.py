@@ -23,6 +23,7 @@ from asrcompress.errors import UserError
 from asrcompress.files import atomic
 from asrcompress.lang.lexicon import Encoder
 from asrcompress.models.base import AcousticModel
+from asrcompress.training import processes
 from asrcompress.training.callbacks import resume_checkpoint
 from asrcompress.training.callbacks.progress_logger import ProgressLogger
 from asrcompress.training.callbacks.quantization import QuantizationTraining
@@ -32,7 +33,8 @@ from asrcompress.training.data import SpeechData
 from asrcompress.training.module import AcousticModule
 from asrcompress.training.options import TrainingOptions
 
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+for name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module="lightning.*")
 
 
@@ -57,8 +59,9 @@ def fit(model: AcousticModel, criterion: Criterion, train: Utterances, dev: CutS
     if options.epochs:
         if trainer.is_global_zero:
             print(f"precision {trainer.precision}", flush=True)
-        trainer.fit(module, SpeechData(train, dev, encode, options, seed, criterion), weights_only=True,
-                    ckpt_path=str(resume) if resume.exists() else None)
+        with processes.together(trainer):
+            trainer.fit(module, SpeechData(train, dev, encode, options, seed, criterion), weights_only=True,
+                        ckpt_path=str(resume) if resume.exists() else None)
         average([Path(path) for path in keep.best_k_models], model)
     if trainer.is_global_zero:
         with atomic(out / "train.json") as temporary:
