@@ -34,6 +34,7 @@ experiments=       # NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: pipelines of c
 scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers, for each model
 max_active=3000    # states that the search keeps a frame, as in sherpa-onnx
 decode=            # models of exp/ that stage 7 decodes; empty: all of them
+decode_parts=1     # of each test set, which with a launcher are jobs of their own
 searches=          # greedy, and names of the corpus's searches; empty: all of them (LibriSpeech: "greedy tgsmall tglarge")
 lm_scales=0.8,1.0,1.2,1.6  # scales of a language model that rescores, tried there
 blank_penalties=0  # taken from the blank's log-posterior; several, such as 0,0.5,1, are tried there

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("stages", choices=STAGES, nargs="+")
     parser.add_argument("--only", metavar="NAME", help="one model of the stage: what a job of a sweep does")
+    parser.add_argument("--part", metavar="I", type=int, help="with --only: of --decode-parts; 0 chooses scales")
     for key, default in settings.defaults().items():
         parser.add_argument(settings.option(key), metavar="VALUE", default=argparse.SUPPRESS,
                             help=f"(default: {settings.as_text(default) or 'empty'})".replace("%", "%%"))
@@ -31,4 +32,4 @@ def run(args: argparse.Namespace) -> None:
 
     known = settings.defaults()
     stages.run(args.stages, settings.from_words({key: text for key, text in vars(args).items() if key in known}),
-               args.only)
+               args.only, args.part)

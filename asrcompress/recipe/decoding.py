@@ -14,7 +14,7 @@ from asrcompress import files
 from asrcompress.data.corpora import Search
 from asrcompress.decoding import score as scoring
 from asrcompress.lang import text
-from asrcompress.recipe import commands, data, rows
+from asrcompress.recipe import commands, data, parts, rows
 from asrcompress.recipe.models import DATA
 from asrcompress.recipe.settings import Settings
 from asrcompress.recipe.stage import Stage
@@ -29,44 +29,83 @@ def decode(settings: Settings, name: str) -> None:
     Errors: UserError if it is not done.
     """
     folder = EXP / name
-    choose_scales(settings, name)
-    every = {search.name: search for search in data.searches(settings)}
-    for search in (every[one] for one in settings.searches if one in every):
-        if search.rescores:
-            choose_lm_scale(settings, search)
+    prepare(settings, name)
     info = folder / "info.json"
     if not info.exists():
         commands.here("measure", folder / "model.packed", "--out", info)
-    for test_set in settings.test_sets:
-        at = folder / "decode" / test_set
-        for one in settings.searches:
-            make = partial(_decode, settings, name, test_set, one, every.get(one))
-            _stage(settings, name, test_set, one, every.get(one)).run(make, settings.redo)
-        (at / "posteriors").unlink(missing_ok=True)
+    for part in parts.numbers(settings.decode_parts):
+        decode_part(settings, name, part)
+    for test_set, one, search in _searches(settings):
+        _stage(settings, name, test_set, one, search).run(partial(_decode, settings, name, test_set, one, search),
+                                                          settings.redo)
+    for archive in folder.glob("decode/*/posteriors"):
+        if archive.parent.name != "dev":  # a further language model chooses its scale with it
+            archive.unlink()
+
+
+def prepare(settings: Settings, name: str) -> None:
+    """Choose the scales of a model and, which is done once and with the dense model, of language models that rescore.
+    """
+    choose_scales(settings, name)
+    for _, _, search in _searches(settings):
+        if search and search.rescores:
+            choose_lm_scale(settings, search)
+
+
+def decode_part(settings: Settings, name: str, part: int) -> None:
+    """Decode one part of every test set, as `--decode-parts` splits them, with the scales that `prepare` chose."""
+    for test_set, one, search in _searches(settings):
+        at = EXP / name / "decode" / test_set / "parts" / parts.name(part, settings.decode_parts)
+        inputs = _inputs(settings, name, test_set, search)
+        split = parts.split(test_set, part, settings.decode_parts)
+        Stage(at / one, settings.named("max_active") if search else {}, inputs).run(
+            partial(_search, settings, name, split, at, one, search), settings.redo)
+    for archive in (EXP / name).glob(f"decode/*/parts/{parts.name(part, settings.decode_parts)}/posteriors"):
+        archive.unlink()
+
+
+def _searches(settings: Settings) -> list[tuple[str, str, Search | None]]:
+    """(test set, name of the search, the search, None for the greedy one) of all that is to be decoded."""
+    every = {search.name: search for search in data.searches(settings)}
+    return [(test_set, one, every.get(one)) for test_set in settings.test_sets for one in settings.searches]
 
 
 def stages(settings: Settings, name: str) -> list[Stage]:
     """What `decode` goes through, but for the scales of language models, which belong to the dense model."""
-    every = {search.name: search for search in data.searches(settings)}
-    return [_scales(settings, name), *(_stage(settings, name, test_set, one, every.get(one))
-                                       for test_set in settings.test_sets for one in settings.searches)]
+    return [_scales(settings, name), *(_stage(settings, name, *one) for one in _searches(settings))]
 
 
 def _stage(settings: Settings, name: str, test_set: str, one: str, search: Search | None) -> Stage:
     """One search over one test set: it follows from the model, its scales, the graphs, and the dense model's texts."""
+    inputs = _inputs(settings, name, test_set, search)
+    if name != "dense":
+        inputs["the dense model's result"] = DENSE / "decode" / test_set / one
+    return Stage(EXP / name / "decode" / test_set / one, settings.named("max_active") if search else {}, inputs)
+
+
+def _inputs(settings: Settings, name: str, test_set: str, search: Search | None) -> dict[str, Path]:
+    """What the hypotheses of a search follow from."""
     inputs = {"the model": EXP / name, test_set: DATA / f"{test_set}.text"}
     if search:
         inputs |= {"the graph": settings.graph(search.name), "the scales": EXP / name / "decode" / "dev"}
         if search.rescores:
             inputs |= {"the graph of the first pass": settings.graph(search.rescores),
                        "the scale of the language model": DENSE / "decode" / "dev" / search.name}
-    if name != "dense":
-        inputs["the dense model's result"] = DENSE / "decode" / test_set / one
-    return Stage(EXP / name / "decode" / test_set / one, settings.named("max_active") if search else {}, inputs)
+    return inputs
 
 
 def _decode(settings: Settings, name: str, test_set: str, one: str, search: Search | None) -> None:
+    """Hypotheses of a whole test set, joined where it was decoded in parts, and their row."""
     at = EXP / name / "decode" / test_set
+    if settings.decode_parts > 1:
+        parts.join(at, one, settings.decode_parts)
+    else:
+        _search(settings, name, test_set, at, one, search)
+    record(settings, name, test_set, one)
+
+
+def _search(settings: Settings, name: str, test_set: str, at: Path, one: str, search: Search | None) -> None:
+    """Search a prepared set into AT/ONE; its posteriors stay in `at` for the next search."""
     if not (at / "posteriors").exists():
         commands.here("posteriors", "--model", EXP / name / "model.packed", "--data", DATA, "--set", test_set,
                       "--out", at / "posteriors")
@@ -76,7 +115,6 @@ def _decode(settings: Settings, name: str, test_set: str, one: str, search: Sear
     else:
         scale = [lm_scale(search)] if search.rescores else []
         search_with(settings, name, search, at / "posteriors", out / "hyp.txt", scale)
-    record(settings, name, test_set, one)
 
 
 def record(settings: Settings, name: str, test_set: str, search: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from asrcompress import files
 from asrcompress.errors import UserError
 from asrcompress.options import require
-from asrcompress.recipe import decoding, models, sweep
+from asrcompress.recipe import decoding, models, parts, sweep
 from asrcompress.recipe.settings import Settings
 from asrcompress.recipe.sweep import EXP, Job
 
@@ -18,20 +18,33 @@ STAGES = (*MAKE, "decode")  # of which a graph is made
 
 @dataclass(frozen=True)
 class Task:
-    """`asrcompress recipe STAGE --only NAME`: a model is made, or all of its decodings. `needs` are keys of tasks."""
+    """`asrcompress recipe STAGE --only NAME`: a model is made, or decoded. `needs` are keys of tasks.
+
+    With --decode-parts N a model has N tasks with a `part` of the test sets, and one, part 0, that chooses the scales
+    before them.
+    """
 
     stage: str
     name: str
     needs: tuple[str, ...] = ()
     job: Job | None = None  # of a model that is made
+    part: int | None = None
 
     @property
     def key(self) -> str:
         """What names the task among all."""
-        return f"{self.stage} {self.name}"
+        return f"{self.stage} {self.name}" + ("" if self.part is None else f" part {self.part}")
+
+    @property
+    def words(self) -> list[str]:
+        """Which part of the stage it is, as options of the command."""
+        return ["--only", self.name, *([] if self.part is None else ["--part", str(self.part)])]
 
     def done(self, settings: Settings) -> bool:
-        """Whether there is nothing left to do, seen from the files. Errors: UserError for what was made otherwise."""
+        """Whether there is nothing left to do, seen from the files; of a part, whether the whole is done.
+
+        Errors: UserError for what was made otherwise.
+        """
         stages = [models.stage(self.job)] if self.job else decoding.stages(settings, self.name)
         return all(stage.done(settings.redo) for stage in stages)
 
@@ -60,8 +73,21 @@ def tasks(settings: Settings, stages: Sequence[str]) -> list[Task]:
             if name not in jobs:
                 files.require_file(EXP / name / ".done", "a model to decode is not done:")
             made = [f"{jobs[one][0]} {one}" for one in dict.fromkeys([name, "dense"]) if one in jobs]
-            found.append(Task("decode", name, (*made, *(["decode dense"] if name != "dense" else []))))
+            found += _decodings(name, tuple(made), settings.decode_parts)
     return found
+
+
+def _decodings(name: str, made: tuple[str, ...], number: int) -> list[Task]:
+    """The tasks that decode a model in so many parts; `made` are those that make it and the dense one.
+
+    The dense model chooses the scales of language models, and what it recognises is what the others are compared with.
+    """
+    dense = () if name == "dense" else ("decode dense",)
+    if number == 1:
+        return [Task("decode", name, (*made, *dense))]
+    scales = Task("decode", name, (*made, *(f"{key} part 0" for key in dense)), part=0)
+    split = [Task("decode", name, (scales.key,), part=part) for part in parts.numbers(number)]
+    return [scales, *split, Task("decode", name, (*(task.key for task in split), *dense))]
 
 
 def _sorted(found: list[Task]) -> list[Task]:
@@ -76,10 +102,12 @@ def _sorted(found: list[Task]) -> list[Task]:
     return list(done.values())
 
 
-def only(settings: Settings, stage: str, name: str) -> Callable[[], object]:
+def only(settings: Settings, stage: str, name: str, part: int | None = None) -> Callable[[], object]:
     """What one task does, for the process that does it. Errors: UserError for a name that the stage does not make."""
-    if stage == "decode":
+    if stage == "decode" and part is None:
         return lambda: decoding.decode(settings, name)
+    if stage == "decode":
+        return lambda: decoding.decode_part(settings, name, part) if part else decoding.prepare(settings, name)
     if stage not in MAKE:
         raise UserError(f"--only is for {', '.join(STAGES)}, not for {stage}")
     jobs = {job.name: job for job in MAKE[stage](settings)}

@@ -41,7 +41,8 @@ class Entry:
     @property
     def log(self) -> Path:
         """What the task printed."""
-        return LOG / f"{self.task.name}.{self.task.stage}.log"
+        part = "" if self.task.part is None else f".{self.task.part}"
+        return LOG / f"{self.task.name}.{self.task.stage}{part}.log"
 
 
 @dataclass
@@ -150,7 +151,7 @@ def _step(sweep: Sweep, launcher: Launcher) -> None:
 def _start(sweep: Sweep, entry: Entry, launcher: Launcher) -> None:
     """Give a task to the launcher, as the command that one could type."""
     words = to_words(replace(sweep.settings, launcher="local", launcher_options=(), jobs=1))
-    command = [sys.executable, "-m", "asrcompress.cli", "recipe", entry.task.stage, "--only", entry.task.name, *words]
+    command = [sys.executable, "-m", "asrcompress.cli", "recipe", entry.task.stage, *entry.task.words, *words]
     environment = {name: os.environ[name] for name in ("PYTHONPATH", "K2_PYTHON") if name in os.environ}
     environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(launcher.cores))
     entry.log.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +176,7 @@ def _end(sweep: Sweep, entry: Entry, status: int) -> None:
 
 def _collect(entry: Entry) -> None:
     """Merge the rows of a decoding into results.jsonl."""
-    if entry.task.stage == "decode":
+    if entry.task.stage == "decode" and entry.task.part is None:
         rows.collect(EXP / entry.task.name, decoding.RESULTS)
 
 

@@ -53,6 +53,7 @@ class Settings:
     scales: Numbers = (1.0, 1.5, 2.2)
     max_active: int = 3000
     decode: Words = ()
+    decode_parts: int = 1
     searches: Words = ()
     lm_scales: Numbers = (0.8, 1.0, 1.2, 1.6)
     blank_penalties: Numbers = (0.0,)
@@ -86,7 +87,7 @@ class Settings:
             require(bool(getattr(self, key)) and min(getattr(self, key)) > 0, f"{option(key)} are numbers above 0")
         require(bool(self.blank_penalties), "--blank-penalties needs a number; 0 leaves the blank as it is")
         require(all(seed == int(seed) >= 0 for seed in self.seeds), f"--seeds are whole numbers, not {self.seeds}")
-        for key in ("jobs", "max_active", "nj", "vocab_size"):
+        for key in ("decode_parts", "jobs", "max_active", "nj", "vocab_size"):
             require(getattr(self, key) >= 1, f"{option(key)} is 1 or more")
         require(self.device_beam > 0, f"--device-beam {self.device_beam:g}: a beam is above 0")
 

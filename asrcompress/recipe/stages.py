@@ -45,17 +45,19 @@ STAGES: dict[str, Callable[[Settings], None]] = {
     "export-devices": device.export_all, "decode-devices": device.decode_all, "report": report}
 
 
-def run(names: Sequence[str], settings: Settings, only: str | None = None) -> None:
+def run(names: Sequence[str], settings: Settings, only: str | None = None,
+        part: int | None = None) -> None:
     """Run stages in the current folder, one after the other.
 
     Those of the sweep (`graph.STAGES`) become one graph of jobs where a launcher, several jobs at a time or a dry run
-    is asked for. `only` is one model of one of them. Errors: UserError, from any of its commands.
+    is asked for. `only` is one model of one of them, `part` a part of its decoding. Errors: UserError, from any of its
+    commands.
     """
     if "download" not in names:
         settings = data.with_corpus(settings)
     if only is not None:
         require(len(names) == 1, "--only takes one stage")
-        graph.only(settings, names[0], only)()
+        graph.only(settings, names[0], only, part)()
         return
     together = settings.dry_run or settings.jobs > 1 or settings.launcher != "local"
     swept = [name for name in names if together and name in graph.STAGES]

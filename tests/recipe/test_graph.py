@@ -77,6 +77,18 @@ def test_mistakes_are_found_before_anything_starts(settings: Settings, stages: t
         graph.tasks(settings, stages)
 
 
+def test_a_decoding_in_parts_is_joined_after_them() -> None:
+    done("dense", "small")
+    settings = Settings(decode=("small",), decode_parts=2, searches=("greedy",), test_sets=("dev-quick",))
+    found = {task.key: task.needs for task in graph.tasks(settings, ("decode",))}
+    assert found == {
+        "decode dense part 0": (), "decode dense part 1": ("decode dense part 0",),
+        "decode dense part 2": ("decode dense part 0",), "decode dense": ("decode dense part 1", "decode dense part 2"),
+        "decode small part 0": ("decode dense part 0",), "decode small part 1": ("decode small part 0",),
+        "decode small part 2": ("decode small part 0",),
+        "decode small": ("decode small part 1", "decode small part 2", "decode dense")}
+
+
 def test_one_model_of_a_stage_is_chosen_by_its_name() -> None:
     with pytest.raises(UserError, match="compress makes no model moon; it makes svd-0.5, int8, both"):
         graph.only(SETTINGS, "compress", "moon")

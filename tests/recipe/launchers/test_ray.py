@@ -1,5 +1,6 @@
 """A real Ray cluster of two nodes on this machine, of which one is killed in the middle."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,8 +29,8 @@ def cluster() -> Iterator[Any]:
 def test_a_killed_node_loses_nothing_and_doubles_no_row(tiny_corpus: Path, tmp_path: Path, cluster: Any) -> None:
     alone, folder = tmp_path / "alone", tmp_path / "ray"
     given = small_sweep.settings(tiny_corpus)
-    for one in (alone, folder):
-        small_sweep.prepare(one, given)
+    small_sweep.prepare(alone, given)
+    shutil.copytree(alone, folder)
     there = replace(given, launcher="ray", launcher_options=(f"address={cluster.address}",), jobs=4)
     sweep = small_sweep.start(folder, graph.STAGES, there)
     lost = cluster.list_all_nodes()[-1]
