@@ -2,14 +2,13 @@
 
 Run: python benchmarks/data.py --folder DIR      (DIR gets the manifests, about 0.3 GB, where it has none)
      python benchmarks/data.py --folder DIR --scale 0.01     (another DIR: a hundredth of the utterances)
-     python benchmarks/data.py --folder DIR --world-size 8   (rank 0 of 8)
 The three training sets of LibriSpeech have 281,241 utterances. Here each has its three speeds, a duration of 1.3 to 35
 seconds, about 2.7 random words a second out of a lexicon of 200,000, and the features of all others of its length. The
 manifests are like those that `asrcompress prepare` writes. What is measured is a fresh process that does what
 `asrcompress train` does up to the first batch with its features, from a worker; then all batches of an epoch are made,
-without features. Seconds are those since the process began; beside them those of its processor (CPU), for a machine
-that does other things. Peak memory is resident (RSS) and includes torch and the lexicon; that of the worker includes
-the pages that it shares with the process.
+without features, as the one process of a training makes them and as rank 0 of 8 and of 64. Seconds are those since the
+process began; beside them those of its processor (CPU), for a machine that does other things. Peak memory is resident
+(RSS) and includes torch and the lexicon; that of the worker includes the pages that it shares with the process.
 """
 
 import argparse
@@ -117,16 +116,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     note("manifests read")
     criteria.build("lfmmi", len(symbols), targets=Targets(utterances, encode))
     note("phone LM of LF-MMI estimated")
-    loader = batches.train_loader(utterances, encode, batch_seconds=args.batch_seconds, augmentation=None, seed=0,
-                                  epoch=0, workers=1, world_size=args.world_size)
-    iterator = iter(loader)
+    options: dict[str, Any] = {"batch_seconds": args.batch_seconds, "augmentation": None, "seed": 0, "epoch": 0}
+    iterator = iter(batches.train_loader(utterances, encode, workers=1, **options))
     next(iterator)
     note("first batch")
     del iterator  # its worker ends
-    note("epoch begun")
-    counts = [len(batch) for batch in loader.sampler]  # type: ignore[union-attr]
-    note("epoch ended")
-    found |= {"batches": len(counts), "utterances": sum(counts)}
+    for ranks in (1, 8, 64):
+        sampler: Any = batches.train_loader(utterances, encode, workers=0, world_size=ranks, **options).sampler
+        began, cpu = time.time(), time.process_time()
+        counts = [len(batch) for batch in sampler]
+        found |= {f"epoch, rank 0 of {ranks}": time.time() - began,
+                  f"epoch, rank 0 of {ranks}, CPU": time.process_time() - cpu,
+                  f"batches of rank 0 of {ranks}": len(counts), f"utterances of rank 0 of {ranks}": sum(counts)}
     for name, who in (("process", resource.RUSAGE_SELF), ("worker", resource.RUSAGE_CHILDREN)):
         found[f"{name}, GB"] = resource.getrusage(who).ru_maxrss / 1e6
     return found
@@ -136,7 +137,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="folder of the manifests, made where it has none")
     parser.add_argument("--scale", type=float, default=1.0, help="share of LibriSpeech's utterances to generate")
-    parser.add_argument("--world-size", type=int, default=1)
     parser.add_argument("--batch-seconds", type=float, default=60)
     parser.add_argument("--since", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()

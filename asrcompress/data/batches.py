@@ -101,14 +101,15 @@ def train_loader(utterances: Utterances, encode: Encoder, *, batch_seconds: floa
     An epoch has every utterance once, at a speed drawn anew each epoch; with an `epoch_fraction` below 1 about that
     much of them, drawn anew as well. `batch_seconds` counts every one of the `views` of an utterance.
     """
-    sampler = BucketSampler(utterances, batch_seconds / views, hash_seed(seed, epoch), epoch_fraction, rank, world_size)
+    sampler = BucketSampler(utterances, batch_seconds / views, hash_seed(seed, epoch, "batches"), epoch_fraction, rank,
+                            world_size)
     data = Cuts(encode, augmentation, seed, epoch, views)
     return DataLoader(data, sampler=SkipFirst(sampler, skip), batch_size=None, num_workers=workers)
 
 
 def seconds_of_epoch(utterances: Utterances, seed: int, epoch_fraction: float = 1.0) -> float:
     """The seconds of audio in the first epoch, those of all ranks; other epochs have about as many."""
-    rng = np.random.default_rng(hash_seed(seed, 0))
+    rng = np.random.default_rng(hash_seed(seed, 0, "batches"))
     return float(utterances.durations[utterances.one_speed_each(rng, epoch_fraction)].sum())
 
 

@@ -41,7 +41,7 @@ class BucketSampler(Sampler[CutSet]):
 
 
 def interleaved(numbers: Numbers, source: Numbers, rng: np.random.Generator) -> Numbers:
-    """Sorted numbers of cuts, those of each set in their order, with the sets mixed evenly at random."""
+    """Sorted numbers of cuts (N,), those of each set in their order, with the sets mixed evenly at random."""
     keys = rng.random(len(numbers))
     keys = keys[np.lexsort((keys, source[numbers]))]  # ascending in each set
     return numbers[np.argsort(keys)]
@@ -49,7 +49,10 @@ def interleaved(numbers: Numbers, source: Numbers, rng: np.random.Generator) -> 
 
 def steps(stream: Numbers, durations: np.ndarray, batch_seconds: float, world_size: int,
           rng: np.random.Generator) -> Iterator[list[Numbers]]:
-    """For each step the batches of all ranks, window after window; what is left of a window goes into the next."""
+    """For each step the batches (n,) of all ranks, window after window; what is left of one goes into the next.
+
+    stream: the numbers of an epoch's cuts (N,) in the order of reading; durations (C,): seconds of all cuts.
+    """
     left, start = stream[:0], 0
     while start < len(stream):
         # The first window has any length, so that its borders lie elsewhere in every epoch.
@@ -65,7 +68,10 @@ def steps(stream: Numbers, durations: np.ndarray, batch_seconds: float, world_si
 
 
 def batches(window: Numbers, durations: np.ndarray, batch_seconds: float, rng: np.random.Generator) -> list[Numbers]:
-    """Batches of at most `batch_seconds` with padding counted, or one utterance, from short to long."""
+    """Batches (n,) of at most `batch_seconds` with padding counted, or one utterance, from short to long.
+
+    window: numbers of cuts (W,); durations (C,): seconds of all cuts.
+    """
     window = window[np.argsort(durations[window] * rng.uniform(1, 1 + SPREAD, len(window)))]
     borders, longest = [0], 0.0
     for i, duration in enumerate(durations[window].tolist()):

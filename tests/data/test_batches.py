@@ -1,6 +1,7 @@
 import random
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ def utterances(tiny_corpus: Path, encode: Encoder) -> Utterances:
 @pytest.fixture(scope="module")
 def cuts(utterances: Utterances) -> CutSet:
     return utterances.in_memory()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the worker of a loader: with two threads the last bits of a sum may differ."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def epoch(utterances: Utterances, encode: Encoder, **changed: Any) -> list[Batch]:

@@ -45,6 +45,12 @@ def test_equals_the_definition():
         assert lm[a, b, c].item() == pytest.approx(witten_bell(SEQUENCES, 5, (a, b), c), rel=1e-5)
 
 
+def test_many_sequences_are_counted_as_one_by_one():
+    sequences = 500 * [*SEQUENCES, []]
+    assert torch.equal(phone_lm.count(sequences, 5), 500 * phone_lm.count([*SEQUENCES, []], 5))
+    assert torch.equal(phone_lm.count(SEQUENCES, 5), sum(phone_lm.count([sequence], 5) for sequence in SEQUENCES))
+
+
 def test_score_of_padded_sequences():
     lm = phone_lm.estimate(SEQUENCES, 5)
     targets = torch.tensor([[1, 2, 3], [2, 4, 4], [3, 3, 3]])
