@@ -139,8 +139,10 @@ class AcousticModule(LightningModule):
             reference = target[:count].tolist()
             errors += kaldialign.edit_distance(reference, collapse(path[:length].tolist()))["total"]
             tokens += len(reference)
-        self.log("dev_loss", result["loss"], batch_size=max(1, int(result["frames"])), sync_dist=True)
-        self.log("dev_ter", 100 * errors / max(1, tokens), batch_size=max(1, tokens), sync_dist=True)
+        # Lightning takes the mean of the ranks' weights as an integer: as multiples of their number it is exact.
+        ranks = self.trainer.world_size
+        self.log("dev_loss", result["loss"], batch_size=ranks * max(1, int(result["frames"])), sync_dist=True)
+        self.log("dev_ter", 100 * errors / max(1, tokens), batch_size=ranks * max(1, tokens), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["seconds"], checkpoint["unaligned"] = self.seconds, self.unaligned
