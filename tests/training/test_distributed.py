@@ -1,4 +1,4 @@
-"""Two processes over gloo against one: every quantization and every schedule, with the same global batches.
+"""Two processes over gloo against one: all quantizations, schedules and criteria, with the same global batches.
 
 The model has no BatchNorm and no dropout: those depend on how a batch is divided. Each job is a pair of forked
 children; the parent has imported everything once.
@@ -12,12 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asrcompress.compression import quantization
+from asrcompress.training import criteria, schedules
 from tests.conftest import REPO
 
-QUANTIZATIONS = ["int8", "int4", "float16", "codebook", "pruned", "pruned_codebook", "trellis", "epr"]
-SCHEDULES = ["pull", "scratch", "trace_norm", "truncate"]
-MODELS = ["conformer", "stochastic_depth"]  # the second: of a Conformer, whose ranks leave out other blocks
-CRITERIA = ["hidden", "clean"]  # distillation with hidden layers, and from clean features
+# stochastic_depth: of a Conformer, whose ranks leave out other blocks. batchnorm: of a TDNN, by each rank's statistics
+MODELS = ["conformer", "stochastic_depth", "batchnorm"]
+VARIANTS = ["hidden", "clean"]  # of distillation: with hidden layers, and from clean features
+GO_ON = [*quantization.names(), *schedules.names(), *MODELS, *VARIANTS]
+CRITERIA = criteria.names()
+OWN_DRAWS = {"stochastic_depth", "batchnorm", "label_kl"}  # each process has its own, so the sum is not one process's
 STEPS = 3  # batches of an epoch; there are two epochs before the averaged one
 
 PROGRAM = '''
@@ -33,7 +37,6 @@ from asrcompress.options import make
 from asrcompress.training import criteria, schedules
 from asrcompress.training.callbacks.quantization import QuantizationTraining
 from asrcompress.training.callbacks.resume_checkpoint import AtomicCheckpointIO, ResumeCheckpoint
-from asrcompress.training.criteria.distillation import Distillation, DistillationOptions
 from asrcompress.training.module import AcousticModule
 from asrcompress.training.options import AverageOptions, OptimizerOptions, TrainingOptions
 
@@ -51,13 +54,25 @@ class Data(LightningDataModule):
         made = [whole(100 * self.trainer.current_epoch + i) for i in range(STEPS)]
         split = [slice(0, 4) if world == 1 else (slice(0, 2), slice(2, 4))[rank]] * (STEPS - 1)
         split.append(slice(0, 4) if world == 1 else (slice(0, 3), slice(3, 4))[rank])
-        mine = [{key: value[part] for key, value in one.items()} for one, part in zip(made, split)]
+        mine = [views({key: value[part] for key, value in one.items()}, self.trainer.lightning_module.criterion.views)
+                for one, part in zip(made, split)]
         return torch.utils.data.DataLoader(mine, sampler=SkipFirst(range(STEPS), skip), batch_size=None)
+    def val_dataloader(self):  # three batches, of which the second rank has one
+        parts = [slice(0, 4)] if self.trainer.world_size == 1 else [slice(0, 1), slice(1, 2), slice(2, 3)]
+        parts = [slice(3, 4)] if self.trainer.global_rank else parts
+        return torch.utils.data.DataLoader([{key: value[part] for key, value in whole(9).items()} for part in parts],
+                                           batch_size=None)
     def state_dict(self):
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         return {"skip": 0 if progress.is_last_batch else progress.current.ready}
     def load_state_dict(self, state):
         self.skip = state["skip"]
+
+def views(batch, count):
+    if count == 1:
+        return batch
+    twice = {key: value * 2 if key == "ids" else torch.cat([value, value]) for key, value in batch.items()}
+    return {**twice, "x": torch.cat([batch["x"], batch["clean"]])}
 
 def whole(seed):
     g = torch.Generator().manual_seed(seed)
@@ -74,16 +89,27 @@ class Noting(AcousticModule):
         if [self.current_epoch, index] == deadly:
             os._exit(9)  # both ranks are at the same step
         return loss
+    def on_validation_epoch_end(self):
+        held_out = [float(self.trainer.callback_metrics[name]) for name in ("dev_loss", "dev_ter")]
+        note.write(json.dumps([self.current_epoch, "dev", *held_out]) + "\\n")
 
 def run(kind, name, world, folder):
     torch.manual_seed(0)
     model = models.build({"model": "tdnn", "features": 8, "vocab": 6, "folded": True, "stack": [
         {"dim": 12, "taps": 3, "stride": 2}, {"dim": 12, "taps": 3, "stride": 2}, {"dim": 12, "taps": 3}]})
     own, criterion = [QuantizationTraining()], criteria.build("ctc", 6)
-    if kind == "criterion":
-        options = {"hidden": (("layers.2", "layers.1"),)} if name == "hidden" else {"teacher_input": "clean"}
-        teacher = models.build({**model.config, "stack": model.config["stack"][:2] + [{"dim": 8, "taps": 3}]})
-        criterion = Distillation({"teacher": teacher}, 6, DistillationOptions(hard="ctc", weight=0.7, **options))
+    if kind in ("criterion", "variant"):
+        options = {"hidden": {"hidden": (("layers.2", "layers.1"),)}, "clean": {"teacher_input": "clean"}}.get(name, {})
+        if kind == "variant":
+            name, options = "distillation", {"hard": "ctc", "weight": 0.7, **options}
+        cls, targets = criteria.family(name), [[1, 2, 3], [3, 4, 5, 1], [2, 5]]
+        if criteria.taught(name):
+            teacher = models.build({**model.config, "stack": model.config["stack"][:2] + [{"dim": 8, "taps": 3}]})
+            criterion = cls({"teacher": teacher}, 6, make(cls.Options, options, name), targets)
+        else:
+            criterion = criteria.build(name, 6, targets)
+    elif name == "batchnorm":
+        model = models.build({**model.config, "folded": False})
     elif kind == "model":
         model = models.build({"model": "conformer", "features": 8, "vocab": 6, "folded": True, "dim": 8, "heads": 2,
                               "hidden": 12, "kernel": 3, "blocks": 2, "front": 8, "dropout": 0.0,
@@ -136,11 +162,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each training in one process, in two, and in two that stopped in the middle of an epoch and went on."""
     out = tmp_path_factory.mktemp("ddp")
     jobs: list[list] = []
-    for kind, names in (("quantization", QUANTIZATIONS), ("schedule", SCHEDULES), ("model", MODELS),
-                        ("criterion", CRITERIA)):
+    for kind, names in (("quantization", quantization.names()), ("schedule", schedules.names()), ("model", MODELS),
+                        ("variant", VARIANTS), ("criterion", CRITERIA)):
         for name in names:
-            jobs += [[kind, name, 1, "one", None], [kind, name, 2, "two", None],
-                     [kind, name, 2, "cut", [1, 1]], [kind, name, 2, "cut", None]]
+            jobs += [[kind, name, 1, "one", None], [kind, name, 2, "two", None]]
+            if name in GO_ON:
+                jobs += [[kind, name, 2, "cut", [1, 1]], [kind, name, 2, "cut", None]]
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(out), json.dumps(jobs)], cwd=REPO, capture_output=True,
                           text=True, timeout=900)
     expected = [f"job {name} {where}{world * (' 9' if deadly else ' 0')}" for _, name, world, where, deadly in jobs]
@@ -148,21 +175,29 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def curve(runs: Path, name: str, where: str, rank: int = 0) -> dict[tuple[int, int], tuple[float, float]]:
-    """(epoch, batch) -> (loss, sum of the parameters' magnitudes) before the step."""
+def curve(runs: Path, name: str, where: str, rank: int = 0) -> dict[tuple[int, int | str], tuple[float, float]]:
+    """(epoch, batch) -> (loss, sum of the parameters' magnitudes) before the step; (epoch, "dev") -> the held-out ones.
+    """
     lines = (runs / f"{name}-{where}.{rank}").read_text().splitlines()
     return {(epoch, index): (loss, total) for epoch, index, loss, total in map(json.loads, lines)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", QUANTIZATIONS + SCHEDULES + MODELS + CRITERIA)
-def test_two_processes_train_as_one_and_go_on(runs: Path, name: str) -> None:
-    one, two, other, cut = (curve(runs, name, *where) for where in (("one",), ("two",), ("two", 1), ("cut",)))
-    assert len(one) == 3 * STEPS and one.keys() == two.keys() == cut.keys()
+@pytest.mark.parametrize("name", [*GO_ON, *CRITERIA])
+def test_two_processes_train_as_one(runs: Path, name: str) -> None:
+    one, two, other = (curve(runs, name, *where) for where in (("one",), ("two",), ("two", 1)))
+    assert len(one) == 3 * (STEPS + 1) and one.keys() == two.keys()
     assert two == other, "both ranks have one model"
-    assert cut == two, "going on equals going through"
     tolerance = 2e-2 if name == "epr" else 1e-3  # the rate of epr is estimated with noise of its own in each process
-    losses = [[found[step][0] for step in sorted(found)] for found in (one, two)]
-    if name != "stochastic_depth":  # each process draws its own
+    losses, held_out = ([[found[step][0] for step in found if (step[1] == "dev") == dev] for found in (one, two)]
+                        for dev in (False, True))
+    if name not in OWN_DRAWS:
         np.testing.assert_allclose(losses[1], losses[0], rtol=tolerance)
-    assert losses[0][-1] != losses[0][0]
+        np.testing.assert_allclose(held_out[1], held_out[0], rtol=tolerance)
+    assert losses[0][-1] != losses[0][0] and held_out[0][-1] != held_out[0][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GO_ON)
+def test_two_processes_go_on_where_they_were_cut_off(runs: Path, name: str) -> None:
+    assert curve(runs, name, "cut") == curve(runs, name, "two")
