@@ -1,6 +1,6 @@
 """What the criteria share that compare a teacher and a student by whole sequences, not frame by frame."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -37,6 +37,8 @@ class LatticeTeaching(Teaching):
 
     def __init__(self, teachers: Mapping[str, nn.Module], vocab: int, options: Any = None,
                  targets: Iterable[Sequence[int]] = ()) -> None:
+        if isinstance(targets, Iterator):  # which could be gone through once only, and a hard LF-MMI does so as well
+            targets = list(targets)
         super().__init__(teachers, vocab, options, targets)
         self.register_buffer("lm", _phone_lm.estimate(targets, vocab), persistent=False)
 
