@@ -1,16 +1,19 @@
 """Processes of this machine."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from asrcompress.recipe import launchers
+from asrcompress.recipe import graph, launchers
 from tests.conftest import REPO
+from tests.recipe.launchers import small_sweep
 
 
 def ended(launcher: launchers.Launcher, handle: object) -> int:
@@ -73,3 +76,18 @@ def running(process: int) -> bool:
     """Whether a process is there and is not a zombie that nobody has waited for."""
     status = Path(f"/proc/{process}/stat")
     return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+@pytest.mark.slow
+@small_sweep.needs_k2
+def test_side_by_side_and_in_parts_is_as_one_after_the_other(tiny_corpus: Path, tmp_path: Path) -> None:
+    alone, folder = tmp_path / "alone", tmp_path / "parts"
+    given = small_sweep.settings(tiny_corpus)
+    small_sweep.prepare(alone, given)
+    shutil.copytree(alone, folder)
+    for one, more in ((alone, given), (folder, replace(given, jobs=2, decode_parts=2))):
+        sweep = small_sweep.start(one, graph.STAGES, more)
+        said, _ = sweep.communicate()
+        assert sweep.returncode == 0, said
+        assert small_sweep.whole(one)
+    assert small_sweep.rates(folder) == small_sweep.rates(alone)
