@@ -184,6 +184,7 @@ def test_token_error_rate_counts_the_frames_inside_only(monkeypatch: pytest.Monk
     lens = torch.tensor([6, 4, 3])  # collapsed: 1 1 2; 3 3; nothing
     log_probs = nn.functional.one_hot(best, VOCAB).float().mul(9).log_softmax(-1)
     mine, logged = module(), {}
+    mine.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     mine.model.forward = lambda x, x_lens: (log_probs, lens)  # type: ignore[method-assign]
     monkeypatch.setattr(mine, "log", lambda name, value, **_: logged.update({name: float(value)}))
     targets = torch.tensor([[1, 2, 1], [3, 3, 0], [5, 0, 0]])

@@ -58,7 +58,10 @@ class Ray:
         return self.waiting[-1]
 
     def outcome(self, handle: Any) -> int | None:
-        """The exit status; LOST where the machine or Ray's process on it died."""
+        """The exit status; LOST where the machine or Ray's process on it died.
+
+        Errors: UserError where a machine cannot start the command at all.
+        """
         ready, _ = self.ray.wait([handle], timeout=0)
         if not ready:
             return None
