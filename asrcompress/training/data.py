@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from asrcompress.data import batches
 from asrcompress.data.utterances import Utterances
 from asrcompress.lang.lexicon import Encoder
+from asrcompress.options import require
 from asrcompress.training.criteria import Criterion
 from asrcompress.training.options import TrainingOptions
 
@@ -41,7 +42,13 @@ class SpeechData(LightningDataModule):
     def state_dict(self) -> dict[str, int]:
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        return {"skip": 0 if progress.is_last_batch else progress.current.ready}
+        return {"skip": 0 if progress.is_last_batch else progress.current.ready, "processes": self.trainer.world_size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start after the batches that were trained on. Errors: UserError where other processes had other batches."""
+        assert self.trainer is not None
+        before, now = state.get("processes", self.trainer.world_size), self.trainer.world_size
+        require(state["skip"] == 0 or before == now,
+                f"the training was cut off in the middle of an epoch on {before} processes, and {now} would divide its "
+                f"batches otherwise; go on with training.trainer.devices for {before}")
         self.skip = state["skip"]

@@ -8,6 +8,7 @@ import pytest
 
 from asrcompress.data.copies import origin
 from asrcompress.data.utterances import Utterances
+from asrcompress.errors import UserError
 from asrcompress.training import criteria
 from asrcompress.training.data import SpeechData
 from asrcompress.training.options import TrainingOptions
@@ -68,3 +69,17 @@ def test_fewer_held_out_cuts_than_ranks_are_heard_by_each(tmp_path: Path) -> Non
     ranks = [[cut.id for batch in data.val_dataloader().sampler for cut in batch]
              for data in parts(utterances, 5, 0)]
     assert ranks == [ranks[0]] * 5 and sorted(ranks[0]) == sorted(cut.id for cut in utterances)
+
+
+@pytest.mark.parametrize(("state", "world_size", "goes"), [
+    ({"skip": 3, "processes": 2}, 2, True), ({"skip": 3, "processes": 2}, 1, False),
+    ({"skip": 0, "processes": 2}, 1, True), ({"skip": 3}, 2, True)])
+def test_an_epoch_goes_on_only_on_as_many_processes(state: dict, world_size: int, goes: bool) -> None:
+    data = SpeechData.__new__(SpeechData)
+    data.trainer = SimpleNamespace(world_size=world_size)
+    if goes:
+        data.load_state_dict(state)
+        assert data.skip == state["skip"]
+    else:
+        with pytest.raises(UserError, match="in the middle of an epoch on 2 processes, and 1 would divide"):
+            data.load_state_dict(state)
