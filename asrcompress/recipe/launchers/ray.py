@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,9 @@ class Ray:
         self.ray, self.cores, self.waiting = ray, options.cpus, list[Any]()
         where = {"address": options.address} if options.address else {"address": "local", "include_dashboard": False}
         try:
+            _reach(options.address)
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             first = str(error).strip().splitlines()[0]
             raise UserError(f"there is no Ray cluster at '{options.address}' ({first}); start one with "
                             "'ray start --head', or leave address away") from None
@@ -79,6 +81,13 @@ class Ray:
         for handle in self.waiting:
             self.ray.cancel(handle, force=True)
         self.ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and "://" not in address and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def launcher(options: Options, jobs: int, folder: Path) -> Ray:
