@@ -32,7 +32,7 @@ stamp() {
 # install ENV LOCK: everything that the lock file names, each file checked against its hash.
 install() {
   if .venv/bin/python -m uv --version >/dev/null 2>&1; then
-    .venv/bin/python -m uv pip install --quiet --python "$1/bin/python" --require-hashes -r "$2"
+    .venv/bin/python -m uv pip install --quiet --compile-bytecode --python "$1/bin/python" --require-hashes -r "$2"
   else
     "$1/bin/python" -m pip install --quiet --require-hashes -r "$2"
   fi || fail "could not install $2 into $1 (see above): check the network and the free disk space, then run setup.sh again"

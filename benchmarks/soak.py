@@ -25,7 +25,7 @@ from asrcompress.report import rows
 
 REPO = Path(__file__).parents[1]
 OPTIONS = ["--stage", "4", "--stop-stage", "7", "--jobs", "2", "--epochs", "2", "--sizes", "0.5 0.25",
-           "--finetune-epoch-fraction", "0.2", "--experiments", "int8=quantized,quantization=int8,epochs=0"]
+           "--finetune-epoch-fraction", "0.2", "--searches", "greedy"]
 Table = list[tuple[object, ...]]
 
 
@@ -78,7 +78,7 @@ def disturbed(folder: Path, draw: random.Random, wanted: Table) -> str:
     began, killed = time.time(), []
     for _ in range(draw.randint(1, 3)):
         sweep = start(folder)
-        time.sleep(draw.uniform(3, 40))
+        time.sleep(draw.uniform(3, 30))
         if running := processes(sweep):
             victim = draw.choice(running)
             killed.append("the sweep" if victim == running[0] else "a job")
