@@ -75,12 +75,12 @@ def test_texts_come_once_for_each_utterance_and_again(folder: Path, utterances: 
 
 def test_only_what_is_asked_for_becomes_a_cut(utterances: Utterances) -> None:
     gc.collect()
-    before = sum(isinstance(found, MonoCut) for found in gc.get_objects())
+    before = sum(type(found) is MonoCut for found in gc.get_objects())
     for _ in utterances:
         pass
     stream = iter(utterances)
     next(stream)
-    assert sum(isinstance(found, MonoCut) for found in gc.get_objects()) - before <= 1
+    assert sum(type(found) is MonoCut for found in gc.get_objects()) - before <= 1
 
 
 def test_words_outside_the_lexicon_and_long_cuts_are_left_out_and_counted(
