@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asrcompress.recipe import sweep
+from asrcompress.recipe.launchers.base import Launcher
 from asrcompress.recipe.settings import Settings, to_words
 from asrcompress.report import rows
 from tests.conftest import REPO
@@ -57,3 +59,13 @@ def rates(folder: Path) -> dict[str, tuple[Any, ...]]:
     """Name -> what a row says that does not depend on the machine's other work."""
     return {row["name"]: tuple(row[key] for key in ("ter", "words", "sub", "ins", "del", "ci95", "packed_bytes"))
             for row in rows.read(folder / "results.jsonl")}
+
+
+def ended(launcher: Launcher, handle: object) -> int:
+    """The status of a job, once it has ended."""
+    for _ in range(1200):
+        status = launcher.outcome(handle)
+        if status is not None:
+            return status
+        time.sleep(0.1)
+    raise AssertionError("it does not end")

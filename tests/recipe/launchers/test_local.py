@@ -16,23 +16,13 @@ from tests.conftest import REPO
 from tests.recipe.launchers import small_sweep
 
 
-def ended(launcher: launchers.Launcher, handle: object) -> int:
-    """The status of a job, once it has ended."""
-    for _ in range(1000):
-        status = launcher.outcome(handle)
-        if status is not None:
-            return status
-        time.sleep(0.02)
-    raise AssertionError("it does not end")
-
-
 def test_status_output_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     launcher = launchers.build("local", (), 2, tmp_path)
     log = tmp_path / "log" / "a.log"
     for status in (0, 3):
         handle = launcher.start(["sh", "-c", f"pwd; echo $WORD >&2; exit {status}"], {"WORD": "a b"}, log)
-        assert ended(launcher, handle) == status
+        assert small_sweep.ended(launcher, handle) == status
     assert log.read_text() == f"{tmp_path}\na b\n" * 2
     launcher.close()
 
@@ -42,7 +32,7 @@ def test_a_killed_process_was_lost_and_close_kills_the_rest(tmp_path: Path) -> N
     first, second = (launcher.start(["sleep", "60"], {}, tmp_path / "log") for _ in range(2))
     assert launcher.outcome(first) is None
     os.kill(first.pid, signal.SIGKILL)
-    assert ended(launcher, first) == -signal.SIGKILL
+    assert small_sweep.ended(launcher, first) == -signal.SIGKILL
     launcher.close()
     assert second.poll() == -signal.SIGKILL
 

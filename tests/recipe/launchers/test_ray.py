@@ -61,10 +61,6 @@ def test_status_and_output(tmp_path: Path, cluster: Any, monkeypatch: pytest.Mon
     launcher = launchers.build("ray", (f"address={cluster.address}",), 1, tmp_path)
     handles = [launcher.start(["sh", "-c", f"pwd; echo $WORD; exit {status}"], {"WORD": "a b"}, Path("log", "a"))
                for status in (0, 3)]
-    found = [launcher.outcome(handle) for handle in handles]
-    while None in found:
-        time.sleep(0.1)
-        found = [status if status is not None else launcher.outcome(handle)
-                 for status, handle in zip(found, handles, strict=True)]
+    found = [small_sweep.ended(launcher, handle) for handle in handles]
     launcher.close()
     assert found == [0, 3] and Path("log", "a").read_text() == f"{tmp_path}\na b\n" * 2

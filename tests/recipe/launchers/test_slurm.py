@@ -94,22 +94,12 @@ def slurm() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def ended(launcher: launchers.Launcher, handle: object) -> int:
-    """The status of a job, once it has ended."""
-    for _ in range(600):
-        status = launcher.outcome(handle)
-        if status is not None:
-            return status
-        time.sleep(0.2)
-    raise AssertionError("it does not end")
-
-
 def test_status_and_output(slurm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     launcher = launchers.build("slurm", (f"partition={slurm}",), 2, tmp_path / "submitit")
     handles = [launcher.start(["sh", "-c", f"pwd; echo $WORD; exit {status}"], {"WORD": "a b"}, Path(f"log-{status}"))
                for status in (0, 3)]
-    assert [ended(launcher, handle) for handle in handles] == [0, 3]
+    assert [small_sweep.ended(launcher, handle) for handle in handles] == [0, 3]
     assert Path("log-0").read_text() == Path("log-3").read_text() == f"{tmp_path}\na b\n"
 
 
@@ -117,7 +107,7 @@ def test_a_job_that_left_the_queue_was_lost_and_close_cancels_the_rest(slurm: st
     launcher = launchers.build("slurm", (f"partition={slurm}", "use_srun=0"), 2, tmp_path / "submitit")
     first, second = (launcher.start(["sleep", "300"], {}, tmp_path / "log") for _ in range(2))
     subprocess.run(["scancel", "--signal=KILL", "--full", first.job_id], check=True)
-    assert ended(launcher, first) == LOST
+    assert small_sweep.ended(launcher, first) == LOST
     launcher.close()
     for _ in range(100):
         if second.job_id not in subprocess.check_output(["squeue", "--me", "-h", "-o", "%i"], text=True).split():
