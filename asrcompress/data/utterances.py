@@ -35,7 +35,7 @@ class Utterances:
         self.state = [_state(path) for path in self.paths]
         found = _Found()
         for number, path in enumerate(self.paths):
-            for row, line in enumerate(_lines(path), 1):
+            for row, line in enumerate(lines(path), 1):
                 try:
                     name, said, text, duration = _facts(line)
                 except (ValueError, LookupError, TypeError, AttributeError):
@@ -93,7 +93,7 @@ class Utterances:
         """
         wanted = np.zeros(len(self._kept), np.bool_)
         wanted[np.flatnonzero(self._kept)[numbers]] = True
-        streams = [compress(_lines(path), wanted[start:end].tobytes()) for path, start, end in
+        streams = [compress(lines(path), wanted[start:end].tobytes()) for path, start, end in
                    zip(self.paths, self._starts, self._starts[1:], strict=False)]
         for path, state in zip(self.paths, self.state, strict=True):
             if _state(path) != state:
@@ -115,6 +115,12 @@ class Targets:
 def load_cuts(folder: Path, names: Sequence[str], encode: Encoder, max_duration: float | None = None) -> CutSet:
     """The cuts of `Utterances` in memory: for development sets and others that are small. Errors: UserError."""
     return Utterances(folder, names, encode, max_duration).in_memory()
+
+
+def seconds_of(path: Path) -> float:
+    """The seconds of speech in a manifest, each utterance once: speed copies do not count. Errors: UserError."""
+    facts = map(_facts, lines(require_file(path, "the prepared set")))
+    return sum(duration for name, said, _, duration in facts if said == name)
 
 
 def cut_of(line: bytes) -> MonoCut:
@@ -158,7 +164,7 @@ def _facts(line: bytes) -> tuple[str, str, str, float]:
     return name, said["id"], said["text"], cut["duration"]
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines(path: Path) -> Iterator[bytes]:
     """The lines of a manifest. Errors: UserError where it cannot be unpacked."""
     try:
         with gzip.open(path) as stream:

@@ -35,44 +35,43 @@ def decode(settings: Settings, name: str) -> None:
         commands.here("measure", folder / "model.packed", "--out", info)
     for part in parts.numbers(settings.decode_parts):
         decode_part(settings, name, part)
-    for test_set, one, search in _searches(settings):
-        _stage(settings, name, test_set, one, search).run(partial(_decode, settings, name, test_set, one, search),
-                                                          settings.redo)
-    for archive in folder.glob("decode/*/posteriors"):
-        if archive.parent.name != "dev":  # a further language model chooses its scale with it
-            archive.unlink()
+    for test_set in settings.test_sets:
+        for one, search in _searches(settings):
+            _stage(settings, name, test_set, one, search).run(partial(_decode, settings, name, test_set, one, search),
+                                                              settings.redo)
+        (folder / "decode" / test_set / "posteriors").unlink(missing_ok=True)
 
 
 def prepare(settings: Settings, name: str) -> None:
     """Choose the scales of a model and, which is done once and with the dense model, of language models that rescore.
     """
     choose_scales(settings, name)
-    for _, _, search in _searches(settings):
+    for _, search in _searches(settings):
         if search and search.rescores:
             choose_lm_scale(settings, search)
 
 
 def decode_part(settings: Settings, name: str, part: int) -> None:
     """Decode one part of every test set, as `--decode-parts` splits them, with the scales that `prepare` chose."""
-    for test_set, one, search in _searches(settings):
+    for test_set in settings.test_sets:
         at = EXP / name / "decode" / test_set / "parts" / parts.name(part, settings.decode_parts)
-        inputs = _inputs(settings, name, test_set, search)
         split = parts.split(test_set, part, settings.decode_parts)
-        Stage(at / one, settings.named("max_active") if search else {}, inputs).run(
-            partial(_search, settings, name, split, at, one, search), settings.redo)
-    for archive in (EXP / name).glob(f"decode/*/parts/{parts.name(part, settings.decode_parts)}/posteriors"):
-        archive.unlink()
+        for one, search in _searches(settings):
+            Stage(at / one, settings.named("max_active") if search else {}, _inputs(settings, name, test_set, search)
+                  ).run(partial(_search, settings, name, split, at, one, search), settings.redo)
+        (at / "posteriors").unlink(missing_ok=True)
 
 
-def _searches(settings: Settings) -> list[tuple[str, str, Search | None]]:
-    """(test set, name of the search, the search, None for the greedy one) of all that is to be decoded."""
+def _searches(settings: Settings) -> list[tuple[str, Search | None]]:
+    """The searches that the settings ask for by name; None is the greedy one."""
     every = {search.name: search for search in data.searches(settings)}
-    return [(test_set, one, every.get(one)) for test_set in settings.test_sets for one in settings.searches]
+    return [(one, every.get(one)) for one in settings.searches]
 
 
 def stages(settings: Settings, name: str) -> list[Stage]:
     """What `decode` goes through, but for the scales of language models, which belong to the dense model."""
-    return [_scales(settings, name), *(_stage(settings, name, *one) for one in _searches(settings))]
+    return [_scales(settings, name), *(_stage(settings, name, test_set, one, search)
+                                       for test_set in settings.test_sets for one, search in _searches(settings))]
 
 
 def _stage(settings: Settings, name: str, test_set: str, one: str, search: Search | None) -> Stage:

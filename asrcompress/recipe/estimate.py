@@ -1,12 +1,11 @@
 """How long the tasks of a sweep may take: a guess to plan with, from the dense model's own time once it was trained."""
 
-import gzip
-import json
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from asrcompress import files
+from asrcompress.data.utterances import seconds_of
 from asrcompress.recipe import models, pipeline
 from asrcompress.recipe.data import DATA
 from asrcompress.recipe.graph import Task
@@ -20,9 +19,9 @@ START, TARGET = 10.0, 600.0  # seconds of a process that does nothing, and of th
 
 
 def seconds(tasks: Sequence[Task], settings: Settings) -> dict[str, float]:
-    """Task key -> seconds that it may take. Errors: UserError where the sets are not prepared."""
-    train = sum(map(_speech, settings.train_sets))
-    test = sum(map(_speech, ("dev", *settings.test_sets)))
+    """Task key -> seconds that it may take. Errors: UserError where a set that they read is not prepared."""
+    train = sum(map(_speech, settings.train_sets)) if any(task.job for task in tasks) else 0.0
+    test = sum(map(_speech, ("dev", *settings.test_sets))) if any(task.job is None for task in tasks) else 0.0
     rate = NOMINAL
     if (DENSE / "train.json").exists():
         trained = files.read_json(DENSE / "train.json")["train_seconds"]
@@ -61,10 +60,4 @@ def _macs(model: str) -> int:
 @cache
 def _speech(name: str) -> float:
     """Seconds of speech in a prepared set, each utterance once."""
-    total = 0.0
-    with gzip.open(files.require_file(DATA / f"{name}.jsonl.gz", "the prepared set"), "rt", encoding="utf-8") as lines:
-        for cut in map(json.loads, lines):
-            said = cut["supervisions"][0]
-            if (said.get("custom") or {}).get("origin", said["id"]) == said["id"]:
-                total += cut["duration"]
-    return total
+    return seconds_of(DATA / f"{name}.jsonl.gz")

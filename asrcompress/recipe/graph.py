@@ -1,6 +1,6 @@
 """The sweep as a graph of tasks: each is one process, and waits for those that make what it reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from asrcompress import files
@@ -68,13 +68,21 @@ def tasks(settings: Settings, stages: Sequence[str]) -> list[Task]:
                     f"{job.name} needs the model {name}, which is neither done nor made by these stages")
     found = _sorted(found)
     if "decode" in stages:
-        names = dict.fromkeys(["dense", *(settings.decode or [*sweep.finished(), *jobs])])
-        for name in names:
-            if name not in jobs:
-                files.require_file(EXP / name / ".done", "a model to decode is not done:")
+        for name in to_decode(settings, jobs):
             made = [f"{jobs[one][0]} {one}" for one in dict.fromkeys([name, "dense"]) if one in jobs]
             found += _decodings(name, tuple(made), settings.decode_parts)
     return found
+
+
+def to_decode(settings: Settings, made: Iterable[str] = ()) -> list[str]:
+    """The models of --decode, or all that are done or will be `made`; the dense one first.
+
+    Errors: UserError for one that is neither.
+    """
+    names = dict.fromkeys(["dense", *(settings.decode or [*sweep.finished(), *made])])
+    for name in names.keys() - set(made):
+        files.require_file(EXP / name / ".done", "a model to decode is not done:")
+    return list(names)
 
 
 def _decodings(name: str, made: tuple[str, ...], number: int) -> list[Task]:

@@ -27,10 +27,10 @@ DONE, FAILED, SKIPPED, RUNNING, WAITING = "done", "failed", "skipped", "running"
 
 @dataclass
 class Entry:
-    """A task and where it stands. Times are in seconds; `expected` is a guess."""
+    """A task and where it stands. Times are in seconds; `expected` is a guess, of what is still to do."""
 
     task: Task
-    expected: float
+    expected: float = 0.0
     state: str = WAITING
     handle: Any = None
     attempts: int = 0
@@ -72,12 +72,13 @@ def of(tasks: Sequence[Task], settings: Settings) -> Sweep:
 
     Errors: UserError for a model that was made otherwise.
     """
-    expected = estimate.seconds(tasks, settings)
-    entries: dict[str, Entry] = {}
+    sweep = Sweep({}, settings)
     for task in tasks:
-        done = all(entries[need].state == DONE for need in task.needs) and task.done(settings)
-        entries[task.key] = Entry(task, expected[task.key], DONE if done else WAITING)
-    return Sweep(entries, settings)
+        done = all(sweep.entries[need].state == DONE for need in task.needs) and task.done(settings)
+        sweep.entries[task.key] = Entry(task, state=DONE if done else WAITING)
+    for key, seconds in estimate.seconds([entry.task for entry in sweep.of(WAITING)], settings).items():
+        sweep.entries[key].expected = seconds
+    return sweep
 
 
 def dry_run(tasks: Sequence[Task], settings: Settings) -> None:
@@ -90,19 +91,14 @@ def dry_run(tasks: Sequence[Task], settings: Settings) -> None:
     sweep.console.print(table)
     left = sum(entry.expected for entry in sweep.of(WAITING)) / 3600
     print(f"{len(sweep.of(DONE))} of {len(tasks)} done; the others may take {left:.1f} hours one after the other, "
-          f"{_hours(max(left / settings.jobs, _longest(sweep)))} with --jobs {settings.jobs}. Nothing was started.")
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.1f} hours"
+          f"{max(left / settings.jobs, _longest(sweep)):.1f} hours with --jobs {settings.jobs}. Nothing was started.")
 
 
 def _longest(sweep: Sweep) -> float:
     """Hours of the longest chain of tasks that wait for each other."""
     ends: dict[str, float] = {}
     for key, entry in sweep.entries.items():
-        own = entry.expected if entry.state == WAITING else 0.0
-        ends[key] = own + max((ends[need] for need in entry.task.needs), default=0.0)
+        ends[key] = entry.expected + max((ends[need] for need in entry.task.needs), default=0.0)
     return max(ends.values(), default=0.0) / 3600
 
 
@@ -114,7 +110,7 @@ def run(tasks: Sequence[Task], settings: Settings) -> None:
     sweep = of(tasks, settings)
     if waiting := sweep.of(WAITING):
         print(f"{len(waiting)} of {len(tasks)} jobs to do with --launcher {settings.launcher} --jobs {settings.jobs}, "
-              f"about {_hours(sweep.seconds_left() / 3600)}; what they print is in {LOG}/", flush=True)
+              f"about {sweep.seconds_left() / 3600:.1f} hours; what they print is in {LOG}/", flush=True)
         launcher = launchers.build(settings.launcher, settings.launcher_options, settings.jobs, LOG / "launcher")
         try:
             with _shown(sweep) as show:

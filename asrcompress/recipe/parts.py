@@ -3,11 +3,12 @@
 Part 2 of 4 of a set is every fourth utterance, a prepared set of its own: data/parts/SET.2of4.
 """
 
+import gzip
+from itertools import islice
 from pathlib import Path
 
-from lhotse import CutSet, load_manifest
-
 from asrcompress import files
+from asrcompress.data import utterances
 from asrcompress.lang import text
 from asrcompress.recipe.data import DATA
 
@@ -33,13 +34,12 @@ def split(test_set: str, part: int, parts: int) -> str:
     whole, manifest = DATA / f"{test_set}.jsonl.gz", DATA / f"{made}.jsonl.gz"
     age = files.require_file(whole, "the prepared set").stat().st_mtime_ns
     if not manifest.exists() or manifest.stat().st_mtime_ns < age:
-        cuts = list(load_manifest(whole))[part - 1::parts]
+        lines = list(islice(utterances.lines(whole), part - 1, None, parts))
         texts = text.read(DATA / f"{test_set}.text")
-        text.write(DATA / f"{made}.text", {cut.supervisions[0].id: texts[cut.supervisions[0].id] for cut in cuts})
-        with files.atomic(manifest) as temporary:
-            renamed = temporary.with_name(f"{temporary.name}.jsonl.gz")  # lhotse goes by the suffix
-            CutSet.from_cuts(cuts).to_file(renamed)
-            renamed.rename(temporary)
+        ids = [utterances.cut_of(line).supervisions[0].id for line in lines]
+        text.write(DATA / f"{made}.text", {one: texts[one] for one in ids})
+        with files.atomic(manifest) as temporary, gzip.open(temporary, "wb") as stream:
+            stream.writelines(lines)
     return made
 
 

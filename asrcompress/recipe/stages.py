@@ -1,34 +1,21 @@
 """The stages of a recipe by name, as `asrcompress recipe NAME` runs them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from asrcompress import files
 from asrcompress.options import require
 from asrcompress.recipe import commands, data, decoding, device, graph, launch, rows, sweep
 from asrcompress.recipe.settings import Settings
 
 
-def train_dense(settings: Settings) -> None:
-    """Train the model whose compression is the table."""
-    sweep.run_all([sweep.dense(settings)])
-
-
-def train_controls(settings: Settings) -> None:
-    """Train the models that stand beside the compressed ones."""
-    sweep.run_all(sweep.controls(settings))
-
-
-def compress(settings: Settings) -> None:
-    """Make every compressed model that the settings ask for."""
-    sweep.run_all(sweep.compressed(settings))
+def make(stage: str, settings: Settings) -> None:
+    """Make the models of a stage of the sweep: the dense one, the controls, or every compressed one."""
+    sweep.run_all(graph.MAKE[stage](settings))
 
 
 def decode(settings: Settings) -> None:
     """Decode the packed files of --decode, or of every model that is done; the dense one first."""
-    names = dict.fromkeys(["dense", *(settings.decode or sweep.finished())])
-    for name in names:
-        files.require_file(sweep.EXP / name / ".done", "a model to decode is not done:")
-    for name in names:
+    for name in graph.to_decode(settings):
         decoding.decode(settings, name)
         rows.collect(sweep.EXP / name, decoding.RESULTS)
 
@@ -41,12 +28,11 @@ def report(settings: Settings) -> None:
 
 STAGES: dict[str, Callable[[Settings], None]] = {
     "download": data.download, "prepare": data.prepare, "lang": data.lang, "graph": data.graph,
-    "train-dense": train_dense, "train-controls": train_controls, "compress": compress, "decode": decode,
+    **{stage: partial(make, stage) for stage in graph.MAKE}, "decode": decode,
     "export-devices": device.export_all, "decode-devices": device.decode_all, "report": report}
 
 
-def run(names: Sequence[str], settings: Settings, only: str | None = None,
-        part: int | None = None) -> None:
+def run(names: Sequence[str], settings: Settings, only: str | None = None, part: int | None = None) -> None:
     """Run stages in the current folder, one after the other.
 
     Those of the sweep (`graph.STAGES`) become one graph of jobs where a launcher, several jobs at a time or a dry run

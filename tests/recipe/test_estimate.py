@@ -20,7 +20,7 @@ SETTINGS = Settings(model="tdnn_quick", controls=("small=tdnn_eighth",), sizes=(
 
 def prepared(name: str, seconds: float, speeds: int) -> None:
     """A set of one utterance at some speeds."""
-    said = [SupervisionSegment("u" if i == 0 else f"u_sp{i}", "r", 0, seconds, custom={"origin": "u"})
+    said = [SupervisionSegment("u" if i == 0 else f"u_sp{i}", "r", 0, seconds, text="WORD", custom={"origin": "u"})
             for i in range(speeds)]
     cuts = [MonoCut(f"cut-{i}", 0, seconds, 0, supervisions=[one]) for i, one in enumerate(said)]
     Path("data").mkdir(exist_ok=True)

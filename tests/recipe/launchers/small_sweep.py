@@ -7,19 +7,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from asrcompress.recipe import sweep
 from asrcompress.recipe.launchers.base import Launcher
 from asrcompress.recipe.settings import Settings, to_words
 from asrcompress.report import rows
 from tests.conftest import REPO
+from tests.recipe.test_recipe import K2_PYTHON, OPTIONS
 
-K2_PYTHON = os.environ.get("K2_PYTHON") or str(REPO / ".venv-k2" / "bin" / "python")
-needs_k2 = pytest.mark.skipif(not Path(K2_PYTHON).exists(), reason="there is no k2 environment")
 NAMES = ["dense", "svd-0.25", "svd-0.5"]
-OPTIONS = ("training.batch_seconds=10", "training.workers=0", "training.trainer.accelerator=cpu",
-           "training.precision=32-true")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "K2_PYTHON": K2_PYTHON, "OMP_NUM_THREADS": "1",
                "COLUMNS": "200"}
 

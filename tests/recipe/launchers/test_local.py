@@ -14,6 +14,7 @@ import pytest
 from asrcompress.recipe import graph, launchers
 from tests.conftest import REPO
 from tests.recipe.launchers import small_sweep
+from tests.recipe.test_recipe import needs_k2
 
 
 def test_status_output_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +70,7 @@ def running(process: int) -> bool:
 
 
 @pytest.mark.slow
-@small_sweep.needs_k2
+@needs_k2
 def test_side_by_side_and_in_parts_is_as_one_after_the_other(tiny_corpus: Path, tmp_path: Path) -> None:
     alone, folder = tmp_path / "alone", tmp_path / "parts"
     given = small_sweep.settings(tiny_corpus)

@@ -12,8 +12,9 @@ import pytest
 from asrcompress.errors import UserError
 from asrcompress.recipe import graph, launchers
 from tests.recipe.launchers import small_sweep
+from tests.recipe.test_recipe import needs_k2
 
-pytestmark = [pytest.mark.slow, small_sweep.needs_k2]
+pytestmark = [pytest.mark.slow, needs_k2]
 
 
 @pytest.fixture

@@ -19,9 +19,10 @@ from asrcompress.errors import UserError
 from asrcompress.recipe import graph, launchers
 from asrcompress.recipe.launchers.base import LOST
 from tests.recipe.launchers import small_sweep
+from tests.recipe.test_recipe import needs_k2
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "sinfo")
-pytestmark = [pytest.mark.slow, small_sweep.needs_k2,
+pytestmark = [pytest.mark.slow, needs_k2,
               pytest.mark.skipif(not all(map(shutil.which, PROGRAMS)) or os.geteuid() != 0,
                                  reason="needs slurm-wlm and munge, and root to start them")]
 
