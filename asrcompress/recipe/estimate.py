@@ -33,7 +33,8 @@ def seconds(tasks: Sequence[Task], settings: Settings) -> dict[str, float]:
 def _own(task: Task, settings: Settings, train: float, test: float) -> float:
     """Seconds of a task, of which a training takes `train` for each MAC and epoch, and a search `test`."""
     if task.job is None:
-        return test * len(settings.searches)
+        split = settings.decode_parts > 1  # part 0 chooses scales, and the task without a part joins the others
+        return test * len(settings.searches) / settings.decode_parts if task.part or not split else 0.0
     if task.job.kind != "experiment":
         return train * _passes(models.training_config(task.job), task.job.model)
     steps = pipeline.steps(models.experiment_config(task.job), task.job.keys)

@@ -1,6 +1,7 @@
 """What a dry run says of hours, against sums by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,13 @@ def test_the_dense_models_own_time_counts_once_it_was_trained() -> None:
     Path("exp/dense").mkdir(parents=True)
     Path("exp/dense/train.json").write_text(json.dumps({"train_seconds": 600.0}))
     assert estimate.seconds(tasks, SETTINGS) == pytest.approx(expected(600 / (6 * 1000 * macs("tdnn_quick"))))
+
+
+def test_parts_share_the_time_of_a_decoding() -> None:
+    settings = replace(SETTINGS, decode_parts=4)
+    found = estimate.seconds(graph.tasks(settings, graph.STAGES), settings)
+    assert [found[f"decode small{part}"] for part in (" part 0", *(f" part {i}" for i in range(1, 5)), "")] == (
+        pytest.approx([10, *[10 + 0.05 * 100 * 2 / 4] * 4, 10]))
 
 
 def test_a_dry_run_prints_the_jobs_and_starts_none(capsys: pytest.CaptureFixture[str],
