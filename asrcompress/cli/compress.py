@@ -12,24 +12,29 @@ With --target, each layer gets the structure and quantization with which the pac
 the posteriors move least; with --at-most, with which the held-out loss rises by at most so much (conf/target.yaml):
     asrcompress compress --target 1.2MB --calibrate data --model dense.safetensors --out small.packed
     asrcompress compress --at-most 1% --lang data/lang_phone --calibrate data --model ... --out small.packed
+A model of Hugging Face's, Whisper or one for CTC such as wav2vec 2.0, comes from a folder or from the hub's cache:
+    asrcompress compress --model hf:openai/whisper-tiny.en --calibrate data --out whisper.packed quantization=int4
 """
 
 import argparse
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lhotse import MonoCut
     from torch import Tensor, nn
 
     from asrcompress.compression import LayerRecord
+    from asrcompress.runtimes.base import Wave
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="FILE", help="model file or packed file to compress")
+    parser.add_argument("--model", required=True, metavar="FILE",
+                        help="model file or packed file to compress, or hf: and a folder or name of Hugging Face's")
     parser.add_argument("--out", required=True, metavar="FILE",
                         help="model file to write (.safetensors), or any other name for a packed file")
     parser.add_argument("--target", metavar="BYTES", help="of the packed file: 1200000, 900kB, 1.2MB, or 1/20 of the "
@@ -58,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from asrcompress.compression import Plan, activations, compress, distil, load, quantization, save, smoothing
+    from asrcompress import recognisers
+    from asrcompress.compression import Plan, activations, compress, quantization, save, smoothing
     from asrcompress.config import compose
     from asrcompress.options import require
 
@@ -69,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
             "--plot, --lang, --fit-steps and --structures-only: each goes with --target or --at-most")
     require(args.activations or not args.smooth, "--smooth is for inputs that are rounded; give --activations int8 too")
     plan = Plan.from_config(compose("compress", args.overrides))
-    model = load(args.model)
+    model = recognisers.load_model(args.model)
     batches = examples(args, model, plan.seed)
     small, report = compress(smoothing.smooth(model, batches) if args.smooth else model, plan,
                              calibration=batches or None)
@@ -78,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         small = activations.apply(small, grids)
         print(f"activations {args.activations}: the inputs of {len(grids)} layers")
     if args.distil:
-        small = distil.distil(small, model, batches, args.distil)
+        small = distilled(small, model, batches, args.distil)
     save(args.out, small)
     show(report, args.out)
     if quantizers := quantization.attached(small):
@@ -90,7 +96,8 @@ def to_bytes(args: argparse.Namespace) -> None:
     """The file of --target or --at-most."""
     from rich.progress import track
 
-    from asrcompress.compression import load, quantization, save
+    from asrcompress import recognisers
+    from asrcompress.compression import quantization, save
     from asrcompress.compression.budget.bytes import bytes_of
     from asrcompress.compression.choices import Ways
     from asrcompress.compression.fit_steps import fit_steps
@@ -102,7 +109,7 @@ def to_bytes(args: argparse.Namespace) -> None:
 
     require(not (args.target and args.at_most), "--target and --at-most are two questions; give one")
     require(bool(args.target) or not args.fit_steps, "--fit-steps needs --target")
-    model = load(args.model)
+    model = recognisers.load_model(args.model)
     whole = writer.length(quantization.materialize(copy_model(model)))
     target = bytes_of(args.target, whole) if args.target else 0
     tolerance = percent(args.at_most) if args.at_most else 0.0
@@ -125,9 +132,7 @@ def to_bytes(args: argparse.Namespace) -> None:
           f"{table.rank_correlation:.3f}")
     small, report = table.fit(target) if loss is None else table.within(tolerance, loss)
     if args.distil:
-        from asrcompress.compression import distil
-
-        small = distil.distil(small, model, table.outputs.batches, args.distil)
+        small = distilled(small, model, table.outputs.batches, args.distil)
     save(args.out, quantization.materialize(copy_model(small)) if args.structures_only else small)
     show(report, args.out)
     size, predicted = writer.length(small), sum(row.damage or 0.0 for row in report)
@@ -137,6 +142,20 @@ def to_bytes(args: argparse.Namespace) -> None:
         from asrcompress.report.layers import plot
 
         plot(report, Path(args.plot))
+
+
+def distilled(small: "nn.Module", model: "nn.Module", batches: "Sequence[Any]", steps: int) -> "nn.Module":
+    """The small model trained towards the whole one, as its kind of recogniser says how far they are apart."""
+    from asrcompress import recognisers
+    from asrcompress.compression import distil
+
+    if recognisers.kind_of(model) in (None, "ctc"):
+        return distil.distil(small, model, batches, steps)
+
+    def loss(student: Any, number: int) -> Any:
+        return recognisers.of(student).distillation_loss(model, batches[number])
+
+    return distil.distil(small, model, batches, steps, loss=loss)
 
 
 def held_out_loss(args: argparse.Namespace) -> "Callable[[nn.Module], float]":
@@ -155,15 +174,19 @@ def percent(text: str) -> float:
     return float(text.strip().removesuffix("%")) / 100
 
 
-def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[tuple[Tensor, Tensor]]":
+def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[Any]":
     """What to calibrate on: speech, synthetic features, or nothing.
 
     Errors: UserError where an option needs examples and none are given.
     """
+    from asrcompress import recognisers
     from asrcompress.compression import synthetic
     from asrcompress.errors import UserError
 
     minutes = args.calibrate_minutes
+    if args.calibrate and recognisers.kind_of(model) not in (None, "ctc"):
+        waves = recordings(args.calibrate, args.calibrate_set, 5 if minutes is None else minutes, seed)
+        return list(recognisers.of(model).calibration(waves))
     if args.calibrate:
         return list(speech(args.calibrate, args.calibrate_set, 10 if minutes is None else minutes, seed))
     if args.data_free:
@@ -174,24 +197,39 @@ def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[t
     return []
 
 
-def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[Tensor, Tensor]]":
-    """x, x_lens of `minutes` of a prepared set (of all of it where it is shorter), utterances drawn by the seed.
+def chosen(data: Path, name: str, minutes: float, seed: int) -> "list[MonoCut]":
+    """Cuts of `minutes` of a prepared set (all of it where it is shorter), drawn by the seed.
 
     Errors: UserError where the set is missing or empty.
     """
-    from lhotse import CutSet, load_manifest_lazy
-    from lhotse.dataset.collation import collate_features
+    from lhotse import load_manifest_lazy
 
     from asrcompress.data.batches import drawn
-    from asrcompress.decoding.posteriors import batches_of
     from asrcompress.errors import UserError
     from asrcompress.files import require_file
 
-    cuts = load_manifest_lazy(require_file(data / f"{name}.jsonl.gz", "the set to calibrate on"))
-    chosen = drawn(cuts, minutes, seed)
-    if not chosen:
+    cuts = drawn(load_manifest_lazy(require_file(data / f"{name}.jsonl.gz", "the set to calibrate on")), minutes, seed)
+    if not cuts:
         raise UserError(f"{data}/{name}.jsonl.gz and --calibrate-minutes {minutes:g} give no utterance to calibrate on")
-    for batch in batches_of(CutSet.from_cuts(chosen), seconds=100):
+    return cuts
+
+
+def recordings(data: Path, name: str, minutes: float, seed: int) -> "Iterator[Wave]":
+    """The waves of the cuts that are `chosen`."""
+    from asrcompress.runtimes.base import waves_of_cuts
+
+    return waves_of_cuts(chosen(data, name, minutes, seed))
+
+
+def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[Tensor, Tensor]]":
+    """x (N, T, 80), x_lens (N,) of the cuts that are `chosen`. Errors: UserError where their features are missing."""
+    from lhotse import CutSet
+    from lhotse.dataset.collation import collate_features
+
+    from asrcompress.decoding.posteriors import batches_of
+    from asrcompress.errors import UserError
+
+    for batch in batches_of(CutSet.from_cuts(chosen(data, name, minutes, seed)), seconds=100):
         try:
             x, lens = collate_features(CutSet.from_cuts(batch))
         except FileNotFoundError as error:

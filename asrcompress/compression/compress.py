@@ -105,10 +105,24 @@ def _place(model: nn.Module, fitted: Mapping[str, Structure]) -> None:
 
 def _quantized(small: nn.Module, plan: Plan) -> nn.Module:
     before = dict(quantization.tensors(small))
-    quantized = quantization.apply(small, plan.quantization, plan.quantization_include, plan.quantization_exclude,
-                                   plan.seed, **plan.quantization_options)
+    include, exclude = plan.quantization_include, plan.quantization_exclude
+    apart = _embeddings(small, plan)
+    quantized = quantization.apply(small, plan.quantization, include, (*exclude, *apart), plan.seed,
+                                   **plan.quantization_options)
+    if apart and plan.embeddings != "float32":
+        for path, tensor in apart.items():
+            quantization.attach(quantized, path, quantization.fit(str(plan.embeddings), tensor, plan.seed))
     checks.quantizers(quantized, before)
     return quantized
+
+
+def _embeddings(small: nn.Module, plan: Plan) -> dict[str, Tensor]:
+    """The selected weights of embeddings that get a quantization of their own, by path."""
+    if plan.embeddings is None:
+        return {}
+    selected = quantization.selected(small, plan.quantization_include, plan.quantization_exclude)
+    return {path: tensor.detach() for path, tensor in selected.items()
+            if isinstance(small.get_submodule(path.rpartition(".")[0]), nn.Embedding)}
 
 
 def _row(path: str, weight: Tensor, layer: Structure | None, note: str) -> LayerRecord:

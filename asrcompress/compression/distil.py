@@ -1,6 +1,6 @@
 """distil: a compressed model is trained to say what the model said that it was made of. No transcripts are needed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,25 @@ def divergence(teacher: Tensor, student: Tensor, lens: Tensor) -> Tensor:
     return (frame_divergence(teacher, student) * inside).sum() / inside.sum().clamp(min=1)
 
 
+Loss = Callable[[Any, int], Tensor]  # of a student, on the batch of this number
+
+
+def of_posteriors(teacher: Any, batches: Sequence[tuple[Tensor, Tensor]]) -> Loss:
+    """`divergence` of models (x, x_lens) -> (log-posteriors, lengths), whose teacher is asked once."""
+    with torch.no_grad():
+        wanted = [teacher(*batch)[0] for batch in batches]
+
+    def loss(student: Any, number: int) -> Tensor:
+        log_probs, lens = student(*batches[number])
+        return divergence(wanted[number], log_probs.float(), lens)
+
+    return loss
+
+
 @torch.enable_grad()
-def distil(student: Any, teacher: Any, batches: Sequence[tuple[Tensor, Tensor]], steps: int, lr: float = 1e-4) -> Any:
-    """A copy of the student after `steps` steps of Adam down `divergence`, one batch (x, x_lens) each, in turn.
+def distil(student: Any, teacher: Any, batches: Sequence[Any], steps: int, lr: float = 1e-4,
+           loss: Loss | None = None) -> Any:
+    """A copy of the student after `steps` steps of Adam down a loss (default: `of_posteriors`), a batch each in turn.
 
     Both are in eval mode: BatchNorms keep their statistics, dropout is off. Quantizers take part (`advance`), and
     inputs that are rounded (`activations`) too. The learning rate falls as a cosine.
@@ -36,22 +52,19 @@ def distil(student: Any, teacher: Any, batches: Sequence[tuple[Tensor, Tensor]],
         raise UserError("distillation needs batches to train on, and there is none; calibrate on data, or data-free")
     student = copy_model(student).eval()
     teacher.eval()
-    with torch.no_grad():
-        wanted = [teacher(*batch)[0] for batch in batches]
+    of_batch = loss or of_posteriors(teacher, batches)
     adam = torch.optim.Adam([parameter for parameter in student.parameters() if parameter.requires_grad], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps))
-    written = quantization.attached(student).values()
+    written, device = quantization.attached(student).values(), next(student.parameters()).device.type
     for step in range(steps):
         for one in written:
             one.advance((step + 1) / steps)
-        x, x_lens = batches[step % len(batches)]
         adam.zero_grad()
-        with precision.autocast(x.device.type):
-            log_probs, lens = student(x, x_lens)
-        loss = divergence(wanted[step % len(batches)], log_probs.float(), lens)
-        if not torch.isfinite(loss):
-            raise UserError(f"distillation: the divergence is {loss.item()} at step {step}; use a lower learning rate")
-        loss.backward()
+        with precision.autocast(device):
+            found = of_batch(student, step % len(batches))
+        if not torch.isfinite(found):
+            raise UserError(f"distillation: the loss is {found.item()} at step {step}; use a lower learning rate")
+        found.backward()
         adam.step()
         schedule.step()
     return student

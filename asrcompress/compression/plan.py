@@ -20,6 +20,8 @@ class Plan:
     `exclude` are globs over layer paths (`layers.*.conv`); `options` are the structure's,
     `budget_options` the budget's.
     `quantization` says how the values that then remain are represented, of the tensors that its own globs select;
+    `embeddings` is another quantization, at its defaults, of the weights of nn.Embedding that they select, which in a
+    model with many tokens are the largest.
     `coder` is what the packed file stores them with, and `vectors` (float32, float16 or int8) how it stores all others
     of one dimension, such as biases. Errors: UserError for an unknown name, option or value.
     """
@@ -35,6 +37,7 @@ class Plan:
     quantization_options: Mapping[str, Any] = field(default_factory=dict)
     quantization_include: tuple[str, ...] = ("*",)
     quantization_exclude: tuple[str, ...] = ()
+    embeddings: str | None = None
     coder: str = "raw"
     coder_options: Mapping[str, Any] = field(default_factory=dict)
     vectors: str = "float32"
@@ -48,6 +51,8 @@ class Plan:
         _check("structure", structures, self.structure, self.options)
         _check("budget", budget, self.budget, self.budget_options)
         _check("quantization", quantization, self.quantization, self.quantization_options)
+        if self.embeddings is not None:
+            _check("quantization", quantization, self.embeddings, {})
         _check("coder", coders, self.coder, self.coder_options)
         if self.vectors not in ("float32", "float16", "int8"):
             raise UserError(f"vectors is {self.vectors!r}; it is float32, float16 or int8")
@@ -64,6 +69,7 @@ class Plan:
         groups = {name: dict(config.get(name) or {}) for name in ("structure", "budget", "quantization", "coder")}
         given: dict[str, Any] = {"quantization_include": groups["quantization"].pop("include", ("*",)),
                                  "quantization_exclude": groups["quantization"].pop("exclude", ()),
+                                 "embeddings": config.get("embeddings"),
                                  "vectors": groups["coder"].pop("vectors", "float32")}
         for name, group in groups.items():
             if group:

@@ -79,7 +79,12 @@ def waves_of_set(data: Path, name: str) -> Iterator[Wave]:
     """The recordings of the prepared set DATA/NAME.jsonl.gz, by the ids of its transcripts. Errors: UserError."""
     from lhotse import load_manifest
 
-    for cut in load_manifest(require_file(data / f"{name}.jsonl.gz", "the prepared set")):
+    return waves_of_cuts(load_manifest(require_file(data / f"{name}.jsonl.gz", "the prepared set")))
+
+
+def waves_of_cuts(cuts: Iterable[Any]) -> Iterator[Wave]:
+    """The recordings of lhotse's cuts."""
+    for cut in cuts:
         yield cut.supervisions[0].id, np.ascontiguousarray(cut.load_audio()[0], np.float32), cut.sampling_rate
 
 

@@ -29,7 +29,8 @@ def describe(model: nn.Module) -> dict[str, Any]:
     if kind.__module__.startswith("asrcompress.models."):
         return {"adapter": "asrcompress", "config": _plain(model.config)}
     if kind.__module__.startswith("transformers.models.") and hasattr(model, "config"):
-        return {"adapter": "transformers", "class": f"{kind.__module__}.{kind.__qualname__}", **_transformers(model)}
+        return {"adapter": "transformers", "class": f"{kind.__module__}.{kind.__qualname__}", **_transformers(model),
+                **({"recogniser": _plain(model.recogniser)} if hasattr(model, "recogniser") else {})}
     config = getattr(model, "config", None)
     return {"adapter": "callable", "class": kind.__qualname__,
             "config": _plain(config) if isinstance(config, Mapping) else {}}
@@ -94,6 +95,8 @@ def _hugging_face(description: Mapping[str, Any], where: str) -> Callable[[], nn
         model = kind(config)
         if generation := description.get("generation"):
             model.generation_config = GenerationConfig.from_dict(generation)
+        if recogniser := description.get("recogniser"):  # asrcompress.recognisers: features, tokens
+            model.recogniser = recogniser
         return model
 
     return make

@@ -25,7 +25,7 @@ from asrcompress.compression.structures import check_finite
 from asrcompress.errors import UserError
 
 __all__ = ["Encoded", "Quantizer", "apply", "apply_config", "attach", "attached", "family", "fit", "materialize",
-           "methods", "names", "specs", "tensors"]
+           "methods", "names", "selected", "specs", "tensors"]
 LARGEST = 2.0**120  # sums and products of what is larger may not be finite in float32
 
 
@@ -88,6 +88,12 @@ def tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{owner_path}.{name}".lstrip("."), parameter
 
 
+def selected(model: nn.Module, include: tuple[str, ...], exclude: tuple[str, ...]) -> dict[str, Tensor]:
+    """Those of `tensors` whose path a glob of `include` matches, and none of `exclude`."""
+    return {path: tensor for path, tensor in tensors(model) if any(fnmatchcase(path, glob) for glob in include)
+            and not any(fnmatchcase(path, glob) for glob in exclude)}
+
+
 def apply(model: nn.Module, name: str, include: tuple[str, ...] = ("*",), exclude: tuple[str, ...] = (), seed: int = 0,
           **options: Any) -> nn.Module:
     """A copy of the model in which the selected tensors are quantized; globs are over the paths of `tensors`.
@@ -98,8 +104,7 @@ def apply(model: nn.Module, name: str, include: tuple[str, ...] = ("*",), exclud
     cls = family(name)
     chosen_options: Any = options_module.make(cls.Options, options, f"quantization {name}")
     small = materialize(parametrization.copy_model(model))
-    chosen = {path: tensor.detach() for path, tensor in tensors(small)
-              if any(fnmatchcase(path, glob) for glob in include) and not any(fnmatchcase(path, g) for g in exclude)}
+    chosen = {path: tensor.detach() for path, tensor in selected(small, include, exclude).items()}
     if not chosen:
         raise UserError(f"quantization {name}: no tensor is selected; include {list(include)}, exclude {list(exclude)};"
                         f" the tensors are {', '.join(path for path, _ in tensors(small)) or 'none'}")

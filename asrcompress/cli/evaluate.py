@@ -1,0 +1,46 @@
+"""Transcribe a prepared set with a model and score it: WER with its interval, and a row in results.jsonl.
+
+    asrcompress evaluate hf:exp/whisper-tiny --data data --set dev-clean-2 --out exp/dense
+    asrcompress evaluate whisper.packed --data data --set dev-clean-2 --out exp/int4 --dense exp/dense \\
+        --rows results.jsonl --row name=int4
+writes OUT/dev-clean-2/hyp.txt (what the model says), ref.txt and words.txt (as words are counted), and the score. The
+references and the hypotheses are normalised alike, as the recogniser says (Whisper: as OpenAI counts words). --dense is
+the folder of the model before it was compressed: its size, and p(better than dense).
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from asrcompress.cli.transcribe import add_recogniser, recogniser_options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a packed file, a model file, or hf: and a folder or name of Hugging Face's")
+    parser.add_argument("--data", type=Path, required=True, help="folder of prepared sets")
+    parser.add_argument("--set", required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results of this model")
+    parser.add_argument("--dense", type=Path, metavar="DIR", help="--out of the dense model")
+    parser.add_argument("--rows", type=Path, help="results.jsonl, to add or replace this result's row")
+    parser.add_argument("--row", action="append", default=[], metavar="KEY=VALUE", help="what the row says (repeat)")
+    add_recogniser(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from asrcompress import recognisers
+    from asrcompress.decoding.evaluate import evaluate
+    from asrcompress.report import rows
+
+    known = rows.parse(args.row)
+    if args.rows:
+        known = rows.check({"name": args.out.name, "search": "greedy", **known, "test_set": args.set}, "--row")
+    recogniser = recognisers.load(args.model, **recogniser_options(args))
+    size = Path(args.model).stat().st_size if Path(args.model).is_file() else None
+    result = evaluate(recogniser, args.data, args.set, args.out, args.dense)
+    facts: dict[str, Any] = {"packed_bytes": size, **result.facts}
+    if args.rows:
+        rows.put(args.rows, {**{key: value for key, value in facts.items() if value is not None},
+                             **{key: value for key, value in known.items() if value is not None},
+                             **result.score.row()})
+    print(f"{args.out}: {result.score.line()}, RTF {result.facts['rtf']:.4f}"
+          + (f", {size:,} bytes" if size else ""))
