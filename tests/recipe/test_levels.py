@@ -1,0 +1,55 @@
+"""A recogniser at several levels: files, rows, what is skipped, and what is refused."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from asrcompress.cli import main
+from asrcompress.errors import UserError
+from asrcompress.recipe import levels
+from tests.recognisers import tiny
+
+LEVELS = ("int8=quantization=int8 coder=range", "third=--target 1/3 structures=[dense] quantizations=[int8,trellis]",
+          "taught=quantization=int4 embeddings=int8 --distil 2")
+
+
+def sweep(stage: str, folder: Path, *more: str, chosen: tuple[str, ...] = LEVELS) -> int:
+    return main(["levels", stage, f"hf:{folder}", "--data", "data", "--sets", "dev", "--command", "./run.sh", *more,
+                 "--levels", *chosen])
+
+
+def test_a_sweep_makes_files_and_rows_and_then_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny.whisper(tmp_path / "whisper")
+    tiny.prepared(tmp_path / "data", tiny.waves([1.0, 0.6, 0.8]))
+    monkeypatch.chdir(tmp_path)
+    assert not sweep("compress", folder) and not sweep("decode", folder)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "; WER " in line]
+    assert [line.split(":")[0] for line in lines] == ["dense", "int8", "third", "taught"]
+    rows = {row["name"]: row for row in map(json.loads, Path("results.jsonl").read_text().splitlines())}
+    assert list(rows) == ["dense", "int8", "third", "taught"]
+    whole = Path("exp/dense/model.packed").stat().st_size
+    for name, row in rows.items():
+        assert row["packed_bytes"] == Path(f"exp/{name}/model.packed").stat().st_size
+        assert row["dense_bytes"] == whole and row["words"] == 6 and row["wer"] is not None
+    assert 0.95 * whole / 3 < rows["third"]["packed_bytes"] <= whole / 3
+    assert rows["dense"]["p_better_than_dense"] is None and rows["int8"]["p_better_than_dense"] is not None
+    made = {path: path.stat().st_mtime_ns for path in Path("exp").rglob("*") if path.is_file()}
+    time.sleep(0.01)
+    assert not sweep("compress", folder) and not sweep("decode", folder)
+    kept = {path: path.stat().st_mtime_ns for path in made}
+    assert kept == made
+    other: tuple[Any, ...] = ("int8=quantization=int8", *LEVELS[1:])
+    assert sweep("compress", folder, chosen=other) == 1
+    assert "exp/int8 was made otherwise" in capsys.readouterr().err
+    assert not sweep("compress", folder, "--redo", "--only", "int8", chosen=other)
+    assert Path("exp/int8/model.packed").stat().st_mtime_ns != made[Path("exp/int8/model.packed")]
+
+
+@pytest.mark.parametrize("texts", [["int8"], ["a/b=x"], ["a=x", "a=y"], ["dense=x"], ["a=it's"], ["=x"], ["a="]])
+def test_levels_of_another_form_get_a_sentence(texts: list[str]) -> None:
+    with pytest.raises(UserError, match="level"):
+        levels.parse(texts)
