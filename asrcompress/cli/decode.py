@@ -14,7 +14,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime", default="sherpa-onnx", help="sherpa-onnx, or onnxruntime (greedy search only)")
-    parser.add_argument("--model", type=Path, required=True, help="folder with model.onnx and tokens.txt")
+    parser.add_argument("--model", type=Path, required=True, help="folder with tokens.txt and the ONNX files")
     parser.add_argument("--data", type=Path, help="folder of prepared sets")
     parser.add_argument("--set", help="the prepared set, whose waves are read")
     parser.add_argument("--wavs", type=Path, nargs="+", metavar="FILE", help="audio files instead of a set")
@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> None:
         print(greedy.write_scorable(args.out, found.tokens, args.ref, args.lang))
     elif not args.graph:
         text.write(args.out / "tokens.txt", found.tokens)
-    if args.graph or any(token.startswith("▁") for token in read_symbols(args.model / "tokens.txt")):
+    whisper = (args.model / "encoder.onnx").exists()
+    if args.graph or whisper or any(token.startswith("▁") for token in read_symbols(args.model / "tokens.txt")):
         text.write(args.out / "hyp.txt", found.words)
     report = {"runtime": args.runtime, "rtf": round(found.rtf, 6), "load_seconds": round(loaded, 4),
               "audio_seconds": round(found.audio, 3), "utts": len(found.tokens), "threads": args.threads,

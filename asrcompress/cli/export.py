@@ -3,7 +3,8 @@
     asrcompress export exp/svd-0.25/model.packed --lang lang --out device/svd-0.25 --data data --set dev-clean-2
     asrcompress export exp/dense/model.packed --lang lang --out device/int8 --data data --set dev-clean-2 \\
         --precision int8-dynamic --sensitivity-set dev --max-loss 0.2
-    asrcompress export whisper.packed --runtime onnxruntime --inputs one.npz --out whisper.onnx     any torch model
+    asrcompress export whisper.packed --out device/whisper        encoder.onnx and decoder.onnx of a Whisper
+    asrcompress export m.packed --runtime onnxruntime --inputs one.npz --out whisper.onnx     any torch model
 
 Before anything is written, torch and the runtime have to agree: on utterances of --data and --set frame by frame, on
 --inputs, or without either on random features. For quantized files that is a fraction of frames with the same best
@@ -17,7 +18,7 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a packed file, or a model file")
-    parser.add_argument("--runtime", default="sherpa-onnx", help="sherpa-onnx (our models) or onnxruntime (any)")
+    parser.add_argument("--runtime", default="sherpa-onnx", help="sherpa-onnx (ours, Whisper) or onnxruntime (any)")
     parser.add_argument("--lang", type=Path, help="the lang folder, for its tokens.txt; sherpa-onnx needs it")
     parser.add_argument("--out", type=Path, required=True, help="a folder; for onnxruntime a file")
     parser.add_argument("--inputs", type=Path, metavar="FILE.npz",
@@ -56,11 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from asrcompress import compression
+    from asrcompress import compression, recognisers
 
     check(args)
     model: Any = compression.load(args.model)
-    exported = speech_model(args, model) if args.runtime == "sherpa-onnx" else any_model(args, model)
+    kinds = {"whisper": whisper_model, "ctc": speech_model}
+    device = args.runtime == "sherpa-onnx"
+    exported = (kinds.get(str(recognisers.kind_of(model)), speech_model) if device else any_model)(args, model)
     print(f"{exported.path}: {exported.size:,} bytes, {exported.agreement} on "
           f"{args.set or args.inputs or 'random features'}")
 
@@ -78,16 +81,34 @@ def any_model(args: argparse.Namespace, model: Any) -> Any:
                   **options)
 
 
+def whisper_model(args: argparse.Namespace, model: Any) -> Any:
+    """encoder.onnx, decoder.onnx and tokens.txt for sherpa-onnx. Errors: UserError for an option of our models."""
+    from dataclasses import asdict
+
+    from asrcompress.errors import UserError
+    from asrcompress.runtimes.export import export
+    from asrcompress.runtimes.onnx_graph.options import Options
+
+    defaults = asdict(Options())
+    given = {name: value for name, value in asdict(options_of(args)).items() if value != defaults[name]}
+    if args.lang or args.data:
+        raise UserError("a Whisper knows its tokens and is compared on random features; leave --lang and --data away")
+    return export(model, args.out, runtime=args.runtime, tolerance=args.tolerance, **given)
+
+
 def speech_model(args: argparse.Namespace, model: Any) -> Any:
     """A folder for sherpa-onnx, checked on speech where there is some."""
     from dataclasses import asdict, replace
 
     from asrcompress.compression.folding import fold
+    from asrcompress.errors import UserError
     from asrcompress.runtimes import sherpa_onnx
     from asrcompress.runtimes.export import export
     from asrcompress.runtimes.onnx_graph import acoustic, parity
 
     sherpa_onnx.check(model)
+    if args.lang is None:
+        raise UserError("sherpa-onnx needs the tokens of the model; give its lang folder as --lang")
     tokens = args.lang / "tokens.txt"
     acoustic.check_tokens(tokens, model.config["vocab"])
     model = fold(model)
@@ -110,7 +131,7 @@ def check(args: argparse.Namespace) -> None:
     from asrcompress.errors import UserError
 
     runtimes.find(args.runtime)
-    if (args.lang is None) == (args.runtime == "sherpa-onnx"):
+    if args.lang is not None and args.runtime != "sherpa-onnx":
         raise UserError("--lang belongs to --runtime sherpa-onnx, which needs the tokens of the model")
     if args.inputs and args.runtime == "sherpa-onnx":
         raise UserError("--inputs is for --runtime onnxruntime: sherpa-onnx makes features itself; give --data and "

@@ -19,19 +19,20 @@ def here(command: str, *words: Any) -> None:
     module.run(cli.parse(parser, [str(word) for word in words]))
 
 
-def in_k2(command: str, *words: Any) -> None:
-    """Run a command with the interpreter that K2_PYTHON names, or with this one.
+def in_k2(command: str, *words: Any, silent: bool = False) -> None:
+    """Run a command with the interpreter that K2_PYTHON names, or with this one; `silent`: what it prints is dropped.
 
     Errors: UserError where it fails. What a command says of itself goes to standard error, as always.
     """
-    start(os.environ.get("K2_PYTHON") or sys.executable, command, *words)
+    start(os.environ.get("K2_PYTHON") or sys.executable, command, *words, silent=silent)
 
 
-def start(python: str, command: str, *words: Any) -> None:
+def start(python: str, command: str, *words: Any, silent: bool = False) -> None:
     """Run a command in a process of its own. Errors: UserError with how it ended and what it was run on."""
     arguments = [str(word) for word in words]
     try:
-        code = subprocess.run([python, "-m", "asrcompress.cli", command, *arguments]).returncode
+        code = subprocess.run([python, "-m", "asrcompress.cli", command, *arguments],
+                              stdout=subprocess.DEVNULL if silent else None).returncode
     except OSError as error:
         raise UserError(f"{python} cannot be started ({error.strerror}); check K2_PYTHON, or run setup.sh") from None
     if code < 0:

@@ -79,7 +79,8 @@ class Ctc:
         from asrcompress.recipe import commands
 
         commands.in_k2("search", "--archive", at / "posteriors", "--graph", self.graph, "--words",
-                       self.lang / "words.txt", "--acoustic-scale", self.acoustic_scale, "--out", at / "hyp.txt")
+                       self.lang / "words.txt", "--acoustic-scale", self.acoustic_scale, "--out", at / "hyp.txt",
+                       silent=True)
         return text.read(at / "hyp.txt")
 
     def calibration(self, waves: Iterable[Wave]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,7 +1,7 @@
 """sherpa-onnx on this machine: the same C++ core that transcribes on phones and small boards.
 
 A model is a folder with model.onnx and tokens.txt. It hears 80 log-mel energies that sherpa-onnx computes itself, and
-has a subsampling of 4.
+has a subsampling of 4. A Whisper is a folder with encoder.onnx, decoder.onnx and tokens.txt.
 """
 
 import math
@@ -24,23 +24,35 @@ if TYPE_CHECKING:
 
     from asrcompress.runtimes.onnx_graph.parity import Batch
 
-NAME = "sherpa-onnx"
+NAME, WINDOW = "sherpa-onnx", 30.0  # seconds that a Whisper hears at once
 FEATURES, SUBSAMPLING, BEAM = 80, 4, 16.0  # it takes all three for granted
 
 
 def export(model: "nn.Module", path: Path, inputs: "Sequence[Batch] | None" = None, *,
            tokens: Path | None = None, tolerance: float | None = None, **options: Any) -> Exported:
-    """Write PATH/model.onnx and PATH/tokens.txt of a TDNN or Conformer, compressed or not.
+    """Write PATH/model.onnx and PATH/tokens.txt of a TDNN or Conformer, compressed or not, or the files of a Whisper.
 
     `inputs`: batches of x (N, T, 80), x_lens (N,) on which torch and onnxruntime have to agree, random ones unless
     given. `tokens`: the tokens.txt of its lang folder. `tolerance`: see `parity.TOLERANCES`. `options`: those of
-    `onnx_graph.options.Options`. Errors: UserError for another model, tokens or option, and where the two do not agree;
+    `onnx_graph.options.Options`; a Whisper knows its tokens, and takes `inputs` (1, mels, 3000), `precision` and
+    `tolerance` alone. Errors: UserError for another model, tokens or option, and where the two do not agree;
     nothing is written then.
     """
     from asrcompress import options as typed
-    from asrcompress.runtimes.onnx_graph import acoustic, parity
+    from asrcompress.runtimes.onnx_graph import acoustic, parity, whisper
     from asrcompress.runtimes.onnx_graph.options import Options
 
+    if whisper.is_whisper(model):
+        from asrcompress.recognisers.whisper import Whisper
+
+        unknown = [name for name in options if name != "precision"] + (["tokens"] if tokens else [])
+        if unknown:
+            raise UserError(f"the option '{unknown[0]}' is not for a Whisper; it takes precision and tolerance")
+        if not hasattr(model, "recogniser"):
+            raise UserError("this Whisper does not know its tokens; load it with recognisers.load_model('hf:FOLDER')")
+        mel: Any = inputs
+        return whisper.export_whisper(model, path, Whisper(model).vocabulary, options.get("precision", "float32"),
+                                      mel, tolerance)
     ranges = options.pop("ranges", None)
     chosen = replace(typed.make(Options, options, f"runtime {NAME}"), ranges=ranges)
     check(model)
@@ -73,6 +85,7 @@ class Recognizer(NamedTuple):
     offline: Any
     path: Path
     max_seconds: float = math.inf
+    whisper: bool = False
 
 
 def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: int = 3000) -> Recognizer:
@@ -83,6 +96,8 @@ def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: in
     import onnx
 
     offline, model = _offline(path, threads, graph, max_active), path / "model.onnx"
+    if (path / "encoder.onnx").exists():
+        return Recognizer(offline, path, WINDOW, True)
     metadata = {one.key: one.value for one in onnx.load(str(model)).metadata_props}
     return Recognizer(offline, model, float(metadata.get("max_seconds", math.inf)))
 
@@ -94,9 +109,16 @@ def _offline(path: Path, threads: int, graph: Path | None, max_active: int = 300
         raise UserError("sherpa-onnx is not installed; `pip install sherpa-onnx`") from None
     if path.is_file():
         raise UserError(f"sherpa-onnx needs a folder with model.onnx and tokens.txt, and {path} is none")
-    model = require_file(path / "model.onnx", "the device model")
+    whisper = (path / "encoder.onnx").exists()
+    model = require_file(path / ("encoder.onnx" if whisper else "model.onnx"), "the device model")
     tokens = require_file(path / "tokens.txt", "the symbol table")
+    if whisper and graph:
+        raise UserError(f"{path} is a Whisper, which says words by itself; leave the graph away")
     try:
+        if whisper:
+            decoder = require_file(path / "decoder.onnx", "the decoder")
+            return sherpa_onnx.OfflineRecognizer.from_whisper(str(model), str(decoder), str(tokens),
+                                                              num_threads=threads)
         return sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
             str(model), str(tokens), num_threads=threads, ctc_max_active=max_active,
             ctc_graph=str(require_file(graph, "the graph")) if graph else "")
@@ -118,6 +140,9 @@ def decode(loaded: Recognizer, waves: Iterable[Wave], words: Path | None = None)
         found.seconds += time.perf_counter() - started
         found.audio += len(samples) / rate
         result = stream.result
+        if loaded.whisper:  # a token may be a part of a character
+            found.tokens[utt] = found.words[utt] = " ".join(result.text.split())
+            continue
         found.tokens[utt] = " ".join(token.strip() for token in result.tokens)
         found.words[utt] = " ".join(names[word] for word in result.words) if words else " ".join(result.text.split())
     return found
@@ -129,7 +154,8 @@ def measure(path: Path, timing: Timing = Timing()) -> dict[str, Any]:  # noqa: B
     Of any length: what a file takes beyond the length that it is made for is measured here.
     """
     def ready(folder: Path) -> timed.Run:
-        recognizer = Recognizer(_offline(folder, timing.threads, timing.graph), folder)
+        offline = _offline(folder, timing.threads, timing.graph)
+        recognizer = Recognizer(offline, folder, whisper=(folder / "encoder.onnx").exists())
         return lambda: decode(recognizer, [("noise", samples, RATE)])
 
     samples = (0.02 * np.random.default_rng(0).standard_normal(timing.seconds * RATE)).astype(np.float32)

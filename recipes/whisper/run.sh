@@ -62,10 +62,13 @@ fi
 if between 3; then  # exp/LEVEL/SET: texts, score; results.jsonl
   sweep decode
 fi
-if between 4; then  # exp/LEVEL/device: encoder.onnx, decoder.onnx, tokens.txt
+if between 4; then  # exp/LEVEL/device: encoder.onnx, decoder.onnx, tokens.txt for sherpa-onnx
   for name in $devices; do
     [ -e "exp/$name/device/tokens.txt" ] ||
-      asrcompress export "exp/$name/model.packed" --runtime sherpa-onnx --out "exp/$name/device"
+      asrcompress export "exp/$name/model.packed" --precision float32 --out "exp/$name/device"
+    for test_set in $test_sets; do  # sherpa-onnx itself: exp/LEVEL/device/SET/hyp.txt and its real-time factor
+      asrcompress decode --model "exp/$name/device" --data data --set "$test_set" --out "exp/$name/device/$test_set"
+    done
   done
 fi
 if between 5; then  # RESULTS.md, tables and the plot

@@ -136,6 +136,26 @@ def test_from_the_folder_to_a_row(folder: Path, tmp_path: Path, capsys: pytest.C
     assert said == Path("int4/dev/hyp.txt").read_text().strip("\n").split("\n")
 
 
+def test_exported_from_the_command_line_sherpa_onnx_transcribes(folder: Path, tmp_path: Path,
+                                                                capsys: pytest.CaptureFixture[str]) -> None:
+    small, _ = compress(recognisers.load_model(f"hf:{folder}"), quantization="int8")
+    save(tmp_path / "small.packed", small)
+    device = tmp_path / "device"
+    assert not main(["export", str(tmp_path / "small.packed"), "--out", str(device)])
+    data = tiny.prepared(tmp_path / "data", tiny.waves([1.0, 0.6]))
+    assert not main(["decode", "--model", str(device), "--data", str(data), "--set", "dev", "--out",
+                     str(tmp_path / "out")])
+    assert [line.split()[0] for line in (tmp_path / "out" / "hyp.txt").read_text().split("\n") if line] == ["u0", "u1"]
+    capsys.readouterr()
+    for more in (["--lang", str(tmp_path)], ["--batch1"], ["--precision", "int4"]):
+        assert main(["export", str(tmp_path / "small.packed"), "--out", str(tmp_path / "other"), *more]) == 1
+        assert "hisper" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    assert main(["decode", "--model", str(device), "--data", str(data), "--set", "dev", "--out", str(tmp_path / "g"),
+                 "--graph", "HLG.fst", "--words", "words.txt"]) == 1
+    assert "leave the graph away" in capsys.readouterr().err
+
+
 def test_bad_folders_get_a_sentence(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
     with pytest.raises(UserError, match="recognisers are WhisperForConditionalGeneration"):
