@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from asrcompress.runtimes.onnx_graph.parity import Batch
 
-NAME, WINDOW = "sherpa-onnx", 30.0  # seconds that a Whisper hears at once
+NAME, WINDOW = "sherpa-onnx", 29.5  # seconds of an utterance that it gives to a Whisper
 FEATURES, SUBSAMPLING, BEAM = 80, 4, 16.0  # it takes all three for granted
 
 
