@@ -97,7 +97,7 @@ def whisper_model(args: argparse.Namespace, model: Any) -> Any:
 
 
 def speech_model(args: argparse.Namespace, model: Any) -> Any:
-    """A folder for sherpa-onnx, checked on speech where there is some."""
+    """A folder for sherpa-onnx, checked on speech where there is some. Errors: UserError without --lang."""
     from dataclasses import asdict, replace
 
     from asrcompress.compression.folding import fold

@@ -224,7 +224,7 @@ def _look_up(proto: onnx.ModelProto, output: str, weight: str) -> None:
 @torch.no_grad()
 def compare(model: nn.Module, encoder: bytes, decoder: bytes, precision: str, mel: Tensor | None = None,
             tolerance: float | None = None) -> str:
-    """How closely onnxruntime agrees with the model's own forward, in words, on 30 s and some tokens.
+    """How closely onnxruntime agrees with the model's own forward, in words, on `mel` (1, mels, 3000) and some tokens.
 
     The tokens are the start of a transcript, then random ones, one at a time. Errors: UserError where they differ by
     more than `tolerance`, see `export_whisper`.
