@@ -62,18 +62,10 @@ def ctranslate2(job: Job) -> Callable[[np.ndarray], list[int]]:
 
 
 def sherpa_onnx(job: Job) -> Callable[[np.ndarray], str]:
-    import sherpa_onnx
+    from asrcompress.runtimes import sherpa_onnx
 
-    files = [str(Path(job["model"], name)) for name in ("encoder.onnx", "decoder.onnx", "tokens.txt")]
-    model = sherpa_onnx.OfflineRecognizer.from_whisper(*files, num_threads=job["threads"])
-
-    def hear(samples: np.ndarray) -> str:
-        stream = model.create_stream()
-        stream.accept_waveform(RATE, samples)
-        model.decode_stream(stream)
-        return stream.result.text
-
-    return hear
+    model = sherpa_onnx.load(Path(job["model"]), job["threads"])
+    return lambda samples: sherpa_onnx.decode(model, [("", samples, RATE)]).words[""]
 
 
 def whisper_cpp(job: Job) -> Callable[[np.ndarray], str]:
@@ -180,7 +172,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Row:
               "utterances": len(names), "left_out_longer": heard["longer"], "audio_seconds": heard["audio"],
               "rows": rows, "left_out": left_out}
     for name, files, job in jobs(args, folder):
-        job |= {"threads": args.threads, "prompt": recogniser._prompt(), "folder": str(folder),
+        job |= {"threads": args.threads, "prompt": recogniser.prompt(), "folder": str(folder),
                 "utterances": len(names)}
         python = args.peers_python if job["peer"] in ("ctranslate2", "whisper.cpp") else sys.executable
         try:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from asrcompress.compression import LayerRecord
-    from asrcompress.runtimes.base import Wave
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,7 +148,7 @@ def distilled(small: "nn.Module", model: "nn.Module", batches: "Sequence[Any]", 
     from asrcompress import recognisers
     from asrcompress.compression import distil
 
-    if recognisers.kind_of(model) in (None, "ctc"):
+    if not recognisers.hears_waves(model):
         return distil.distil(small, model, batches, steps)
 
     def loss(student: Any, number: int) -> Any:
@@ -182,11 +181,12 @@ def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[A
     from asrcompress import recognisers
     from asrcompress.compression import synthetic
     from asrcompress.errors import UserError
+    from asrcompress.runtimes.base import waves_of_cuts
 
     minutes = args.calibrate_minutes
-    if args.calibrate and recognisers.kind_of(model) not in (None, "ctc"):
-        waves = recordings(args.calibrate, args.calibrate_set, 5 if minutes is None else minutes, seed)
-        return list(recognisers.of(model).calibration(waves))
+    if args.calibrate and recognisers.hears_waves(model):
+        cuts = chosen(args.calibrate, args.calibrate_set, 5 if minutes is None else minutes, seed)
+        return list(recognisers.of(model).calibration(waves_of_cuts(cuts)))
     if args.calibrate:
         return list(speech(args.calibrate, args.calibrate_set, 10 if minutes is None else minutes, seed))
     if args.data_free:
@@ -212,13 +212,6 @@ def chosen(data: Path, name: str, minutes: float, seed: int) -> "list[MonoCut]":
     if not cuts:
         raise UserError(f"{data}/{name}.jsonl.gz and --calibrate-minutes {minutes:g} give no utterance to calibrate on")
     return cuts
-
-
-def recordings(data: Path, name: str, minutes: float, seed: int) -> "Iterator[Wave]":
-    """The waves of the cuts that are `chosen`."""
-    from asrcompress.runtimes.base import waves_of_cuts
-
-    return waves_of_cuts(chosen(data, name, minutes, seed))
 
 
 def speech(data: Path, name: str, minutes: float, seed: int) -> "Iterator[tuple[Tensor, Tensor]]":

@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from asrcompress.lang import text
     from asrcompress.lang.tokens import read_symbols
     from asrcompress.runtimes.base import waves_of_files, waves_of_set
+    from asrcompress.runtimes.sherpa_onnx import is_whisper
 
     if bool(args.wavs) == bool(args.data and args.set):
         raise UserError("give either --data and --set, or --wavs")
@@ -55,8 +56,8 @@ def run(args: argparse.Namespace) -> None:
         print(greedy.write_scorable(args.out, found.tokens, args.ref, args.lang))
     elif not args.graph:
         text.write(args.out / "tokens.txt", found.tokens)
-    whisper = (args.model / "encoder.onnx").exists()
-    if args.graph or whisper or any(token.startswith("▁") for token in read_symbols(args.model / "tokens.txt")):
+    tokens = read_symbols(args.model / "tokens.txt")
+    if args.graph or is_whisper(args.model) or any(token.startswith("▁") for token in tokens):
         text.write(args.out / "hyp.txt", found.words)
     report = {"runtime": args.runtime, "rtf": round(found.rtf, 6), "load_seconds": round(loaded, 4),
               "audio_seconds": round(found.audio, 3), "utts": len(found.tokens), "threads": args.threads,

@@ -5,12 +5,11 @@
         --rows results.jsonl --row name=int4
 writes OUT/dev-clean-2/hyp.txt (what the model says), ref.txt and words.txt (as words are counted), and the score. The
 references and the hypotheses are normalised alike, as the recogniser says (Whisper: as OpenAI counts words). --dense is
-the folder of the model before it was compressed: its size, and p(better than dense).
+the folder of the model before it was compressed, for p(better than dense).
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from asrcompress.cli.transcribe import add_recogniser, recogniser_options
 
@@ -29,18 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from asrcompress import recognisers
     from asrcompress.decoding.evaluate import evaluate
+    from asrcompress.recipe.rows import of_files
     from asrcompress.report import rows
 
     known = rows.parse(args.row)
     if args.rows:
         known = rows.check({"name": args.out.name, "search": "greedy", **known, "test_set": args.set}, "--row")
     recogniser = recognisers.load(args.model, **recogniser_options(args))
-    size = Path(args.model).stat().st_size if Path(args.model).is_file() else None
     result = evaluate(recogniser, args.data, args.set, args.out, args.dense)
-    facts: dict[str, Any] = {"packed_bytes": size, **result.facts}
+    packed = Path(args.model) if Path(args.model).is_file() else None
+    facts = {**of_files(args.out / args.set / "hyp.txt", packed), **result.facts}
     if args.rows:
-        rows.put(args.rows, {**{key: value for key, value in facts.items() if value is not None},
-                             **{key: value for key, value in known.items() if value is not None},
-                             **result.score.row()})
-    print(f"{args.out}: {result.score.line()}, RTF {result.facts['rtf']:.4f}"
-          + (f", {size:,} bytes" if size else ""))
+        given = {key: value for key, value in known.items() if value is not None}
+        rows.put(args.rows, {**facts, **given, **result.score.row()})
+    print(f"{args.out}: {result.score.line()}, RTF {facts['rtf']:.4f}"
+          + (f", {facts['packed_bytes']:,} bytes" if packed else ""))

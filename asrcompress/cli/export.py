@@ -61,39 +61,32 @@ def run(args: argparse.Namespace) -> None:
 
     check(args)
     model: Any = compression.load(args.model)
-    kinds = {"whisper": whisper_model, "ctc": speech_model}
-    device = args.runtime == "sherpa-onnx"
-    exported = (kinds.get(str(recognisers.kind_of(model)), speech_model) if device else any_model)(args, model)
+    if args.runtime != "sherpa-onnx":
+        exported = any_model(args, model)
+    elif recognisers.kind_of(model) == "whisper":
+        exported = whisper_model(args, model)
+    else:
+        exported = speech_model(args, model)
     print(f"{exported.path}: {exported.size:,} bytes, {exported.agreement} on "
           f"{args.set or args.inputs or 'random features'}")
 
 
 def any_model(args: argparse.Namespace, model: Any) -> Any:
     """One file, through torch.onnx.export or, of a TDNN or Conformer without --inputs, the hand-made graph."""
-    from dataclasses import asdict
-
     from asrcompress.runtimes.export import export
-    from asrcompress.runtimes.onnx_graph.options import Options
 
-    defaults = asdict(Options())
-    options = {name: value for name, value in asdict(options_of(args)).items() if value != defaults[name]}
     return export(model, args.out, args.inputs, runtime=args.runtime, exporter=args.exporter, tolerance=args.tolerance,
-                  **options)
+                  **given(args))
 
 
 def whisper_model(args: argparse.Namespace, model: Any) -> Any:
     """encoder.onnx, decoder.onnx and tokens.txt for sherpa-onnx. Errors: UserError for an option of our models."""
-    from dataclasses import asdict
-
     from asrcompress.errors import UserError
     from asrcompress.runtimes.export import export
-    from asrcompress.runtimes.onnx_graph.options import Options
 
-    defaults = asdict(Options())
-    given = {name: value for name, value in asdict(options_of(args)).items() if value != defaults[name]}
     if args.lang or args.data:
         raise UserError("a Whisper knows its tokens and is compared on random features; leave --lang and --data away")
-    return export(model, args.out, runtime=args.runtime, tolerance=args.tolerance, **given)
+    return export(model, args.out, runtime=args.runtime, tolerance=args.tolerance, **given(args))
 
 
 def speech_model(args: argparse.Namespace, model: Any) -> Any:
@@ -156,6 +149,16 @@ def options_of(args: argparse.Namespace) -> Any:
 
     return Options(args.batch1, args.keep_small, args.precision, args.acoustic_scale, tuple(args.keep_float),
                    entries=args.entries, reduce_range=args.reduce_range, max_seconds=args.max_seconds)
+
+
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of `options_of` that are not the defaults. Errors: UserError."""
+    from dataclasses import asdict
+
+    from asrcompress.runtimes.onnx_graph.options import Options
+
+    defaults = asdict(Options())
+    return {name: value for name, value in asdict(options_of(args)).items() if value != defaults[name]}
 
 
 def calibrated(args: argparse.Namespace, model: Any) -> Any:

@@ -52,6 +52,8 @@ class Plan:
         _check("budget", budget, self.budget, self.budget_options)
         _check("quantization", quantization, self.quantization, self.quantization_options)
         if self.embeddings is not None:
+            options.require(self.quantization != "float32", f"embeddings={self.embeddings} is beside the quantization "
+                            "of all other weights, and there is none; give quantization, and exclude what stays")
             _check("quantization", quantization, self.embeddings, {})
         _check("coder", coders, self.coder, self.coder_options)
         if self.vectors not in ("float32", "float16", "int8"):

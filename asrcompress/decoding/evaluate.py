@@ -1,7 +1,6 @@
 """Evaluate a recogniser on a prepared set: transcribe, normalise, score."""
 
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +36,4 @@ def evaluate(recogniser: Recogniser, data: Path, name: str, out: Path, dense: Pa
     scoring.write(at, score)
     audio = sum(len(samples) / rate for _, samples, rate in waves)
     parameters = sum(parameter.numel() for parameter in recogniser.model.parameters())
-    facts = {"rtf": seconds / audio, "parameters": parameters, "date": date.today().isoformat(),
-             "commit": machine.commit(), "cpu": machine.cpu()}
-    return Result(score, facts)
+    return Result(score, {"rtf": seconds / audio, "parameters": parameters, "cpu": machine.cpu()})

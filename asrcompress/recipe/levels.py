@@ -17,6 +17,7 @@ from asrcompress.decoding.evaluate import evaluate
 from asrcompress.errors import UserError
 from asrcompress.options import require
 from asrcompress.recipe import commands
+from asrcompress.recipe.rows import of_files
 from asrcompress.recipe.stage import Stage
 from asrcompress.report import rows
 
@@ -87,18 +88,17 @@ def _calibrates(level: Level) -> bool:
 def decode(sweep: Sweep, level: Level, redo: bool = False) -> str:
     """EXP/NAME/SET of every test set, and their rows in results.jsonl beside EXP; a line that says the WERs."""
     folder, dense, said = sweep.exp / level.name, sweep.exp / DENSE, []
-    packed = files.require_file(folder / PACKED, "the packed model").stat().st_size
-    whole = files.require_file(dense / PACKED, "the packed dense model").stat().st_size
+    files.require_file(folder / PACKED, "the packed model")
     for name in sweep.sets:
         at = folder / name
 
         def make(name: str = name, at: Path = at) -> None:
             recogniser = recognisers.load(folder / PACKED, **dict(sweep.options))
             result = evaluate(recogniser, sweep.data, name, folder, None if level.name == DENSE else dense)
-            row = {"name": level.name, "model": Path(sweep.model).name, "options": " ".join(level.words) or None,
-                   "test_set": name, "search": sweep.search, "runtime": "torch", "seed": 0, "packed_bytes": packed,
-                   "dense_bytes": whole, "ratio": round(whole / packed, 4), "command": sweep.command or None,
-                   **result.facts, **result.score.row()}
+            row = {**of_files(at / "hyp.txt", folder / PACKED, dense / PACKED), "name": level.name,
+                   "model": Path(sweep.model).name, "options": " ".join(level.words) or None, "test_set": name,
+                   "search": sweep.search, "seed": 0, "command": sweep.command or None, **result.facts,
+                   **result.score.row()}
             files.write_json(at / RESULT, rows.check(row, str(at / RESULT)))
 
         inputs = {"the model": folder, f"{name}.text": sweep.data / f"{name}.text"}
@@ -109,4 +109,4 @@ def decode(sweep: Sweep, level: Level, redo: bool = False) -> str:
         rows.put(sweep.exp.parent / "results.jsonl", row)
         said.append(f"{name} {row['wer']:.2f} % [{row['ci95'][0]:.2f}, {row['ci95'][1]:.2f}]" if row["ci95"] else
                     f"{name} {row['wer']:.2f} %")
-    return f"{level.name}: {packed:,} bytes, 1/{whole / packed:.3g}; WER {', '.join(said)}"
+    return f"{level.name}: {row['packed_bytes']:,} bytes, 1/{row['ratio']:.3g}; WER {', '.join(said)}"

@@ -19,7 +19,7 @@ from asrcompress import registry
 from asrcompress.errors import UserError
 from asrcompress.recognisers.base import Recogniser
 
-__all__ = ["Recogniser", "kind_of", "load", "load_model", "names", "of"]
+__all__ = ["Recogniser", "hears_waves", "kind_of", "load", "load_model", "names", "of"]
 HUB = "hf:"
 
 
@@ -52,6 +52,11 @@ def kind_of(model: nn.Module) -> str | None:
     if isinstance(said, dict):
         return str(said.get("kind"))
     return "ctc" if original_class(model).__module__.startswith("asrcompress.models.") else None
+
+
+def hears_waves(model: nn.Module) -> bool:
+    """Whether it is a recogniser of others, calibrated on recordings: ours is calibrated on prepared features."""
+    return kind_of(model) not in (None, "ctc")
 
 
 def of(model: nn.Module, **options: Any) -> Recogniser:

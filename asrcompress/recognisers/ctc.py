@@ -5,6 +5,7 @@ BPE tokens are words by themselves. Phones become words by a graph only (HLG.npz
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from asrcompress.compression.distil import divergence
 from asrcompress.decoding.archive import Archive, ArchiveWriter
 from asrcompress.decoding.greedy import bpe_words, greedy
 from asrcompress.errors import UserError
-from asrcompress.files import require_file
 from asrcompress.recognisers.base import Samples, batches
 from asrcompress.runtimes.base import RATE, Wave
 
@@ -29,9 +29,9 @@ def of(model: nn.Module, lang: Path | None = None, graph: Path | None = None, ac
     """
     if lang is None:
         raise UserError("a model of ours needs the names of its tokens; give its lang folder as lang (--lang)")
-    if len(require_file(Path(lang) / "tokens.txt", "the symbol table").read_text("utf-8").split("\n")) - 1 < int(
-            model.config["vocab"]):  # type: ignore[index,arg-type]
-        raise UserError(f"{lang}/tokens.txt has fewer tokens than the model; give the lang folder of its training")
+    from asrcompress.runtimes.onnx_graph.acoustic import check_tokens
+
+    check_tokens(Path(lang) / "tokens.txt", int(model.config["vocab"]))  # type: ignore[index,arg-type]
     return Ctc(model, Path(lang), graph, acoustic_scale)
 
 
@@ -41,11 +41,15 @@ class Ctc:
     def __init__(self, model: Any, lang: Path, graph: Path | None, acoustic_scale: float) -> None:
         self.model, self.lang, self.graph, self.acoustic_scale = model, lang, graph, acoustic_scale
 
-    def _heard(self, samples: list[Samples]) -> tuple[Tensor, Tensor]:
-        """x (N, T, 80), x_lens (N,)."""
+    @cached_property
+    def _fbank(self) -> Any:
         from lhotse import Fbank
 
-        found = [torch.from_numpy(Fbank().extract(one, RATE)) for one in samples]
+        return Fbank()
+
+    def _heard(self, samples: list[Samples]) -> tuple[Tensor, Tensor]:
+        """x (N, T, 80), x_lens (N,)."""
+        found = [torch.from_numpy(self._fbank.extract(one, RATE)) for one in samples]
         lens = torch.tensor([len(one) for one in found])
         return torch.nn.utils.rnn.pad_sequence(found, batch_first=True), lens
 

@@ -48,8 +48,8 @@ class HuggingCtc:
         waves, found = list(waves), {}
         # A model that takes no mask hears the padding, in its GroupNorm even at all frames: then one at a time.
         for names, samples in batches(waves, BATCH if self.said["features"].get("return_attention_mask") else 1):
-            posteriors = self.model(**self._heard(samples)).logits.log_softmax(-1)
-            for name, one, row in zip(names, samples, posteriors, strict=True):
+            logits = self.model(**self._heard(samples)).logits
+            for name, one, row in zip(names, samples, logits, strict=True):
                 tokens = best_tokens(row[:self._frames(one)].numpy(), self.said["blank"])
                 found[name] = self.text(tokens)
         return {name: found[name] for name, _, _ in waves}

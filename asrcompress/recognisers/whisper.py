@@ -60,9 +60,9 @@ class Whisper:
         waves = list(waves)
         found: dict[str, str] = {}
         for names, samples in batches(waves, BATCH):
-            short = [one for one in samples if len(one) <= WINDOW * RATE]
-            tokens = [self._generate([one]) for one in samples[:len(samples) - len(short)]]
-            rows = [*(one[0] for one in tokens), *(self._generate(short) if short else [])]
+            long = sum(len(one) > WINDOW * RATE for one in samples)  # they come first, and are heard one at a time
+            parts = [*([one] for one in samples[:long]), samples[long:]]
+            rows = [row for part in parts if part for row in self._generate(part)]
             found |= {name: self.text(row) for name, row in zip(names, rows, strict=True)}
         return {name: found[name] for name, _, _ in waves}
 
@@ -83,11 +83,11 @@ class Whisper:
         for samples in join_windows(waves, WINDOW):
             tokens = self._generate([samples])[0]
             features = self.extractor([samples], sampling_rate=RATE, return_tensors="pt").input_features
-            start = torch.tensor([[*self._prompt(), *(token for token in tokens if token < len(self.vocabulary))]])
+            start = torch.tensor([[*self.prompt(), *(token for token in tokens if token < len(self.vocabulary))]])
             yield {"input_features": features, "decoder_input_ids": start[:, :self.model.config.max_target_positions]}
 
-    def _prompt(self) -> list[int]:
-        """Start of transcript, language and task, no timestamps."""
+    def prompt(self) -> list[int]:
+        """What the decoder is given before a text: start of transcript, language and task, no timestamps."""
         chosen, prompt = self.model.generation_config, [self.model.generation_config.decoder_start_token_id]
         if getattr(chosen, "is_multilingual", False):
             prompt += [chosen.lang_to_id[f"<|{self.language}|>"], chosen.task_to_id["transcribe"]]

@@ -85,7 +85,6 @@ class Recognizer(NamedTuple):
     offline: Any
     path: Path
     max_seconds: float = math.inf
-    whisper: bool = False
 
 
 def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: int = 3000) -> Recognizer:
@@ -96,10 +95,15 @@ def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: in
     import onnx
 
     offline, model = _offline(path, threads, graph, max_active), path / "model.onnx"
-    if (path / "encoder.onnx").exists():
-        return Recognizer(offline, path, WINDOW, True)
+    if is_whisper(path):
+        return Recognizer(offline, path, WINDOW)
     metadata = {one.key: one.value for one in onnx.load(str(model)).metadata_props}
     return Recognizer(offline, model, float(metadata.get("max_seconds", math.inf)))
+
+
+def is_whisper(path: Path) -> bool:
+    """Whether a folder holds a Whisper, which has an encoder."""
+    return (path / "encoder.onnx").exists()
 
 
 def _offline(path: Path, threads: int, graph: Path | None, max_active: int = 3000) -> Any:
@@ -109,7 +113,7 @@ def _offline(path: Path, threads: int, graph: Path | None, max_active: int = 300
         raise UserError("sherpa-onnx is not installed; `pip install sherpa-onnx`") from None
     if path.is_file():
         raise UserError(f"sherpa-onnx needs a folder with model.onnx and tokens.txt, and {path} is none")
-    whisper = (path / "encoder.onnx").exists()
+    whisper = is_whisper(path)
     model = require_file(path / ("encoder.onnx" if whisper else "model.onnx"), "the device model")
     tokens = require_file(path / "tokens.txt", "the symbol table")
     if whisper and graph:
@@ -130,7 +134,7 @@ def decode(loaded: Recognizer, waves: Iterable[Wave], words: Path | None = None)
     """One utterance after the other, of any sampling rate. Words come from a graph and `words` (its words.txt), or from
     BPE tokens. Errors: UserError for a `words` that cannot be read, and for an utterance too long for the file."""
     names = {number: word for word, number in read_symbols(words).items()} if words else {}
-    found = Transcripts()
+    found, whisper = Transcripts(), is_whisper(loaded.path)
     for utt, samples, rate in waves:
         check_length(utt, len(samples) / rate, loaded.max_seconds, loaded.path)
         started = time.perf_counter()
@@ -140,7 +144,7 @@ def decode(loaded: Recognizer, waves: Iterable[Wave], words: Path | None = None)
         found.seconds += time.perf_counter() - started
         found.audio += len(samples) / rate
         result = stream.result
-        if loaded.whisper:  # a token may be a part of a character
+        if whisper:  # a token may be a part of a character
             found.tokens[utt] = found.words[utt] = " ".join(result.text.split())
             continue
         found.tokens[utt] = " ".join(token.strip() for token in result.tokens)
@@ -155,7 +159,7 @@ def measure(path: Path, timing: Timing = Timing()) -> dict[str, Any]:  # noqa: B
     """
     def ready(folder: Path) -> timed.Run:
         offline = _offline(folder, timing.threads, timing.graph)
-        recognizer = Recognizer(offline, folder, whisper=(folder / "encoder.onnx").exists())
+        recognizer = Recognizer(offline, folder)
         return lambda: decode(recognizer, [("noise", samples, RATE)])
 
     samples = (0.02 * np.random.default_rng(0).standard_normal(timing.seconds * RATE)).astype(np.float32)

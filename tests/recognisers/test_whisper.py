@@ -34,7 +34,7 @@ def test_tokens_become_the_text_that_hugging_face_makes_of_them(recogniser: Any,
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text = "ab aé ba"
     tokens = tokenizer(text).input_ids
-    assert recogniser.text([*recogniser._prompt(), *tokens, 261]) == text == tokenizer.decode(tokens)
+    assert recogniser.text([*recogniser.prompt(), *tokens, 261]) == text == tokenizer.decode(tokens)
 
 
 def test_transcribes_as_generate_does_in_the_order_of_the_waves(recogniser: Any) -> None:
@@ -90,6 +90,8 @@ def test_embeddings_get_a_quantization_of_their_own(recogniser: Any) -> None:
     assert {kind for path, kind in kinds.items() if path not in embeddings} == {"int4"}
     assert torch.equal(small.proj_out.weight, small.model.decoder.embed_tokens.weight)
     assert len(embeddings) == 3  # tokens, and the positions of encoder and decoder; the output is the tokens' again
+    with pytest.raises(UserError, match="embeddings=int8 is beside the quantization"):
+        Plan("svd", options={"rank": 8}, embeddings="int8")
     kept, _ = compress(recogniser.model, Plan(quantization="int4", embeddings="float32"))
     assert not [path for path in quantization.attached(kept) if "embed" in path]
 
