@@ -29,6 +29,12 @@ def cpu_flags() -> str:
     return " ".join(flag for flag in FLAGS if found and flag in found[0])
 
 
+def int8_saturates() -> bool:
+    """Whether this processor adds products of bytes in 16 bits: x86 without VNNI or AMX."""
+    exact = {"avx512_vnni", "avx_vnni", "amx_int8"} & set(cpu_flags().split())
+    return platform.machine() in ("x86_64", "AMD64") and not exact
+
+
 def commit() -> str | None:
     """The short commit of the code that runs, with a `+` where the package differs from it; None outside git."""
     def git(*arguments: str) -> str:

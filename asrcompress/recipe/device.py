@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asrcompress import files
+from asrcompress.measure import machine
 from asrcompress.recipe import commands, data, decoding, rows
 from asrcompress.recipe.models import DATA
 from asrcompress.recipe.settings import Settings
@@ -51,9 +52,11 @@ def export_all(settings: Settings) -> None:
 def _export(settings: Settings, file: File) -> None:
     """A file whose log-probabilities carry the acoustic scale that was chosen on held-out speakers; and its speed."""
     (name, precision), out = file, folder(file)
-    calibrate = ["--calibrate-set", settings.train_sets[0]] if precision == "int8-static" else []
+    more = ["--calibrate-set", settings.train_sets[0]] if precision == "int8-static" else []
+    if precision.startswith("int8") and machine.int8_saturates():  # the file is to run here
+        more.append("--reduce-range")
     commands.here("export", EXP / name / "model.packed", "--lang", settings.lang, "--out", out, "--precision",
-                  precision, *calibrate, "--batch1", "--data", DATA, "--set", "dev", "--beam", settings.device_beam,
+                  precision, *more, "--batch1", "--data", DATA, "--set", "dev", "--beam", settings.device_beam,
                   "--acoustic-scale", decoding.scales(name)["acoustic_scale"])
     commands.here("measure", out, "--against", folder(FIRST), "--out", out / "onnxruntime.json")
     commands.here("measure", out, "--runtime", "sherpa-onnx", "--out", out / "greedy.json")

@@ -40,3 +40,14 @@ def test_peak_rss_against_getrusage() -> None:
     """getrusage also counts what the parent held before exec, so it is the upper bound."""
     now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     assert 5e6 < machine.peak_rss() <= now * 1.1
+
+
+@pytest.mark.parametrize(("kind", "flags", "saturates"), [
+    ("x86_64", "avx2 fma", True), ("x86_64", "avx2 avx512f avx512_bf16", True), ("x86_64", "avx2 avx_vnni", False),
+    ("AMD64", "avx512f avx512_vnni", False), ("x86_64", "amx_int8", False), ("aarch64", "asimd asimddp", False),
+    ("arm64", "", False)])
+def test_int8_sums_saturate_on_x86_without_vnni(kind: str, flags: str, saturates: bool,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.platform, "machine", lambda: kind)
+    monkeypatch.setattr(machine, "cpu_flags", lambda: flags)
+    assert machine.int8_saturates() == saturates

@@ -1,0 +1,23 @@
+"""Stage 8: what a recipe asks of an export."""
+
+from typing import Any
+
+import pytest
+
+from asrcompress.recipe import commands, decoding, device
+from asrcompress.recipe.settings import Settings
+
+
+@pytest.mark.parametrize(("precision", "saturates", "expected"), [
+    ("int8-dynamic", True, True), ("int8-static", True, True), ("int8-dynamic", False, False),
+    ("float32", True, False), ("int4", True, False)])
+def test_int8_files_have_weights_of_7_bits_where_sums_saturate(precision: str, saturates: bool, expected: bool,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(commands, "here", lambda *words: asked.append(words))
+    monkeypatch.setattr(device.machine, "int8_saturates", lambda: saturates)
+    monkeypatch.setattr(decoding, "scales", lambda name: {"acoustic_scale": 1.0})
+    monkeypatch.setattr(device.data, "first_graph", lambda settings: device.EXP)
+    device._export(Settings(train_sets=("train",)), ("dense", precision))
+    export = next(words for words in asked if words[0] == "export")
+    assert ("--reduce-range" in export) == expected
