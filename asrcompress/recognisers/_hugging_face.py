@@ -36,10 +36,12 @@ def load(name: str) -> nn.Module:
     except (OSError, ValueError) as error:
         raise UserError(f"hf:{name} cannot be loaded: {_short(error)}; give a folder with config.json, "
                         "model.safetensors, preprocessor_config.json and its tokenizer, or a name of the hub") from None
-    said = {"kind": kind, "features": features, "vocabulary": _vocabulary(tokenizer)}
+    vocabulary = _vocabulary(tokenizer)
+    if kind == "whisper":
+        vocabulary = vocabulary[:model.generation_config.eos_token_id]  # no special ones
+    said = {"kind": kind, "features": features, "vocabulary": vocabulary}
     if kind == "whisper":
         said["spelling"] = _spelling(name)
-        said["vocabulary"] = said["vocabulary"][:model.generation_config.eos_token_id]  # no special ones
     else:
         said |= {"blank": config.pad_token_id, "space": getattr(tokenizer, "word_delimiter_token", None) or "|"}
     model.recogniser = said
