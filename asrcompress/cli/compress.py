@@ -45,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="with --target: write the structures without the quantization, to be trained first")
     parser.add_argument("--fit-steps", action="store_true", help="with --target: change nothing but the steps of a "
                         "model that was trained with quantization epr, until its file has so many bytes")
+    parser.add_argument("--choices", type=Path, metavar="FOLDER", help="with --target or --at-most: where the ways to "
+                        "store each weight are kept, for further targets of this model (default: the folder of --out)")
     parser.add_argument("--plot", metavar="FILE", help="with --target or --at-most: a picture of what each layer got")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--calibrate", type=Path, metavar="DATA", help="folder of prepared sets to calibrate on")
@@ -58,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="before, even out the channels of these inputs; exact in float; needs --activations")
     parser.add_argument("--distil", type=int, default=0, metavar="STEPS",
                         help="steps of training towards the given model's posteriors on the calibration data")
+    parser.add_argument("--distil-set", metavar="SET", help="train on this set instead; no transcripts are used")
+    parser.add_argument("--distil-minutes", type=float, metavar="MINUTES", help="of it (default: 60)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, e.g. size=0.25")
 
 
@@ -70,8 +74,9 @@ def run(args: argparse.Namespace) -> None:
     if args.target or args.at_most:
         to_bytes(args)
         return
-    require(not (args.plot or args.lang or args.fit_steps or args.structures_only),
-            "--plot, --lang, --fit-steps and --structures-only: each goes with --target or --at-most")
+    require(not (args.plot or args.lang or args.fit_steps or args.structures_only or args.choices),
+            "--plot, --lang, --fit-steps, --structures-only and --choices: each goes with --target or --at-most")
+    check_distillation(args)
     require(args.activations or not args.smooth, "--smooth is for inputs that are rounded; give --activations int8 too")
     plan = Plan.from_config(compose("compress", args.overrides))
     model = recognisers.load_model(args.model)
@@ -83,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
         small = activations.apply(small, grids)
         print(f"activations {args.activations}: the inputs of {len(grids)} layers")
     if args.distil:
-        small = distilled(small, model, batches, args.distil)
+        small = distilled(args, small, model, batches)
     save(args.out, small)
     show(report, args.out)
     if quantizers := quantization.attached(small):
@@ -117,6 +122,7 @@ def to_bytes(args: argparse.Namespace) -> None:
         save(args.out, fit_steps(model, target))
         return
     require(not (args.activations or args.smooth), "--target chooses what is stored; --activations goes without it")
+    check_distillation(args)
     require(args.lang is not None or not args.at_most, "--at-most needs the lang folder of the model; give --lang")
     require(bool(args.calibrate or args.data_free), "--target and --at-most need something to run the model on; give "
             "--calibrate DATA, or --data-free batchnorm")
@@ -126,12 +132,12 @@ def to_bytes(args: argparse.Namespace) -> None:
     args.calibrate_minutes = args.calibrate_minutes or 2
     loss = held_out_loss(args) if args.at_most else None
     table = Table(model, examples(args, model, seed), make(Ways, options, "target"), seed,
-                  Path(f"{args.out}.choices"), lambda items, text: track(items, text))
+                  args.choices or Path(args.out).parent, lambda items, text: track(items, text))
     print(f"predicted and measured damage of {len(table.checked)} choices: rank correlation "
           f"{table.rank_correlation:.3f}")
     small, report = table.fit(target) if loss is None else table.within(tolerance, loss)
     if args.distil:
-        small = distilled(small, model, table.outputs.batches, args.distil)
+        small = distilled(args, small, model, table.outputs.batches)
     save(args.out, quantization.materialize(copy_model(small)) if args.structures_only else small)
     show(report, args.out)
     size, predicted = writer.length(small), sum(row.damage or 0.0 for row in report)
@@ -143,11 +149,27 @@ def to_bytes(args: argparse.Namespace) -> None:
         plot(report, Path(args.plot))
 
 
-def distilled(small: "nn.Module", model: "nn.Module", batches: "Sequence[Any]", steps: int) -> "nn.Module":
+def check_distillation(args: argparse.Namespace) -> None:
+    """Errors: UserError where options of --distil are given without it, or without speech."""
+    from asrcompress.options import require
+
+    require(bool(args.distil) or not (args.distil_set or args.distil_minutes),
+            "--distil-set and --distil-minutes go with --distil STEPS")
+    require(args.calibrate is not None or not args.distil_set, "--distil-set is a set of prepared speech; give the "
+            "folder with --calibrate DATA")
+    require(bool(args.distil_set) or not args.distil_minutes, "--distil-minutes are of a set; give --distil-set")
+
+
+def distilled(args: argparse.Namespace, small: "nn.Module", model: "nn.Module",
+              batches: "Sequence[Any]") -> "nn.Module":
     """The small model trained towards the whole one, as its kind of recogniser says how far they are apart."""
     from asrcompress import recognisers
     from asrcompress.compression import distil
 
+    steps = args.distil
+    if args.distil_set:
+        minutes = 60 if args.distil_minutes is None else args.distil_minutes
+        batches = spoken(model, args.calibrate, args.distil_set, minutes, 0)
     if not recognisers.hears_waves(model):
         return distil.distil(small, model, batches, steps)
 
@@ -181,20 +203,27 @@ def examples(args: argparse.Namespace, model: "nn.Module", seed: int) -> "list[A
     from asrcompress import recognisers
     from asrcompress.compression import synthetic
     from asrcompress.errors import UserError
-    from asrcompress.runtimes.base import waves_of_cuts
 
     minutes = args.calibrate_minutes
-    if args.calibrate and recognisers.hears_waves(model):
-        cuts = chosen(args.calibrate, args.calibrate_set, 5 if minutes is None else minutes, seed)
-        return list(recognisers.of(model).calibration(waves_of_cuts(cuts)))
     if args.calibrate:
-        return list(speech(args.calibrate, args.calibrate_set, 10 if minutes is None else minutes, seed))
+        most = 5 if recognisers.hears_waves(model) else 10
+        return spoken(model, args.calibrate, args.calibrate_set, most if minutes is None else minutes, seed)
     if args.data_free:
         return synthetic.examples(model, args.data_free, 2 if minutes is None else minutes, seed)
     if args.activations or args.distil:
         asked = "--activations" if args.activations else "--distil"
         raise UserError(f"{asked} needs something to run the model on; give --calibrate DATA, or --data-free batchnorm")
     return []
+
+
+def spoken(model: "nn.Module", data: Path, name: str, minutes: float, seed: int) -> "list[Any]":
+    """Batches of the model's arguments, of speech of a prepared set. Errors: those of `chosen` and `speech`."""
+    from asrcompress import recognisers
+    from asrcompress.runtimes.base import waves_of_cuts
+
+    if recognisers.hears_waves(model):
+        return list(recognisers.of(model).calibration(waves_of_cuts(chosen(data, name, minutes, seed))))
+    return list(speech(data, name, minutes, seed))
 
 
 def chosen(data: Path, name: str, minutes: float, seed: int) -> "list[MonoCut]":

@@ -1,50 +1,40 @@
-"""The file in which a byte budget keeps what it measured, so that a run that was stopped goes on there."""
+"""The file in which a byte budget keeps what it measured: a run that was stopped goes on there, and another target of
+the same model measures nothing."""
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
-from asrcompress.compression.choices import Way
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A way to store a part: what a coder makes of it, and its damage at a scale of 1."""
-
-    way: Way
-    bytes: int
-    damage: float
-
 
 class Cache:
-    """A file of JSON lines: the digest of what the table is of, then a part of it on each; nothing without a path."""
+    """JSON values by key, in a file FOLDER/choices-DIGEST.jsonl with a line for each; nothing is kept without a folder.
 
-    def __init__(self, path: Path | None, of: str) -> None:
-        self.path, self.found = path, dict[str, list[Measured]]()
-        if path is None:
+    `of` is the digest of what the table is of, so that tables of other models, data or choices have files of their own.
+    """
+
+    def __init__(self, folder: Path | None, of: str) -> None:
+        self.path = folder / f"choices-{of[:16]}.jsonl" if folder else None
+        self.found = dict[str, Any]()
+        if self.path is None or not self.path.exists():
             return
-        first = {"table": of}
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        if not lines or lines[0] != json.dumps(first) + "\n":
-            path.write_text(json.dumps(first) + "\n", encoding="utf-8")
-            return
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]  # a run that was stopped may have left half a line
-        path.write_text("".join(whole), encoding="utf-8")
-        for line in map(json.loads, whole[1:]):
-            self.found[line["part"]] = [Measured(Way(*one[0]), *one[1:]) for one in line["ways"]]
+        self.path.write_text("".join(whole), encoding="utf-8")
+        self.found = dict(map(json.loads, whole))
 
-    def add(self, part: str, ways: list[Measured]) -> None:
-        """Keep the ways of a part."""
-        self.found[part] = ways
-        if self.path is not None:
-            rows = [[[one.way.structure, one.way.size, one.way.quantization, one.way.options], one.bytes, one.damage]
-                    for one in ways]
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"part": part, "ways": rows}) + "\n")
+    def value(self, key: str, make: Callable[..., Any], *args: Any) -> Any:
+        """What is kept under a key, or what `make` says of the arguments, which is kept from then on."""
+        if key not in self.found:
+            self.found[key] = made = make(*args)
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([key, made]) + "\n")
+        return self.found[key]
 
 
 def digest(model: nn.Module, rows: Sequence[Tensor], options: object) -> str:

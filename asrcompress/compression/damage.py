@@ -107,11 +107,12 @@ class SecondOrder:
             squares = rows.square().sum(1)
         return self.scales.get(path, 1.0) * float(squares.sum())
 
-    def fit_scale(self, path: str, changes: Iterable[tuple[Tensor, float]]) -> None:
+    def fit_scale(self, path: str, changes: Iterable[tuple[Tensor, float]]) -> float:
         """Let the form agree with the damages that changes of one weight were measured to do: their geometric mean."""
         self.scales.pop(path, None)
         ratios = [math.log(max(measured, 1e-12) / max(self.of(path, change), 1e-30)) for change, measured in changes]
         self.scales[path] = math.exp(sum(ratios) / len(ratios))
+        return self.scales[path]
 
 
 def _gains(model: nn.Module, paths: list[str], outputs: Outputs) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ every weight are measured, which fixes the scale of its prediction, and others t
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from asrcompress.compression import activations, checks, quantization, record
 from asrcompress.compression import choices as ways_of
 from asrcompress.compression._assembly import VECTORS, Assembly
-from asrcompress.compression._table_cache import Cache, Measured, digest
+from asrcompress.compression._table_cache import Cache, digest
 from asrcompress.compression.budget.bytes import Choice, hull, share_out, total
 from asrcompress.compression.choices import Maker, Part, Way, Ways, parameter_of
 from asrcompress.compression.compress import LayerRecord
@@ -38,11 +38,20 @@ WAYS = Ways()
 FINE = ("trellis", "epr")  # quantizations with any number of bits
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A way to store a part: what a coder makes of it, and its damage at a scale of 1."""
+
+    way: Way
+    bytes: int
+    damage: float
+
+
 class Table:
     """Every way to store every weight of a model. Making it takes the time; `fit` is for any number of targets.
 
-    `cache` is a file that gets a line for each part when that is done: run again, it goes on there. Errors: UserError
-    where the model has nothing to choose, and those of `damage.Outputs`.
+    `cache` is a folder, where a file gets a line for whatever was measured: run again, it goes on there. Errors:
+    UserError where the model has nothing to choose, and those of `damage.Outputs`.
     """
 
     def __init__(self, model: nn.Module, batches: Iterable[Any], options: Ways = WAYS, seed: int = 0,
@@ -55,20 +64,21 @@ class Table:
         self.outputs = Outputs(self.model, batches)
         self.form = SecondOrder(self.model, self.outputs)
         self.maker, self.seed = Maker(self.form, seed), seed
-        done = Cache(cache, digest(self.model, self.outputs.rows, (options, seed)))
-        for path in track(list(self.parts), "ways to store each weight"):
-            if path not in done.found:
-                done.add(path, self._measured(self.parts[path], options))
-        self.measured = {path: done.found[path] for path in self.parts}
+        self.cache = Cache(cache, digest(self.model, self.outputs.rows, (options, seed)))
+        self.measured = {path: [Measured(Way(*way), size, damage) for way, size, damage
+                                in self.cache.value(f"ways {path}", self._measured, self.parts[path])]
+                         for path in track(list(self.parts), "ways to store each weight")}
         self.dense_bytes, self.vectors = self._vectors()
         self.checked = self._fit_scales(track)
 
-    def _measured(self, part: Part, options: Ways) -> list[Measured]:
+    def _measured(self, part: Part) -> list[tuple[Any, int, float]]:
+        """(fields of the way, bytes, damage at a scale of 1) of every way to store a part."""
         found = []
         with error_context(part.path):
-            for way in sorted(ways_of.ways(part, options), key=lambda way: (way.structure, way.size or 1.0)):
+            for way in sorted(ways_of.ways(part, self.options), key=lambda way: (way.structure, way.size or 1.0)):
                 if (made := self.maker.measure(part, way)) is not None:
-                    found.append(Measured(way, made[0], self.form.of(part.path, made[1])))
+                    fields = way.structure, way.size, way.quantization, dict(way.options)
+                    found.append((fields, made[0], self.form.of(part.path, made[1])))
         require(bool(found), f"{part.path}: no way to store it is left; allow more structures or quantizations")
         return found
 
@@ -79,7 +89,8 @@ class Table:
         for kind in ("float32", "float16", "int8"):
             record.set_coder(self.model, coding.SMALLEST, vectors=kind)
             lengths[kind] = writer.length(self.model)
-            damages[kind] = self.outputs.divergence(writer.prepared(self.model, kind)[0])
+            damages[kind] = self.cache.value(f"vectors {kind}", self.outputs.divergence,
+                                              writer.prepared(self.model, kind)[0])
         least = min(lengths.values())
         return lengths["float32"], [Choice(length - least, damages[kind], kind) for kind, length in lengths.items()]
 
@@ -89,13 +100,13 @@ class Table:
         for path in track(list(self.parts), "scale of each prediction"):
             curve = hull(self._choices(path))
             probes = [curve[len(curve) * third // 3] for third in (1, 2)] if len(curve) > 2 else curve[:1]
-            self.form.fit_scale(path, [self._damage(path, probe.how) for probe in probes])
+            self.form.scales[path] = self.cache.value(f"scale {path}", self._scale, path, probes)
             picked += [(path, one) for one in curve if one not in probes]
         order = torch.randperm(len(picked), generator=torch.Generator().manual_seed(self.seed)).tolist()
         rows = []
         for path, one in track([picked[index] for index in order[:CHECKED]], "predictions checked"):
-            scale = self.form.scales[path]
-            rows.append((path, one.how, scale * one.damage, self._damage(path, one.how)[1]))
+            measured = self.cache.value(f"damage {path} {one.how}", self._damage, path, one.how)
+            rows.append((path, one.how, self.form.scales[path] * one.damage, measured))
         return rows
 
     @property
@@ -105,8 +116,14 @@ class Table:
             return float("nan")
         return rank_correlation([row[2] for row in self.checked], [row[3] for row in self.checked])
 
+    def _scale(self, path: str, probes: list[Choice]) -> float:
+        return self.form.fit_scale(path, [self._changed(path, probe.how) for probe in probes])
+
+    def _damage(self, path: str, way: Way) -> float:
+        return self._changed(path, way)[1]
+
     @torch.no_grad()
-    def _damage(self, path: str, way: Way) -> tuple[Tensor, float]:
+    def _changed(self, path: str, way: Way) -> tuple[Tensor, float]:
         """The change of a weight by a way, and what it is measured to do to the model's outputs."""
         part = self.parts[path]
         made = self.maker.make(part, way)

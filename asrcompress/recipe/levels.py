@@ -73,7 +73,11 @@ def compress(sweep: Sweep, level: Level, redo: bool = False) -> None:
         if level.name == DENSE:
             save(folder / PACKED, recognisers.load_model(sweep.model))
         else:
-            needs = [] if "--calibrate" in level.words or not _calibrates(level) else ["--calibrate", sweep.data]
+            needs: list[str | Path] = []
+            if not {"--calibrate", "--data-free"} & set(level.words) and _calibrates(level):
+                needs = ["--calibrate", sweep.data]
+            if {"--target", "--at-most"} & set(level.words):
+                needs += ["--choices", sweep.exp]  # all targets choose from one table
             commands.here("compress", "--model", sweep.model, "--out", folder / PACKED, *needs, *level.words)
 
     Stage(folder, {"--model": sweep.model, "--level": list(level.words)}).run(make, redo)
@@ -81,8 +85,7 @@ def compress(sweep: Sweep, level: Level, redo: bool = False) -> None:
 
 def _calibrates(level: Level) -> bool:
     """Whether the words ask for something that needs speech."""
-    return any(word in ("--target", "--at-most", "--distil") or word == "structure.data_aware=true"
-               for word in level.words)
+    return bool({"--target", "--at-most", "--distil", "--activations", "structure.data_aware=true"} & set(level.words))
 
 
 def decode(sweep: Sweep, level: Level, redo: bool = False) -> str:

@@ -10,6 +10,7 @@ import asrcompress
 from asrcompress import cli, models
 from asrcompress.compression import load, modules, packed, quantization, save_model, target
 from asrcompress.compression.choices import Ways
+from asrcompress.compression.damage import Outputs
 from asrcompress.compression.packed import writer
 from asrcompress.compression.structures import CannotShrink
 from asrcompress.errors import UserError
@@ -122,17 +123,23 @@ def test_the_smallest_file_within_a_loss(table: target.Table) -> None:
 
 def test_a_table_goes_on_where_it_was_stopped(batches: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ways = Ways(structures=("dense",), quantizations=("int8", "int4"))
-    cache, made = tmp_path / "x.choices", []
-    measured = target.Table._measured
-    monkeypatch.setattr(target.Table, "_measured", lambda self, part, options: made.append(part.path) or measured(
-        self, part, options))
-    whole = target.Table(classifier(), batches, ways, cache=cache)
-    text = cache.read_text()
-    cache.write_text(text[: text.rindex('{"part"') + 20])  # half a line is left
-    again = target.Table(classifier(), batches, ways, cache=cache)
-    assert made == ["0", "2", "4", "4"] and cache.read_text() == text and again.measured == whole.measured
-    target.Table(classifier(), batches, Ways(structures=("dense",), quantizations=("int8",)), cache=cache)
+    made, passes, measured, divergence = [], [], target.Table._measured, Outputs.divergence
+    monkeypatch.setattr(target.Table, "_measured", lambda self, part: made.append(part.path) or measured(self, part))
+    monkeypatch.setattr(Outputs, "divergence", lambda self, model: passes.append(1) or divergence(self, model))
+    whole = target.Table(classifier(), batches, ways, cache=tmp_path / "choices")
+    [file] = (tmp_path / "choices").iterdir()
+    text, ran = file.read_text(), len(passes)
+    same = target.Table(classifier(), batches, ways, cache=tmp_path / "choices")
+    assert len(passes) == ran and made == ["0", "2", "4"], "all is in the file"
+    file.write_text(text[: text.index('["ways 4"') + 20])  # half a line is left
+    again = target.Table(classifier(), batches, ways, cache=tmp_path / "choices")
+    assert made == ["0", "2", "4", "4"] and file.read_text() == text
+    for one in (same, again):
+        assert one.measured == whole.measured and one.form.scales == whole.form.scales and one.checked == whole.checked
+    fewer = Ways(structures=("dense",), quantizations=("int8",))
+    target.Table(classifier(), batches, fewer, cache=tmp_path / "choices")
     assert made[4:] == ["0", "2", "4"], "of other choices, so made anew"
+    assert file.read_text() == text and len(list((tmp_path / "choices").iterdir())) == 2, "in a file of their own"
 
 
 def test_bad_input_is_a_sentence(table: target.Table, batches: list) -> None:

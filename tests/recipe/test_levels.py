@@ -13,7 +13,8 @@ from asrcompress.recipe import levels
 from tests.recognisers import tiny
 
 LEVELS = ("int8=quantization=int8 coder=range", "third=--target 1/3 structures=[dense] quantizations=[int8,trellis]",
-          "taught=quantization=int4 embeddings=int8 --distil 2")
+          "half=--target 1/2 structures=[dense] quantizations=[int8,trellis]",
+          "taught=quantization=int4 embeddings=int8 --distil 2 --distil-set dev --distil-minutes 0.1")
 
 
 def sweep(stage: str, folder: Path, *more: str, chosen: tuple[str, ...] = LEVELS) -> int:
@@ -28,14 +29,15 @@ def test_a_sweep_makes_files_and_rows_and_then_nothing(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert not sweep("compress", folder) and not sweep("decode", folder)
     lines = [line for line in capsys.readouterr().out.splitlines() if "; WER " in line]
-    assert [line.split(":")[0] for line in lines] == ["dense", "int8", "third", "taught"]
+    assert [line.split(":")[0] for line in lines] == ["dense", "int8", "third", "half", "taught"]
     rows = {row["name"]: row for row in map(json.loads, Path("results.jsonl").read_text().splitlines())}
-    assert list(rows) == ["dense", "int8", "third", "taught"]
+    assert list(rows) == ["dense", "int8", "third", "half", "taught"]
     whole = Path("exp/dense/model.packed").stat().st_size
     for name, row in rows.items():
         assert row["packed_bytes"] == Path(f"exp/{name}/model.packed").stat().st_size
         assert row["dense_bytes"] == whole and row["words"] == 6 and row["wer"] is not None
     assert 0.95 * whole / 3 < rows["third"]["packed_bytes"] <= whole / 3
+    assert len(list(Path("exp").glob("choices-*.jsonl"))) == 1, "both targets choose from one table"
     assert rows["dense"]["p_better_than_dense"] is None and rows["int8"]["p_better_than_dense"] is not None
     made = {path: path.stat().st_mtime_ns for path in Path("exp").rglob("*") if path.is_file()}
     time.sleep(0.01)

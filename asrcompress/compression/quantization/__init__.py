@@ -55,7 +55,7 @@ def fit(name: str, tensor: Tensor, seed: int = 0, **options: Any) -> Quantizer:
 
 def _fitted(cls: type[Quantizer], tensor: Tensor, options: Any, seed: int) -> Quantizer:
     check_finite(tensor)
-    if tensor.numel() and float(tensor.abs().max()) > LARGEST:
+    if tensor.numel() and float(tensor.detach().abs().max()) > LARGEST:
         raise UserError(f"a tensor holds {float(tensor.abs().max()):g}, and quantizations reach {LARGEST:g}; rescale "
                         "its layer")
     one = cls.fit(tensor.detach().float(), options, seed).to(tensor.device)
