@@ -42,6 +42,19 @@ def test_transcribes_as_hugging_face_does(recogniser: Any, tmp_path: Path) -> No
                                  {"structure": "svd", "rank": 8, "quantization": "int4"}])
 def test_compressed_saved_loaded_and_exported_it_says_the_same(recogniser: Any, tmp_path: Path,
                                                                way: dict[str, Any]) -> None:
+    check_the_way(recogniser, tmp_path, way)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [{"quantization": "int8"}, {"structure": "svd", "size": 0.5, "data_aware": True,
+                                                            "quantization": "int4", "coder": "range"}])
+def test_so_it_does_at_the_size_of_base(tmp_path: Path, way: dict[str, Any]) -> None:
+    recogniser = recognisers.load(f"hf:{tiny.wav2vec2(tmp_path / 'wav2vec2', base=True)}")
+    assert sum(parameter.numel() for parameter in recogniser.model.parameters()) > 90e6
+    check_the_way(recogniser, tmp_path, way)
+
+
+def check_the_way(recogniser: Any, tmp_path: Path, way: dict[str, Any]) -> None:
     waves = tiny.waves(SECONDS)
     batches = list(recogniser.calibration(waves))
     small, _ = compress(recogniser.model, **way, calibration=batches)

@@ -45,13 +45,13 @@ def _tokenizer(vocabulary: dict[str, int], special: Sequence[str], folder: Path)
     PreTrainedTokenizerFast(tokenizer_object=made).save_pretrained(folder)
 
 
-def wav2vec2(folder: Path, norm: str = "group") -> Path:
-    """Write a wav2vec 2.0 for CTC whose tokens are letters."""
+def wav2vec2(folder: Path, norm: str = "group", base: bool = False) -> Path:
+    """Write a wav2vec 2.0 for CTC whose tokens are letters; `base`: of the published size."""
     from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
 
     torch.manual_seed(0)
     tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'"]
-    config = Wav2Vec2Config(
+    config = Wav2Vec2Config(vocab_size=len(tokens), pad_token_id=0) if base else Wav2Vec2Config(
         vocab_size=len(tokens), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48,
         conv_dim=(16, 16), conv_kernel=(10, 3), conv_stride=(5, 2), num_feat_extract_layers=2,
         num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2, feat_extract_norm=norm, pad_token_id=0,
