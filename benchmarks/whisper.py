@@ -11,14 +11,15 @@ is its own. `RTF` is seconds on the clock per second of audio, and `CPU` seconds
 
 CTranslate2 hears features that ours computed: their time is added to its own, their memory is not. --ctranslate2 has
 the model in float16, computed with as float32; its int8 file is made here of --hf. --onnx has folders for sherpa-onnx
-(encoder.onnx, decoder.onnx, tokens.txt), --ggml files of whisper.cpp; both compute features of their own. The packages
-of peers are in no requirements: `python -m venv peers && peers/bin/pip install ctranslate2 pywhispercpp`, of the same
-version of Python.
+(encoder.onnx, decoder.onnx, tokens.txt), --ggml files of whisper.cpp; both compute features of their own. Of the folder
+--onnxruntime, in float32, files are made with onnxruntime's own quantize_dynamic. The packages of peers are in no
+requirements: `python -m venv peers && peers/bin/pip install ctranslate2 pywhispercpp`, of the same version of Python.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -149,8 +150,22 @@ def jobs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, list[Pat
     for path in args.onnx:
         files = [path / "encoder.onnx", path / "decoder.onnx"]
         yield f"sherpa-onnx, {path.name}", files, {"peer": "sherpa-onnx", "model": str(path)}
+    if args.onnxruntime:
+        at = folder / "onnxruntime"
+        files = [at / "encoder.onnx", at / "decoder.onnx"]
+        yield "sherpa-onnx, onnxruntime's int8", files, {"peer": "sherpa-onnx", "model": str(at)}
     for path in args.ggml:
         yield f"whisper.cpp, {path.name}", [path], {"peer": "whisper.cpp", "model": str(path)}
+
+
+def onnxruntime_int8(dense: Path, out: Path) -> None:
+    """The folder OUT for sherpa-onnx with weights that onnxruntime makes int8, of one in float32."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    out.mkdir()
+    for name in ("encoder.onnx", "decoder.onnx"):
+        quantize_dynamic(dense / name, out / name)
+    shutil.copy(dense / "tokens.txt", out)
 
 
 def measure(args: argparse.Namespace, folder: Path) -> Row:
@@ -178,6 +193,8 @@ def measure(args: argparse.Namespace, folder: Path) -> Row:
         try:
             if job["model"] == str(folder / "int8"):
                 apart(python, ["-c", CONVERTER.format(str(args.hf), job["model"])], 1, sysconfig.get_path("purelib"))
+            if job["model"] == str(folder / "onnxruntime"):
+                onnxruntime_int8(args.onnxruntime, folder / "onnxruntime")
             size = sum(require_file(path, "the model").stat().st_size for path in files)
             found = json.loads(apart(python, [__file__, "--one", json.dumps(job)], args.threads).splitlines()[-1])
             if "left_out" in found:
@@ -204,6 +221,8 @@ def main() -> None:
     parser.add_argument("--packed", type=Path, nargs="*", default=[], metavar="FILE", help="packed files of ours")
     parser.add_argument("--ctranslate2", type=Path, metavar="FOLDER", help="the dense model of CTranslate2, float16")
     parser.add_argument("--onnx", type=Path, nargs="*", default=[], metavar="FOLDER", help="exports for sherpa-onnx")
+    parser.add_argument("--onnxruntime", type=Path, metavar="FOLDER", help="an export in float32 to be made "
+                        "int8 by onnxruntime")
     parser.add_argument("--ggml", type=Path, nargs="*", default=[], metavar="FILE", help="files of whisper.cpp")
     parser.add_argument("--peers-python", default=sys.executable, help="the Python that has ctranslate2, pywhispercpp")
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared sets")

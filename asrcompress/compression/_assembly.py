@@ -73,5 +73,7 @@ def _place(small: nn.Module, part: Part, way: Way, layer: Structure, seed: int) 
         modules.replace_layer(small, part.path, layer)
     elif way.quantization != "float32":
         path = parameter_of(small, part.path)
-        one = quantization.fit(way.quantization, small.get_parameter(path), seed, **way.options)
+        parameter, [one] = small.get_parameter(path), quantization.attached(layer).values()
+        if tuple(one.shape) != tuple(parameter.shape):  # the part is a matrix or a convolution over time
+            one = quantization.fit(way.quantization, parameter, seed, **way.options)
         quantization.attach(small, path, one)

@@ -121,6 +121,8 @@ def _gains(model: nn.Module, paths: list[str], outputs: Outputs) -> dict[str, Te
 
     def watch(path: str) -> Any:
         def hook(layer: nn.Module, args: Any, output: Tensor) -> None:
+            if not output.requires_grad:  # a part that the model itself runs without gradients
+                return
             own = output.dim() - (2 if isinstance(layer, calibration.CONVOLUTIONS) else 1)
             others = [axis for axis in range(output.dim()) if axis != own]
             output.register_hook(lambda g: sums.update({path: sums[path] + g.detach().double().square().sum(others)}))

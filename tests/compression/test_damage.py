@@ -67,3 +67,18 @@ def test_gains_are_the_fisher_information_of_the_outputs() -> None:
     fisher = (p * (1 - p)).mean(0)  # E[(1{y = i} - p_i)^2]
     np.testing.assert_allclose(found, fisher / fisher.mean(), rtol=0.05)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_part_that_runs_without_gradients_has_gains_of_one() -> None:
+    class Frozen(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                heard = self[0](x)
+            return self[1](heard)
+
+    model, x = Frozen(nn.Linear(4, 6), nn.Linear(6, 3)), torch.randn(50, 4)
+    form = SecondOrder(model, Outputs(model, [x]))
+    assert form.gains["0"].tolist() == [1.0] and len(form.gains["1"]) == 3
+    change = torch.randn(6, 4)
+    wanted = np.square(x.double().numpy() @ change.double().numpy().T).mean(0).sum()
+    assert form.of("0", change) == pytest.approx(float(wanted), rel=1e-4)
