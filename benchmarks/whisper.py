@@ -10,10 +10,11 @@ is its own. `RTF` is seconds on the clock per second of audio, and `CPU` seconds
 `others` counts utterances whose words are not those of our float32 model; WERs are of normalised words.
 
 CTranslate2 hears features that ours computed: their time is added to its own, their memory is not. --ctranslate2 has
-the model in float16, computed with as float32; its int8 file is made here of --hf. --onnx has folders for sherpa-onnx
-(encoder.onnx, decoder.onnx, tokens.txt), --ggml files of whisper.cpp; both compute features of their own. Of the folder
---onnxruntime, in float32, files are made with onnxruntime's own quantize_dynamic. The packages of peers are in no
-requirements: `python -m venv peers && peers/bin/pip install ctranslate2 pywhispercpp`, of the same version of Python.
+the model in float16, computed with as float32. --onnx has folders for sherpa-onnx (encoder.onnx, decoder.onnx,
+tokens.txt), which computes features of its own, as whisper.cpp does. Made here are CTranslate2's int8, of --hf; the
+types of ggml that --whisper-cpp names, of --hf; and the int8 of onnxruntime's quantize_dynamic, of the float32 folder
+--onnxruntime. The packages of peers are in no requirements: `python -m venv peers && peers/bin/pip install ctranslate2
+pywhispercpp gguf`, of the same version of Python.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ import numpy as np
 from asrcompress.errors import UserError  # nothing above and in `one` needs torch: peers run without
 from asrcompress.measure.machine import cpu, cpu_flags, peak_rss
 
+GGML = str(Path(__file__).with_name("whisper_ggml.py"))
 Row = dict[str, Any]
 Job = dict[str, Any]  # peer, model (a path), threads, prompt (tokens), folder of utterances; `type` of CTranslate2
 RATE, WINDOW, MAX_LENGTH = 16000, 30, 448
@@ -139,23 +142,38 @@ def prepare(args: argparse.Namespace, recogniser: Any, folder: Path) -> tuple[li
     return names, facts
 
 
-def jobs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, list[Path], Job]]:
-    """Name, files that count as the model's bytes, and job of each peer."""
-    yield "ours, float32", [args.hf / "model.safetensors"], {"peer": "ours", "model": f"hf:{args.hf}"}
+def jobs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, list[Path], Job, Callable[[], object]]]:
+    """Name, files that count as the model's bytes, job, and what makes the files, of each peer."""
+    packages = sysconfig.get_path("purelib")  # what converters need besides the packages of peers
+    yield "ours, float32", [args.hf / "model.safetensors"], {"peer": "ours", "model": f"hf:{args.hf}"}, nothing
     for path in args.packed:
-        yield f"ours, {path.name}", [path], {"peer": "ours", "model": str(path)}
+        yield f"ours, {path.name}", [path], {"peer": "ours", "model": str(path)}, nothing
     if args.ctranslate2:
-        for name, at, kind in (("float16 as float32", args.ctranslate2, "float32"), ("int8", folder / "int8", "int8")):
-            yield f"CTranslate2, {name}", [at / "model.bin"], {"peer": "ctranslate2", "model": str(at), "type": kind}
+        at, int8 = args.ctranslate2, folder / "int8"
+        make = partial(apart, args.peers_python, ["-c", CONVERTER.format(str(args.hf), str(int8))], 1, packages)
+        yield ("CTranslate2, float16 as float32", [at / "model.bin"],
+               {"peer": "ctranslate2", "model": str(at), "type": "float32"}, nothing)
+        yield ("CTranslate2, int8", [int8 / "model.bin"],
+               {"peer": "ctranslate2", "model": str(int8), "type": "int8"}, make)
     for path in args.onnx:
-        files = [path / "encoder.onnx", path / "decoder.onnx"]
-        yield f"sherpa-onnx, {path.name}", files, {"peer": "sherpa-onnx", "model": str(path)}
+        yield f"sherpa-onnx, {path.name}", of_sherpa(path), {"peer": "sherpa-onnx", "model": str(path)}, nothing
     if args.onnxruntime:
         at = folder / "onnxruntime"
-        files = [at / "encoder.onnx", at / "decoder.onnx"]
-        yield "sherpa-onnx, onnxruntime's int8", files, {"peer": "sherpa-onnx", "model": str(at)}
-    for path in args.ggml:
-        yield f"whisper.cpp, {path.name}", [path], {"peer": "whisper.cpp", "model": str(path)}
+        make = partial(onnxruntime_int8, args.onnxruntime, at)
+        yield "sherpa-onnx, onnxruntime's int8", of_sherpa(at), {"peer": "sherpa-onnx", "model": str(at)}, make
+    for kind in args.whisper_cpp:
+        at = folder / f"{kind}.bin"
+        words = [GGML, "--hf", str(args.hf), "--type", kind, "--out", str(at)]
+        make = partial(apart, args.peers_python, words, 1, packages)
+        yield f"whisper.cpp, {kind}", [at], {"peer": "whisper.cpp", "model": str(at)}, make
+
+
+def nothing() -> None:
+    """The files are there."""
+
+
+def of_sherpa(folder: Path) -> list[Path]:
+    return [folder / "encoder.onnx", folder / "decoder.onnx"]
 
 
 def onnxruntime_int8(dense: Path, out: Path) -> None:
@@ -163,8 +181,8 @@ def onnxruntime_int8(dense: Path, out: Path) -> None:
     from onnxruntime.quantization import quantize_dynamic
 
     out.mkdir()
-    for name in ("encoder.onnx", "decoder.onnx"):
-        quantize_dynamic(dense / name, out / name)
+    for path in of_sherpa(dense):
+        quantize_dynamic(path, out / path.name)
     shutil.copy(dense / "tokens.txt", out)
 
 
@@ -186,15 +204,12 @@ def measure(args: argparse.Namespace, folder: Path) -> Row:
     result = {"cpu": cpu(), "cpu_flags": cpu_flags(), "threads": args.threads, "set": args.set,
               "utterances": len(names), "left_out_longer": heard["longer"], "audio_seconds": heard["audio"],
               "rows": rows, "left_out": left_out}
-    for name, files, job in jobs(args, folder):
+    for name, files, job, make in jobs(args, folder):
         job |= {"threads": args.threads, "prompt": recogniser.prompt(), "folder": str(folder),
                 "utterances": len(names)}
         python = args.peers_python if job["peer"] in ("ctranslate2", "whisper.cpp") else sys.executable
         try:
-            if job["model"] == str(folder / "int8"):
-                apart(python, ["-c", CONVERTER.format(str(args.hf), job["model"])], 1, sysconfig.get_path("purelib"))
-            if job["model"] == str(folder / "onnxruntime"):
-                onnxruntime_int8(args.onnxruntime, folder / "onnxruntime")
+            make()
             size = sum(require_file(path, "the model").stat().st_size for path in files)
             found = json.loads(apart(python, [__file__, "--one", json.dumps(job)], args.threads).splitlines()[-1])
             if "left_out" in found:
@@ -223,8 +238,8 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, nargs="*", default=[], metavar="FOLDER", help="exports for sherpa-onnx")
     parser.add_argument("--onnxruntime", type=Path, metavar="FOLDER", help="an export in float32 to be made "
                         "int8 by onnxruntime")
-    parser.add_argument("--ggml", type=Path, nargs="*", default=[], metavar="FILE", help="files of whisper.cpp")
-    parser.add_argument("--peers-python", default=sys.executable, help="the Python that has ctranslate2, pywhispercpp")
+    parser.add_argument("--whisper-cpp", nargs="*", default=[], metavar="TYPE", help="f16, q8_0, q5_0")
+    parser.add_argument("--peers-python", default=sys.executable, help="the Python that has the peers' packages")
     parser.add_argument("--data", type=Path, required=True, help="folder of prepared sets")
     parser.add_argument("--set", default="dev-clean-2")
     parser.add_argument("--utterances", type=int, default=0, help="the first so many (default: all)")
