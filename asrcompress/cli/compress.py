@@ -104,7 +104,7 @@ def to_bytes(args: argparse.Namespace) -> None:
     from asrcompress.compression import quantization, save
     from asrcompress.compression.budget.bytes import bytes_of
     from asrcompress.compression.choices import Ways
-    from asrcompress.compression.fit_steps import fit_steps
+    from asrcompress.compression.fit_steps import fit_steps, hold_steps
     from asrcompress.compression.packed import writer
     from asrcompress.compression.parametrization import copy_model
     from asrcompress.compression.target import Table
@@ -128,6 +128,8 @@ def to_bytes(args: argparse.Namespace) -> None:
             "--calibrate DATA, or --data-free batchnorm")
     require(args.calibrate is not None or not args.at_most, "--at-most needs speech; give --calibrate DATA")
     options = compose("target", args.overrides)
+    require(not args.distil or "epr" in options["quantizations"], "--distil moves what --target chose, and the steps "
+            "of epr then fit the file to its bytes; add epr, as quantizations=[int8,epr]")
     seed = options.pop("seed")
     args.calibrate_minutes = args.calibrate_minutes or 2
     loss = held_out_loss(args) if args.at_most else None
@@ -137,7 +139,8 @@ def to_bytes(args: argparse.Namespace) -> None:
           f"{table.rank_correlation:.3f}")
     small, report = table.fit(target) if loss is None else table.within(tolerance, loss)
     if args.distil:
-        small = distilled(args, small, model, table.outputs.batches)
+        size = writer.length(small)
+        small = fit_steps(distilled(args, hold_steps(small), model, table.outputs.batches), target or size)
     save(args.out, quantization.materialize(copy_model(small)) if args.structures_only else small)
     show(report, args.out)
     size, predicted = writer.length(small), sum(row.damage or 0.0 for row in report)

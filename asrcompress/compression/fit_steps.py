@@ -17,6 +17,14 @@ WIDEST = 4.0  # times that a step is made wider or narrower
 TRIES = 10
 
 
+def hold_steps(model: nn.Module) -> nn.Module:
+    """Let training leave the steps of all `epr` tensors as they are, in place: no rate says there what bytes cost."""
+    for one in quantization.attached(model).values():
+        if isinstance(one, Epr):
+            one.log_step.requires_grad_(False)
+    return model
+
+
 def fit_steps(model: nn.Module, target: int) -> nn.Module:
     """A copy whose file has at most `target` bytes: the steps of all its `epr` tensors are multiplied alike.
 

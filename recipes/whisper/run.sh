@@ -19,8 +19,12 @@ test_sets=dev-clean-2
 language=en        # of Whisper of many languages
 beam=1             # width of the search; 1: greedy
 levels="int8=quantization=int8 coder=range;int4=quantization=int4 quantization.group=64 embeddings=int8 coder=range;\
-trellis-4=quantization=trellis quantization.bits=4 coder=range;sixth=--target 1/6 structures=[dense];eighth=--target 1/8 structures=[dense];\
-eighth-taught=--target 1/8 structures=[dense] --distil 200;twelfth=--target 1/12 structures=[dense]"  # NAME=WORDS of asrcompress compress, parted by ;
+trellis-4=quantization=trellis quantization.bits=4 coder=range;trellis-3=quantization=trellis quantization.bits=3 coder=range;\
+svd-aware=structure=svd structure.data_aware=true size=0.8 quantization=int8 embeddings=int8 coder=range;\
+svd-aware-taught=structure=svd structure.data_aware=true size=0.8 quantization=int8 embeddings=int8 coder=range --distil 200 --distil-set train-clean-5;\
+quarter=--target 1/4 structures=[dense] quantizations=[int8,trellis];sixth=--target 1/6 structures=[dense] quantizations=[int8,trellis];\
+eighth=--target 1/8 structures=[dense] quantizations=[int8,trellis];twelfth=--target 1/12 structures=[dense] quantizations=[int8,trellis];\
+twelfth-taught=--target 1/12 structures=[dense] quantizations=[int8,epr] --distil 200 --distil-set train-clean-5"  # NAME=WORDS of asrcompress compress, parted by ;
 devices="dense int8"  # levels that become files for sherpa-onnx
 nj=2               # processes for features
 redo=false         # make again what was made with other options; without it, a stage stops and says what differs

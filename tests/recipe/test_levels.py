@@ -14,6 +14,7 @@ from tests.recognisers import tiny
 
 LEVELS = ("int8=quantization=int8 coder=range", "third=--target 1/3 structures=[dense] quantizations=[int8,trellis]",
           "half=--target 1/2 structures=[dense] quantizations=[int8,trellis]",
+          "third-taught=--target 1/3 structures=[dense] quantizations=[int8,epr] --distil 2",
           "taught=quantization=int4 embeddings=int8 --distil 2 --distil-set dev --distil-minutes 0.1")
 
 
@@ -29,15 +30,16 @@ def test_a_sweep_makes_files_and_rows_and_then_nothing(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert not sweep("compress", folder) and not sweep("decode", folder)
     lines = [line for line in capsys.readouterr().out.splitlines() if "; WER " in line]
-    assert [line.split(":")[0] for line in lines] == ["dense", "int8", "third", "half", "taught"]
+    assert [line.split(":")[0] for line in lines] == ["dense", "int8", "third", "half", "third-taught", "taught"]
     rows = {row["name"]: row for row in map(json.loads, Path("results.jsonl").read_text().splitlines())}
-    assert list(rows) == ["dense", "int8", "third", "half", "taught"]
+    assert list(rows) == ["dense", "int8", "third", "half", "third-taught", "taught"]
     whole = Path("exp/dense/model.packed").stat().st_size
     for name, row in rows.items():
         assert row["packed_bytes"] == Path(f"exp/{name}/model.packed").stat().st_size
         assert row["dense_bytes"] == whole and row["words"] == 6 and row["wer"] is not None
-    assert 0.95 * whole / 3 < rows["third"]["packed_bytes"] <= whole / 3
-    assert len(list(Path("exp").glob("choices-*.jsonl"))) == 1, "both targets choose from one table"
+    for name in ("third", "third-taught"):
+        assert 0.95 * whole / 3 < rows[name]["packed_bytes"] <= whole / 3
+    assert len(list(Path("exp").glob("choices-*.jsonl"))) == 2, "a table for each choice of quantizations, not of bytes"
     assert rows["dense"]["p_better_than_dense"] is None and rows["int8"]["p_better_than_dense"] is not None
     made = {path: path.stat().st_mtime_ns for path in Path("exp").rglob("*") if path.is_file()}
     time.sleep(0.01)
