@@ -18,13 +18,7 @@ train_sets=train-clean-5  # to calibrate and distil on; no transcripts of it are
 test_sets=dev-clean-2
 language=en        # of Whisper of many languages
 beam=1             # width of the search; 1: greedy
-levels="int8=quantization=int8 coder=range;int4=quantization=int4 quantization.group=64 embeddings=int8 coder=range;\
-trellis-4=quantization=trellis quantization.bits=4 coder=range;trellis-3=quantization=trellis quantization.bits=3 coder=range;\
-svd-aware=structure=svd structure.data_aware=true size=0.8 quantization=int8 embeddings=int8 coder=range;\
-svd-aware-taught=structure=svd structure.data_aware=true size=0.8 quantization=int8 embeddings=int8 coder=range --distil 200 --distil-set train-clean-5;\
-quarter=--target 1/4 structures=[dense] quantizations=[int8,trellis];sixth=--target 1/6 structures=[dense] quantizations=[int8,trellis];\
-eighth=--target 1/8 structures=[dense] quantizations=[int8,trellis];twelfth=--target 1/12 structures=[dense] quantizations=[int8,trellis];\
-twelfth-taught=--target 1/12 structures=[dense] quantizations=[int8,epr] --distil 200 --distil-set train-clean-5"  # NAME=WORDS of asrcompress compress, parted by ;
+levels=            # NAME=WORDS of asrcompress compress, parted by ; - empty: those that this file lists
 devices="dense int8"  # levels that become files for sherpa-onnx
 nj=2               # processes for features
 redo=false         # make again what was made with other options; without it, a stage stops and says what differs
@@ -45,7 +39,23 @@ case $model in hf:*) [ ! -d "${model#hf:}" ] || model=hf:$(realpath "${model#hf:
 mkdir -p "${dir:=$recipe}" && cd "$dir"
 asrcompress() { "$PYTHON" -m asrcompress.cli "$@"; }
 between() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
-IFS=';' read -ra level_words <<< "$levels"
+aware="structure=svd structure.data_aware=true size=0.8 quantization=int8 embeddings=int8 coder=range"
+fine="structures=[dense] quantizations=[int8,trellis]"
+taught="--distil 200 --distil-set ${train_sets%% *}"
+level_words=(
+  "int8=quantization=int8 coder=range"
+  "int4=quantization=int4 quantization.group=64 embeddings=int8 coder=range"
+  "trellis-4=quantization=trellis quantization.bits=4 coder=range"
+  "trellis-3=quantization=trellis quantization.bits=3 coder=range"
+  "svd-aware=$aware"
+  "svd-aware-taught=$aware $taught"
+  "quarter=--target 1/4 $fine"
+  "sixth=--target 1/6 $fine"
+  "eighth=--target 1/8 $fine"
+  "twelfth=--target 1/12 $fine"
+  "twelfth-taught=--target 1/12 structures=[dense] quantizations=[int8,epr] $taught"
+)
+[ -z "$levels" ] || IFS=';' read -ra level_words <<< "$levels"
 sweep() {  # what both stages of the sweep are given
   local extra=()
   [ "$redo" = false ] || extra+=(--redo)
