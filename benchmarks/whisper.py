@@ -11,7 +11,8 @@ is its own. `RTF` is seconds on the clock per second of audio, and `CPU` seconds
 
 CTranslate2 hears features that ours computed: their time is added to its own, their memory is not. --ctranslate2 has
 the model in float16, computed with as float32. --onnx has folders for sherpa-onnx (encoder.onnx, decoder.onnx,
-tokens.txt), which computes features of its own, as whisper.cpp does. Made here are CTranslate2's int8, of --hf; the
+tokens.txt), which computes features of its own, as whisper.cpp does; it adds 10 s of silence to an utterance, where all
+others fill it up to 30 s, so that each folder is heard both ways. Made here are CTranslate2's int8, of --hf; the
 types of ggml that --whisper-cpp names, of --hf; and the int8 of onnxruntime's quantize_dynamic, of the float32 folder
 --onnxruntime. The packages of peers are in no requirements: `python -m venv peers && peers/bin/pip install ctranslate2
 pywhispercpp gguf`, of the same version of Python.
@@ -66,10 +67,14 @@ def ctranslate2(job: Job) -> Callable[[np.ndarray], list[int]]:
 
 
 def sherpa_onnx(job: Job) -> Callable[[np.ndarray], str]:
-    from asrcompress.runtimes import sherpa_onnx
+    from sherpa_onnx import OfflineRecognizer
 
-    model = sherpa_onnx.load(Path(job["model"]), job["threads"])
-    return lambda samples: sherpa_onnx.decode(model, [("", samples, RATE)]).words[""]
+    from asrcompress.runtimes.sherpa_onnx import decode
+
+    encoder, decoder, tokens = (f"{job['model']}/{name}" for name in ("encoder.onnx", "decoder.onnx", "tokens.txt"))
+    model = OfflineRecognizer.from_whisper(encoder, decoder, tokens, num_threads=job["threads"],
+                                           tail_paddings=job.get("tail", -1))
+    return lambda samples: decode(model, [("", samples, RATE)]).words[""]
 
 
 def whisper_cpp(job: Job) -> Callable[[np.ndarray], str]:
@@ -157,6 +162,8 @@ def jobs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, list[Pat
                {"peer": "ctranslate2", "model": str(int8), "type": "int8"}, make)
     for path in args.onnx:
         yield f"sherpa-onnx, {path.name}", of_sherpa(path), {"peer": "sherpa-onnx", "model": str(path)}, nothing
+        yield (f"sherpa-onnx, {path.name}, 30 s", of_sherpa(path),
+               {"peer": "sherpa-onnx", "model": str(path), "tail": 100 * WINDOW}, nothing)
     if args.onnxruntime:
         at = folder / "onnxruntime"
         make = partial(onnxruntime_int8, args.onnxruntime, at)
