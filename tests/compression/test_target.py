@@ -14,7 +14,7 @@ from asrcompress.compression.damage import Outputs
 from asrcompress.compression.packed import writer
 from asrcompress.compression.structures import CannotShrink
 from asrcompress.errors import UserError
-from tests.compression.models_of_tests import classifier, seen_batches
+from tests.compression.models_of_tests import Net, classifier, net, seen_batches
 
 WAYS = Ways(sizes=(0.5, 0.2), quantizations=("float16", "int8", "int4", "epr"))
 CONFORMER = {"model": "conformer", "features": 80, "vocab": 24, "dim": 32, "heads": 2, "hidden": 64, "kernel": 3,
@@ -77,6 +77,24 @@ def test_what_was_compressed_before_keeps_its_structure(batches: list[torch.Tens
     assert {path: one.name for path, one in modules.structured(small).items()} == {"0": "svd", "2": "svd"}
     assert {row.path: row.structure for row in report} == {"0": "svd", "2": "svd", "4": "dense"}
     assert writer.length(small) <= found.dense_bytes // 5
+
+
+def test_a_kernel_that_is_a_small_tensor_decomposition_becomes_one(tmp_path: Path) -> None:
+    model, generator = net(64), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        factors = [torch.randn(rows, 2, generator=generator) for rows in model.convs[1].weight.shape]
+        model.convs[1].weight.copy_(torch.einsum("or,ir,kr->oik", *factors) / 8)
+    names = {"dense", "svd", "tucker", "cp", "tensor_train"}
+    batches = [torch.randn(2, 16, 40, generator=generator) for _ in range(2)]
+    found = target.Table(model, batches, Ways(structures=tuple(sorted(names)), sizes=(0.1,), quantizations=("int8",)))
+    assert {one.way.structure for one in found.measured["convs.1"]} == names
+    wanted = found.dense_bytes // 6
+    small, report = found.fit(wanted)
+    assert {row.path: row.structure for row in report}["convs.1"] in names - {"dense", "svd"}
+    written = asrcompress.save(tmp_path / "x.packed", small, build=Net)
+    assert (tmp_path / "x.packed").stat().st_size <= wanted
+    loaded = packed.load(tmp_path / "x.packed", Net)
+    torch.testing.assert_close(loaded(batches[0]), written(batches[0]))
 
 
 class Mixed(nn.Module):
