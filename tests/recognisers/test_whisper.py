@@ -37,13 +37,15 @@ def test_tokens_become_the_text_that_hugging_face_makes_of_them(recogniser: Any,
     assert recogniser.text([*recogniser.prompt(), *tokens, 261]) == text == tokenizer.decode(tokens)
 
 
-def test_transcribes_as_generate_does_in_the_order_of_the_waves(recogniser: Any) -> None:
-    waves = tiny.waves(SECONDS)
-    found = recogniser.transcribe(waves)
+@pytest.mark.parametrize("beam", [1, 6])
+def test_transcribes_as_generate_does_in_the_order_of_the_waves(recogniser: Any, beam: int) -> None:
+    waves, greedy = tiny.waves(SECONDS), recogniser.transcribe(tiny.waves(SECONDS))
+    found = recognisers.of(recogniser.model, beam=beam).transcribe(waves)
+    assert (found == greedy) == (beam == 1)
     assert list(found) == ["u0", "u1", "u2"]
     for name, samples, _ in waves:
         heard = recogniser.extractor([samples], sampling_rate=16000, return_tensors="pt").input_features
-        tokens = recogniser.model.generate(heard, do_sample=False, num_beams=1)[0]
+        tokens = recogniser.model.generate(heard, do_sample=False, num_beams=beam)[0]
         assert found[name] == recogniser.text(tokens.tolist())
     assert any(found.values())
 
