@@ -1,6 +1,7 @@
 """Evaluate a recogniser on a prepared set: transcribe, normalise, score."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,16 +25,23 @@ def evaluate(recogniser: Recogniser, data: Path, name: str, out: Path, dense: Pa
     Errors: UserError where the set is missing, or `dense` has no words of it.
     """
     waves = list(waves_of_set(data, name))
-    references = text.read(data / f"{name}.text")
     started = time.perf_counter()
     said = recogniser.transcribe(waves)
     seconds = time.perf_counter() - started
-    at = out / name
-    text.write(at / "hyp.txt", said)
-    text.write(at / "ref.txt", {key: recogniser.normalise(references[key]) for key in said})
-    text.write(at / "words.txt", {key: recogniser.normalise(one) for key, one in said.items()})
-    score = scoring.score_files(at / "ref.txt", at / "words.txt", dense / name / "words.txt" if dense else None)
-    scoring.write(at, score)
+    score = score_texts(recogniser, said, data / f"{name}.text", out / name, dense / name if dense else None)
     audio = sum(len(samples) / rate for _, samples, rate in waves)
     parameters = sum(parameter.numel() for parameter in recogniser.model.parameters())
     return Result(score, {"rtf": seconds / audio, "parameters": parameters, "cpu": machine.cpu()})
+
+
+def score_texts(recogniser: Recogniser, said: Mapping[str, str], references: Path, out: Path,
+                dense: Path | None = None) -> scoring.Score:
+    """Score what was said of each utterance, both sides as the recogniser normalises words; OUT gets hyp.txt, ref.txt,
+    words.txt and the score. `dense` is the `out` of the dense model. Errors: UserError where that has no words."""
+    wanted = text.read(references)
+    text.write(out / "hyp.txt", said)
+    text.write(out / "ref.txt", {key: recogniser.normalise(wanted[key]) for key in said})
+    text.write(out / "words.txt", {key: recogniser.normalise(one) for key, one in said.items()})
+    score = scoring.score_files(out / "ref.txt", out / "words.txt", dense / "words.txt" if dense else None)
+    scoring.write(out, score)
+    return score

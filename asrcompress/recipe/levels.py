@@ -2,7 +2,8 @@
 
 A level is a name and the words of `asrcompress compress` that follow --model and --out: `int8=quantization=int8`, or
 `eighth=--target 1/8`. `dense` is the model as it is, in float32. Folders are those of other recipes: EXP/NAME has
-model.packed, EXP/NAME/SET the texts and the score of a test set.
+model.packed, EXP/NAME/SET the texts and the score of a test set, and EXP/NAME/device/PRECISION the files for
+sherpa-onnx, with SET in the same way.
 """
 
 import shlex
@@ -13,8 +14,10 @@ from typing import Any
 
 from asrcompress import files, recognisers
 from asrcompress.compression import save
-from asrcompress.decoding.evaluate import evaluate
+from asrcompress.decoding.evaluate import evaluate, score_texts
 from asrcompress.errors import UserError
+from asrcompress.lang import text
+from asrcompress.measure import machine
 from asrcompress.options import require
 from asrcompress.recipe import commands
 from asrcompress.recipe.rows import of_files
@@ -53,15 +56,15 @@ class Sweep:
 def parse(texts: Sequence[str]) -> list[Level]:
     """NAME=WORDS each, the dense model first. Errors: UserError for a text of another form, and a name twice."""
     levels = [Level(DENSE)]
-    for text in texts:
-        name, equals, words = text.partition("=")
-        require(bool(equals and words and name) and "/" not in name, f"the level '{text}' is not NAME=WORDS, such as "
+    for one in texts:
+        name, equals, words = one.partition("=")
+        require(bool(equals and words and name) and "/" not in name, f"the level '{one}' is not NAME=WORDS, such as "
                 "int8=quantization=int8")
         require(name not in [level.name for level in levels], f"there are two levels '{name}'; give each its own name")
         try:
             levels.append(Level(name, tuple(shlex.split(words))))
         except ValueError as error:
-            raise UserError(f"the level '{text}' cannot be read ({error})") from None
+            raise UserError(f"the level '{one}' cannot be read ({error})") from None
     return levels
 
 
@@ -98,10 +101,7 @@ def decode(sweep: Sweep, level: Level, redo: bool = False) -> str:
         def make(name: str = name, at: Path = at) -> None:
             recogniser = recognisers.load(folder / PACKED, **dict(sweep.options))
             result = evaluate(recogniser, sweep.data, name, folder, None if level.name == DENSE else dense)
-            row = {**of_files(at / "hyp.txt", folder / PACKED, dense / PACKED), "name": level.name,
-                   "model": Path(sweep.model).name, "options": " ".join(level.words) or None, "test_set": name,
-                   "search": sweep.search, "seed": 0, "command": sweep.command or None, **result.facts,
-                   **result.score.row()}
+            row = {**_described(sweep, level, name, at), **result.facts, **result.score.row()}
             files.write_json(at / RESULT, rows.check(row, str(at / RESULT)))
 
         inputs = {"the model": folder, f"{name}.text": sweep.data / f"{name}.text"}
@@ -110,6 +110,49 @@ def decode(sweep: Sweep, level: Level, redo: bool = False) -> str:
         Stage(at, {"--sets": name, **dict(sweep.options)}, inputs).run(make, redo)
         row = files.read_json(at / RESULT, "the row")
         rows.put(sweep.exp.parent / "results.jsonl", row)
-        said.append(f"{name} {row['wer']:.2f} % [{row['ci95'][0]:.2f}, {row['ci95'][1]:.2f}]" if row["ci95"] else
-                    f"{name} {row['wer']:.2f} %")
+        said.append(_wer(row))
     return f"{level.name}: {row['packed_bytes']:,} bytes, 1/{row['ratio']:.3g}; WER {', '.join(said)}"
+
+
+def device(sweep: Sweep, level: Level, precision: str, redo: bool = False) -> str:
+    """EXP/NAME/device/PRECISION, the files for sherpa-onnx, and what that says of every test set, with rows; a line of
+    bytes, WERs and real-time factors. Errors: those of `asrcompress export` and `decode`."""
+    folder, said = sweep.exp / level.name, []
+    out = folder / "device" / precision
+    Stage(out, {"--precision": precision}, {"the model": folder}).run(lambda: commands.here(
+        "export", folder / PACKED, "--precision", precision, "--out", out), redo)
+    recogniser = recognisers.load(folder / PACKED, **dict(sweep.options))
+    size = sum(path.stat().st_size for path in out.glob("*.onnx"))
+    for name in sweep.sets:
+        at, dense = out / name, None if level.name == DENSE else sweep.exp / DENSE / name
+
+        def make(name: str = name, at: Path = at, dense: Path | None = dense) -> None:
+            commands.here("decode", "--model", out, "--data", sweep.data, "--set", name, "--out", at)
+            score = score_texts(recogniser, text.read(at / "hyp.txt"), sweep.data / f"{name}.text", at, dense)
+            found = files.read_json(at / "decode.json")
+            row = {**_described(sweep, level, name, at), "precision": precision, "runtime": found["runtime"],
+                   "device_bytes": size, "rtf": found["rtf"], "threads": found["threads"], "cpu": machine.cpu(),
+                   **score.row()}
+            files.write_json(at / RESULT, rows.check(row, str(at / RESULT)))
+
+        inputs = {"the device files": out, f"{name}.text": sweep.data / f"{name}.text"}
+        if dense:
+            inputs["the dense model's texts"] = dense
+        Stage(at, {"--sets": name}, inputs).run(make, redo)
+        row = files.read_json(at / RESULT, "the row")
+        rows.put(sweep.exp.parent / "results.jsonl", row)
+        said.append(f"{_wer(row)}, RTF {row['rtf']:.3f}")
+    return f"{level.name}, {precision}: {size:,} bytes; WER {'; '.join(said)}"
+
+
+def _described(sweep: Sweep, level: Level, name: str, at: Path) -> rows.Row:
+    """What the rows of a level say of its file, its words and a test set."""
+    return {**of_files(at / "hyp.txt", sweep.exp / level.name / PACKED, sweep.exp / DENSE / PACKED),
+            "name": level.name, "model": Path(sweep.model).name, "options": " ".join(level.words) or None,
+            "test_set": name, "search": sweep.search, "seed": 0, "command": sweep.command or None}
+
+
+def _wer(row: rows.Row) -> str:
+    """`dev-clean-2 8.20 % [7.10, 9.31]`."""
+    interval = f" [{row['ci95'][0]:.2f}, {row['ci95'][1]:.2f}]" if row["ci95"] else ""
+    return f"{row['test_set']} {row['wer']:.2f} %{interval}"

@@ -75,7 +75,8 @@ class Whisper:
         chosen = self.model.generation_config
         many = {"language": self.language, "task": "transcribe"} if getattr(chosen, "is_multilingual", False) else {}
         tokens = self.model.generate(heard.input_features, attention_mask=heard.attention_mask, num_beams=self.beam,
-                                     do_sample=False, return_timestamps=long, **many)
+                                     do_sample=False, return_timestamps=long,
+                                     max_new_tokens=self.model.config.max_target_positions // 2, **many)  # as OpenAI's
         return tokens.tolist()  # type: ignore[no-any-return]
 
     def calibration(self, waves: Iterable[Wave]) -> Iterator[dict[str, Tensor]]:

@@ -19,7 +19,7 @@ test_sets=dev-clean-2
 language=en        # of Whisper of many languages
 beam=1             # width of the search; 1: greedy
 levels=            # NAME=WORDS of asrcompress compress, parted by ; - empty: those that this file lists
-devices="dense int8"  # levels that become files for sherpa-onnx
+devices="dense:float32 int8:int8-dynamic"  # levels that become files for sherpa-onnx, and their precision
 nj=2               # processes for features
 redo=false         # make again what was made with other options; without it, a stage stops and says what differs
 stage=0
@@ -56,8 +56,8 @@ level_words=(
   "twelfth-taught=--target 1/12 structures=[dense] quantizations=[int8,epr] $taught"
 )
 [ -z "$levels" ] || IFS=';' read -ra level_words <<< "$levels"
-sweep() {  # what both stages of the sweep are given
-  local extra=()
+sweep() {  # STAGE and what it alone is given
+  local extra=("${@:2}")
   [ "$redo" = false ] || extra+=(--redo)
   asrcompress levels "$1" "$model" --data data --sets "$test_sets" --language "$language" --beam "$beam" \
     --command "$command" "${extra[@]}" --levels "${level_words[@]}"
@@ -76,13 +76,9 @@ fi
 if between 3; then  # exp/LEVEL/SET: texts, score; results.jsonl
   sweep decode
 fi
-if between 4; then  # exp/LEVEL/device: encoder.onnx, decoder.onnx, tokens.txt for sherpa-onnx
-  for name in $devices; do
-    [ -e "exp/$name/device/tokens.txt" ] ||
-      asrcompress export "exp/$name/model.packed" --precision float32 --out "exp/$name/device"
-    for test_set in $test_sets; do  # sherpa-onnx itself: exp/LEVEL/device/SET/hyp.txt and its real-time factor
-      asrcompress decode --model "exp/$name/device" --data data --set "$test_set" --out "exp/$name/device/$test_set"
-    done
+if between 4; then  # exp/LEVEL/device/PRECISION: encoder.onnx, decoder.onnx, tokens.txt; SET: what sherpa-onnx says
+  for device in $devices; do
+    sweep device --only "${device%%:*}" --precision "${device#*:}"
   done
 fi
 if between 5; then  # RESULTS.md, tables and the plot

@@ -41,9 +41,19 @@ def test_a_sweep_makes_files_and_rows_and_then_nothing(tmp_path: Path, monkeypat
         assert 0.95 * whole / 3 < rows[name]["packed_bytes"] <= whole / 3
     assert len(list(Path("exp").glob("choices-*.jsonl"))) == 2, "a table for each choice of quantizations, not of bytes"
     assert rows["dense"]["p_better_than_dense"] is None and rows["int8"]["p_better_than_dense"] is not None
+    capsys.readouterr()
+    assert not sweep("device", folder, "--only", "int8")
+    line = capsys.readouterr().out.splitlines()[-1]
+    row = json.loads(Path("results.jsonl").read_text().splitlines()[-1])
+    assert (row["name"], row["precision"], row["runtime"], row["test_set"]) == ("int8", "float32", "sherpa-onnx", "dev")
+    at = Path("exp/int8/device/float32")
+    assert row["device_bytes"] == sum((at / f"{name}.onnx").stat().st_size for name in ("encoder", "decoder"))
+    assert line.startswith(f"int8, float32: {row['device_bytes']:,} bytes; WER dev {row['wer']:.2f} %")
+    assert row["words"] == 6 and row["rtf"] > 0 and (at / "dev" / "words.txt").exists()
     made = {path: path.stat().st_mtime_ns for path in Path("exp").rglob("*") if path.is_file()}
     time.sleep(0.01)
     assert not sweep("compress", folder) and not sweep("decode", folder)
+    assert not sweep("device", folder, "--only", "int8")
     kept = {path: path.stat().st_mtime_ns for path in made}
     assert kept == made
     other: tuple[Any, ...] = ("int8=quantization=int8", *LEVELS[1:])
