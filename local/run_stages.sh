@@ -38,7 +38,7 @@ done
 # shellcheck source=local/parse_options.sh
 . "$repo_root/local/parse_options.sh"
 fetch=${corpus:+false}
-for name in corpus reference ${paths-}; do  # files and folders are named from where the user stands
+for name in corpus dense_model reference ${paths-}; do  # files and folders are named from where the user stands
   [ -z "${!name}" ] || printf -v "$name" %s "$(realpath -m "${!name}")"
 done
 corpus=${corpus:-data/corpus}

@@ -19,6 +19,8 @@ MODEL = "model.safetensors"
 def stage(job: Job) -> Stage:
     """The stage of a job: another option, lexicon, training set or dense model makes another model."""
     settings = job.settings
+    if job.kind == "dense" and settings.dense_model:
+        return Stage(job.folder, {}, {"the lang folder": settings.lang, "--dense-model": settings.dense_model})
     inputs = {"the lang folder": settings.lang, "dev": DATA / "dev.text"}
     inputs |= {name: DATA / f"{name}.text" for name in settings.train_sets}
     inputs |= {"the dense model" if name == "dense" else name: EXP / name for name in job.needs}
@@ -62,11 +64,33 @@ def make(job: Job) -> None:
     if job.kind == "experiment":
         _run_experiment(job)
         return
+    if job.kind == "dense" and job.settings.dense_model:
+        _take(job, job.settings.dense_model)
+        return
     config = training_config(job)
     train(config, job, _compress(job) if job.kind == "after" else None)
     commands.here("packed", "save", "--model", job.folder / MODEL, "--out", job.folder / "model.packed")
     rows.describe(job.folder, **_shared(job), structure=_structure(job, config), size=job.size or 1.0,
                   options=job.method.text if job.method else None, quantization="float32", coder="raw")
+
+
+def _take(job: Job, path: Path) -> None:
+    """Let a model that was trained before be the dense one, its values as the file gives them, in float32.
+
+    Errors: UserError for a file that is missing or is no model, and for a model of other tokens.
+    """
+    from asrcompress.compression import load, quantization, save_model
+    from asrcompress.lang.tokens import read_symbols
+    from asrcompress.options import require
+
+    model = quantization.materialize(load(files.require_file(path, "the model of --dense-model"))).float()
+    theirs, ours = model.config.get("vocab"), len(read_symbols(job.settings.lang / "tokens.txt"))
+    require(theirs == ours, f"--dense-model {path.name} has {theirs} tokens, and {job.settings.lang}/tokens.txt has "
+            f"{ours}; give a model of these tokens")
+    save_model(job.folder / MODEL, model)
+    commands.here("packed", "save", "--model", job.folder / MODEL, "--out", job.folder / "model.packed")
+    files.write_json(job.folder / "train.json", {})
+    rows.describe(job.folder, **_shared(job), structure="dense", size=1.0, quantization="float32", coder="raw")
 
 
 def training_config(job: Job) -> dict[str, Any]:

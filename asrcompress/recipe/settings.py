@@ -34,6 +34,7 @@ class Settings:
     vocab_size: int = 500
     smooth_lm: str = "auto"
     model: str = "tdnn"
+    dense_model: Path | None = None
     controls: Words = ("tdnnf=tdnnf", "dense-small=tdnn_small")
     criterion: str | None = None
     epochs: int = 8

@@ -1,5 +1,6 @@
 """The stages of a recipe, on the spoken corpus of the tests, in folders with the names that people give them."""
 
+import copy
 import json
 import os
 import subprocess
@@ -7,7 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from asrcompress import models as models_of_speech
+from asrcompress.compression import load, save_model
 from asrcompress.errors import UserError
 from asrcompress.recipe import models, rows, stages, sweep
 from asrcompress.recipe.settings import Settings
@@ -62,6 +66,29 @@ def test_what_is_done_is_skipped_and_other_epochs_stop(recipe: tuple[Path, Setti
     assert Path("exp/dense/model.safetensors").stat().st_mtime_ns == made
     with pytest.raises(UserError, match=r"exp/dense was made otherwise: --epochs 1 -> 24\. --redo makes it again"):
         stages.run(["train-dense"], replace(settings, epochs=24))
+
+
+def test_a_model_that_was_trained_before_may_be_the_dense_one(recipe: tuple[Path, Settings], tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, settings = recipe
+    trained = load(folder / "exp/dense/model.safetensors")
+    save_model(tmp_path / "half.safetensors", copy.deepcopy(trained).half())
+    monkeypatch.chdir(tmp_path)
+    Path("data").symlink_to(folder / "data")
+    settings = replace(settings, dense_model=tmp_path / "half.safetensors", epochs=99)
+    stages.run(["train-dense", "compress"], settings)
+    taken = load(Path("exp/dense/model.safetensors"))
+    for wanted, found in zip(trained.parameters(), taken.parameters(), strict=True):
+        assert found.dtype == torch.float32 and torch.equal(found, wanted.half().float())
+    assert rows.of_model(Path("exp/dense"))["train_seconds"] is None and Path("exp/svd-data_aware-0.5/.done").exists()
+    with pytest.raises(UserError, match="exp/dense was made otherwise: --dense-model"):
+        stages.run(["train-dense"], replace(settings, dense_model=folder / "exp/dense/model.safetensors"))
+    other = replace(settings, dense_model=tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="other.safetensors"):
+        stages.run(["train-dense"], replace(other, redo=True))
+    save_model(tmp_path / "other.safetensors", models_of_speech.build({**trained.config, "vocab": 7}))
+    with pytest.raises(UserError, match=r"--dense-model other.safetensors has 7 tokens, and .*tokens.txt has"):
+        stages.run(["train-dense"], replace(other, redo=True))
 
 
 def test_a_mistake_is_found_before_the_first_training(recipe: tuple[Path, Settings],
