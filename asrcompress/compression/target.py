@@ -32,6 +32,7 @@ from asrcompress.options import require
 T = TypeVar("T")
 Track = Callable[[Sequence[T], str], Iterable[T]]  # a progress bar: items and what is done to them
 LEAST = 0.98  # of the target that the file takes at least, where there is so much to store
+PROBED = 4  # one in so many batches is what the damage of a single way is measured on
 CHECKED = 24  # ways whose predicted damage is compared with measurement
 TRIES = 10
 WAYS = Ways()
@@ -138,7 +139,7 @@ class Table:
         try:
             for parameter, value in values.items():
                 parameter.copy_(value.reshape(parameter.shape))
-            return change, self.outputs.divergence(self.model)
+            return change, self.outputs.divergence(self.model, -(-len(self.outputs.batches) // PROBED))
         finally:
             for parameter, value in kept.items():
                 parameter.copy_(value)

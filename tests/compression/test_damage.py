@@ -29,6 +29,8 @@ def test_divergence_is_the_kl_of_posteriors_inside_the_utterances(batches: list[
     p, q = ([m(x).detach().double().numpy() for x in batches] for m in (model, other))
     wanted = kl(np.concatenate(p), np.concatenate(q))
     assert Outputs(model, batches).divergence(other) == pytest.approx(wanted, rel=1e-4)
+    few = kl(p[0], q[0])
+    assert Outputs(model, batches).divergence(other, 1) == pytest.approx(few, rel=1e-4)
     ours, theirs = models.build(CONFORMER).eval(), models.build(CONFORMER).eval()
     batch = (torch.randn(2, 80, 80), torch.tensor([80, 44]))
     (p, lens), (q, _) = ours(*batch), theirs(*batch)
