@@ -27,14 +27,9 @@ $(! [ -f "$recipe/options.sh" ] || list_options "$recipe/options.sh")
 $(list_options "$options_file")\n
 stages: 0 corpus, 1 features, 2 lang, 3 graphs, 4 dense model, 5 controls, 6 compression, 7 decoding,
         8 device files, 9 decoding in sherpa-onnx, 10 report"
-command=./run.sh previous=  # what result rows say: without the paths of this machine, quoted where it must be
-for word in "$@"; do
-  [[ $previous != --corpus && ! ( $previous == --* && $word == /* ) ]] || word=$(tr a-z- A-Z_ <<< "${previous#--}")
-  if [ "$word" != --dir ] && [ "$previous" != --dir ]; then
-    [[ $word == *" "* || -z $word ]] && command+=" \"$word\"" || command+=" $word"
-  fi
-  previous=$word
-done
+# shellcheck source=local/say_command.sh
+. "$repo_root/local/say_command.sh"
+command=$(say_command "$@")
 # shellcheck source=local/parse_options.sh
 . "$repo_root/local/parse_options.sh"
 fetch=${corpus:+false}

@@ -28,10 +28,11 @@ stop_stage=100
 help_message="usage: ./run.sh [--OPTION VALUE ...]\n
 $(sed -n '/^model=/,/^stop_stage/s/^\([a-z_]*\)=/  --\1 /p' "${BASH_SOURCE[0]}" | tr _ -)\n
 stages: 0 corpus, 1 features, 2 compression, 3 decoding, 4 device files, 5 report"
-command=./run.sh
-for word in "$@"; do [[ $word == *" "* ]] && command+=" \"$word\"" || command+=" $word"; done
 # shellcheck source=local/path.sh
 . "$recipe/../../local/path.sh"
+# shellcheck source=local/say_command.sh
+. "$repo_root/local/say_command.sh"
+command=$(say_command "$@")
 # shellcheck source=local/parse_options.sh
 . "$recipe/../../local/parse_options.sh"
 [ -z "$corpus" ] || corpus=$(realpath -m "$corpus")
