@@ -40,9 +40,9 @@ case $model in hf:*) [ ! -d "${model#hf:}" ] || model=hf:$(realpath "${model#hf:
 mkdir -p "${dir:=$recipe}" && cd "$dir"
 asrcompress() { "$PYTHON" -m asrcompress.cli "$@"; }
 between() { [ "$stage" -le "$1" ] && [ "$stop_stage" -ge "$1" ]; }
-aware="structure=svd structure.data_aware=true size=0.8 quantization=int8 embeddings=int8 coder=range"
+aware="structure=svd structure.data_aware=true size=0.9 quantization=int8 embeddings=int8 coder=range"
 fine="structures=[dense] quantizations=[int8,trellis]"
-taught="--distil 200 --distil-set ${train_sets%% *}"
+taught="--distil 200 --distil-set ${train_sets%% *} --distil-minutes 20"
 level_words=(
   "int8=quantization=int8 coder=range"
   "int4=quantization=int4 quantization.group=64 embeddings=int8 coder=range"
@@ -54,7 +54,6 @@ level_words=(
   "sixth=--target 1/6 $fine"
   "eighth=--target 1/8 $fine"
   "twelfth=--target 1/12 $fine"
-  "twelfth-taught=--target 1/12 structures=[dense] quantizations=[int8,epr] $taught"
 )
 [ -z "$levels" ] || IFS=';' read -ra level_words <<< "$levels"
 sweep() {  # STAGE and what it alone is given
