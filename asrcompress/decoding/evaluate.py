@@ -1,7 +1,6 @@
 """Evaluate a recogniser on a prepared set: transcribe, normalise, score."""
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +33,7 @@ def evaluate(recogniser: Recogniser, data: Path, name: str, out: Path, dense: Pa
     return Result(score, {"rtf": seconds / audio, "parameters": parameters, "cpu": machine.cpu()})
 
 
-def score_texts(recogniser: Recogniser, said: Mapping[str, str], references: Path, out: Path,
+def score_texts(recogniser: Recogniser, said: dict[str, str], references: Path, out: Path,
                 dense: Path | None = None) -> scoring.Score:
     """Score what was said of each utterance, both sides as the recogniser normalises words; OUT gets hyp.txt, ref.txt,
     words.txt and the score. `dense` is the `out` of the dense model. Errors: UserError where that has no words."""

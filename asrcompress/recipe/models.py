@@ -83,7 +83,7 @@ def _take(job: Job, path: Path) -> None:
     from asrcompress.lang.tokens import read_symbols
     from asrcompress.options import require
 
-    model = quantization.materialize(load(files.require_file(path, "the model of --dense-model"))).float()
+    model: Any = quantization.materialize(load(files.require_file(path, "the model of --dense-model"))).float()
     theirs, ours = model.config.get("vocab"), len(read_symbols(job.settings.lang / "tokens.txt"))
     require(theirs == ours, f"--dense-model {path.name} has {theirs} tokens, and {job.settings.lang}/tokens.txt has "
             f"{ours}; give a model of these tokens")
