@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2034,SC2154
 # Sourced by a recipe after options.sh and its own variables, with the recipe's arguments: the stages that all recipes share.
 # $recipe is its folder; it may define get_corpus, its stage 0, with options of its own in $recipe/options.sh, of which $paths names
 # those that are files or folders. What a stage does is in asrcompress/recipe; each skips what is done already.
