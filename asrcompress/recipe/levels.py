@@ -20,6 +20,7 @@ from asrcompress.lang import text
 from asrcompress.measure import machine
 from asrcompress.options import require
 from asrcompress.recipe import commands
+from asrcompress.recipe.pipeline import axes
 from asrcompress.recipe.rows import of_files
 from asrcompress.recipe.stage import Stage
 from asrcompress.report import rows
@@ -147,9 +148,11 @@ def device(sweep: Sweep, level: Level, precision: str, redo: bool = False) -> st
 
 def _described(sweep: Sweep, level: Level, name: str, at: Path) -> rows.Row:
     """What the rows of a level say of its file, its words and a test set."""
-    return {**of_files(at / "hyp.txt", sweep.exp / level.name / PACKED, sweep.exp / DENSE / PACKED),
-            "name": level.name, "model": Path(sweep.model).name, "options": " ".join(level.words) or None,
-            "test_set": name, "search": sweep.search, "seed": 0, "command": sweep.command or None}
+    packed, dense = sweep.exp / level.name / PACKED, sweep.exp / DENSE / PACKED
+    return {**of_files(at / "hyp.txt", packed, dense), **axes(packed, packed, dense), "name": level.name,
+            "when": "none" if level.name == DENSE else "after", "model": Path(sweep.model).name,
+            "options": " ".join(level.words) or None, "test_set": name,
+            "search": sweep.search, "seed": 0, "command": sweep.command or None}
 
 
 def _wer(row: rows.Row) -> str:
