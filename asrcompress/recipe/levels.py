@@ -14,13 +14,13 @@ from typing import Any
 
 from asrcompress import files, recognisers
 from asrcompress.compression import save
+from asrcompress.compression.packed import info
 from asrcompress.decoding.evaluate import evaluate, score_texts
 from asrcompress.errors import UserError
 from asrcompress.lang import text
 from asrcompress.measure import machine
 from asrcompress.options import require
 from asrcompress.recipe import commands
-from asrcompress.recipe.pipeline import axes
 from asrcompress.recipe.rows import of_files
 from asrcompress.recipe.stage import Stage
 from asrcompress.report import rows
@@ -149,10 +149,17 @@ def device(sweep: Sweep, level: Level, precision: str, redo: bool = False) -> st
 def _described(sweep: Sweep, level: Level, name: str, at: Path) -> rows.Row:
     """What the rows of a level say of its file, its words and a test set."""
     packed, dense = sweep.exp / level.name / PACKED, sweep.exp / DENSE / PACKED
-    return {**of_files(at / "hyp.txt", packed, dense), **axes(packed, packed, dense), "name": level.name,
+    return {**of_files(at / "hyp.txt", packed, dense), **stored(packed), "name": level.name,
             "when": "none" if level.name == DENSE else "after", "model": Path(sweep.model).name,
             "options": " ".join(level.words) or None, "test_set": name,
             "search": sweep.search, "seed": 0, "command": sweep.command or None}
+
+
+def stored(path: Path) -> dict[str, str]:
+    """How a packed file stores its matrices and kernels: what is not plain of each axis, as `svd` or `int8+trellis`."""
+    tensors = [row for row in info(path) if len(row["shape"]) > 1]
+    plain = {"structure": "dense", "quantization": "float32", "coder": "raw"}
+    return {axis: "+".join(sorted({row[axis] for row in tensors} - {one})) or one for axis, one in plain.items()}
 
 
 def _wer(row: rows.Row) -> str:
