@@ -69,11 +69,12 @@ def ctranslate2(job: Job) -> Callable[[np.ndarray], list[int]]:
 def sherpa_onnx(job: Job) -> Callable[[np.ndarray], str]:
     from sherpa_onnx import OfflineRecognizer
 
-    from asrcompress.runtimes.sherpa_onnx import decode
+    from asrcompress.runtimes.sherpa_onnx import Recognizer, decode
 
     encoder, decoder, tokens = (f"{job['model']}/{name}" for name in ("encoder.onnx", "decoder.onnx", "tokens.txt"))
-    model = OfflineRecognizer.from_whisper(encoder, decoder, tokens, num_threads=job["threads"],
-                                           tail_paddings=job.get("tail", -1))
+    offline = OfflineRecognizer.from_whisper(encoder, decoder, tokens, num_threads=job["threads"],
+                                             tail_paddings=job.get("tail", -1))
+    model = Recognizer(offline, Path(job["model"]), WINDOW)
     return lambda samples: decode(model, [("", samples, RATE)]).words[""]
 
 
@@ -152,7 +153,7 @@ def jobs(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, list[Pat
     packages = sysconfig.get_path("purelib")  # what converters need besides the packages of peers
     yield "ours, float32", [args.hf / "model.safetensors"], {"peer": "ours", "model": f"hf:{args.hf}"}, nothing
     for path in args.packed:
-        yield f"ours, {path.name}", [path], {"peer": "ours", "model": str(path)}, nothing
+        yield f"ours, {path.parent.name}/{path.name}", [path], {"peer": "ours", "model": str(path)}, nothing
     if args.ctranslate2:
         at, int8 = args.ctranslate2, folder / "int8"
         make = partial(apart, args.peers_python, ["-c", CONVERTER.format(str(args.hf), str(int8))], 1, packages)
