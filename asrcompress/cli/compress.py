@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> None:
     from asrcompress.config import compose
     from asrcompress.options import require
 
+    check_distillation(args)
     if args.target or args.at_most:
         to_bytes(args)
         return
     require(not (args.plot or args.lang or args.fit_steps or args.structures_only or args.choices),
             "--plot, --lang, --fit-steps, --structures-only and --choices: each goes with --target or --at-most")
-    check_distillation(args)
     require(args.activations or not args.smooth, "--smooth is for inputs that are rounded; give --activations int8 too")
     plan = Plan.from_config(compose("compress", args.overrides))
     model = recognisers.load_model(args.model)
@@ -122,7 +122,6 @@ def to_bytes(args: argparse.Namespace) -> None:
         save(args.out, fit_steps(model, target))
         return
     require(not (args.activations or args.smooth), "--target chooses what is stored; --activations goes without it")
-    check_distillation(args)
     require(args.lang is not None or not args.at_most, "--at-most needs the lang folder of the model; give --lang")
     require(bool(args.calibrate or args.data_free), "--target and --at-most need something to run the model on; give "
             "--calibrate DATA, or --data-free batchnorm")
@@ -139,8 +138,8 @@ def to_bytes(args: argparse.Namespace) -> None:
           f"{table.rank_correlation:.3f}")
     small, report = table.fit(target) if loss is None else table.within(tolerance, loss)
     if args.distil:
-        size = writer.length(small)
-        small = fit_steps(distilled(args, hold_steps(small), model, table.outputs.batches), target or size)
+        taught = distilled(args, hold_steps(small), model, table.outputs.batches)
+        small = fit_steps(taught, target or writer.length(small))
     save(args.out, quantization.materialize(copy_model(small)) if args.structures_only else small)
     show(report, args.out)
     size, predicted = writer.length(small), sum(row.damage or 0.0 for row in report)

@@ -109,8 +109,7 @@ def decode(sweep: Sweep, level: Level, redo: bool = False) -> str:
         if level.name != DENSE:
             inputs["the dense model's texts"] = dense / name
         Stage(at, {"--sets": name, **dict(sweep.options)}, inputs).run(make, redo)
-        row = files.read_json(at / RESULT, "the row")
-        rows.put(sweep.exp.parent / "results.jsonl", row)
+        row = _put(sweep, at)
         said.append(_wer(row))
     return f"{level.name}: {row['packed_bytes']:,} bytes, 1/{row['ratio']:.3g}; WER {', '.join(said)}"
 
@@ -140,8 +139,7 @@ def device(sweep: Sweep, level: Level, precision: str, redo: bool = False) -> st
         if dense:
             inputs["the dense model's texts"] = dense
         Stage(at, {"--sets": name}, inputs).run(make, redo)
-        row = files.read_json(at / RESULT, "the row")
-        rows.put(sweep.exp.parent / "results.jsonl", row)
+        row = _put(sweep, at)
         said.append(f"{_wer(row)}, RTF {row['rtf']:.3f}")
     return f"{level.name}, {precision}: {size:,} bytes; WER {'; '.join(said)}"
 
@@ -153,6 +151,13 @@ def _described(sweep: Sweep, level: Level, name: str, at: Path) -> rows.Row:
             "when": "none" if level.name == DENSE else "after", "model": Path(sweep.model).name,
             "options": " ".join(level.words) or None, "test_set": name,
             "search": sweep.search, "seed": 0, "command": sweep.command or None}
+
+
+def _put(sweep: Sweep, at: Path) -> rows.Row:
+    """The row of a decoding, which is then in results.jsonl too."""
+    row: rows.Row = files.read_json(at / RESULT, "the row")
+    rows.put(sweep.exp.parent / "results.jsonl", row)
+    return row
 
 
 def stored(path: Path) -> dict[str, str]:
