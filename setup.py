@@ -9,5 +9,6 @@ setup(
         "asrcompress": ["py.typed"],
         "asrcompress.conf": ["*.yaml", "*/*.yaml"],
         "asrcompress.data.quickstart": ["*.txt"],
+        "asrcompress.report": ["*.html"],
     },
 )

@@ -85,6 +85,6 @@ fi
 if between 9; then  # greedy and HLG in sherpa-onnx, and k2's search over the posteriors of the same file
   run_recipe decode-devices
 fi
-if between 10; then  # RESULTS.md, tables and the plot
+if between 10; then  # RESULTS.md, tables, the plot, and results.html to explore
   run_recipe report
 fi

@@ -21,9 +21,11 @@ def decode(settings: Settings) -> None:
 
 
 def report(settings: Settings) -> None:
-    """RESULTS.md, the tables and the plot, from results.jsonl."""
-    reference = ["--reference", settings.reference] if settings.reference else []
-    commands.here("report", "--rows", decoding.RESULTS, "--out", ".", "--note", settings.note, *reference)
+    """RESULTS.md, the tables, the plot and results.html, from results.jsonl and exp/."""
+    more = ["--reference", settings.reference] if settings.reference else []
+    more += ["--exp", sweep.EXP] if sweep.EXP.exists() else []
+    commands.here("report", "--rows", decoding.RESULTS, "--out", ".", "--html", "results.html", "--note", settings.note,
+                  *more)
 
 
 STAGES: dict[str, Callable[[Settings], None]] = {

@@ -81,6 +81,6 @@ if between 4; then  # exp/LEVEL/device/PRECISION: encoder.onnx, decoder.onnx, to
     sweep device --only "${device%%:*}" --precision "${device#*:}"
   done
 fi
-if between 5; then  # RESULTS.md, tables and the plot
-  asrcompress report --rows results.jsonl --out . --title "Whisper"
+if between 5; then  # RESULTS.md, tables, the plot, and results.html to explore
+  asrcompress report --rows results.jsonl --out . --html results.html --exp exp --title "Whisper"
 fi
