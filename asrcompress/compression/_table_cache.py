@@ -23,7 +23,8 @@ class Cache:
             return
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]  # a run that was stopped may have left half a line
-        self.path.write_text("".join(whole), encoding="utf-8")
+        if whole != lines:
+            self.path.write_text("".join(whole), encoding="utf-8")
         self.found = dict(map(json.loads, whole))
 
     def value(self, key: str, make: Callable[..., Any], *args: Any) -> Any:

@@ -72,7 +72,9 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
             if kind == "train":
                 train(words, source, folder)
             elif kind == "target":
-                commands.here("compress", "--model", source, "--out", folder / MODEL, *target_words(words, dense, data))
+                assert source is not None  # only a training makes a new model
+                commands.here("compress", "--model", source, "--out", folder / MODEL,
+                              *target_words(words, dense, data, source.parent))
             else:
                 commands.here("compress", "--model", source, "--out", folder / MODEL, *words)
 
@@ -91,10 +93,12 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
     return found
 
 
-def target_words(words: Sequence[str], dense: Path, data: Path) -> list[str]:
-    """The arguments of `asrcompress compress` for a target step: --target, options, what to calibrate on, overrides.
+def target_words(words: Sequence[str], dense: Path, data: Path, choices: Path) -> list[str]:
+    """The arguments of `asrcompress compress` for a target step: --target, options, what to calibrate on, where the
+    ways to store each weight are kept, overrides.
 
-    A target as 1/20 is of the dense model, whatever the steps before made of it.
+    A target as 1/20 is of the dense model, whatever the steps before made of it. All targets of one model choose from
+    one table, beside that model.
     """
     from asrcompress.compression import load
     from asrcompress.compression.budget.bytes import bytes_of
@@ -106,7 +110,7 @@ def target_words(words: Sequence[str], dense: Path, data: Path) -> list[str]:
     if "--fit-steps" in flags:
         return ["--target", str(total), *flags]
     overrides = [f"{key}={value}" for key, value in said.items()]
-    return ["--target", str(total), *flags, "--calibrate", str(data), *overrides]
+    return ["--target", str(total), *flags, "--calibrate", str(data), "--choices", str(choices), *overrides]
 
 
 def makes_model(words: Sequence[str]) -> bool:

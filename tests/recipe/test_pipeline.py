@@ -55,6 +55,8 @@ def test_deep_compression_from_one_command(tiny_corpus: Path, dense: Path, tmp_p
 def test_a_model_is_trained_inside_a_number_of_bytes(tiny_corpus: Path, dense: Path, tmp_path: Path) -> None:
     overrides = ["experiment=budget", "experiment.target=1/6"]
     assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
+    tables = [list(folder.glob("choices-*.jsonl")) for folder in (dense.parent, tmp_path / "2-train", tmp_path)]
+    assert [len(found) for found in tables] == [1, 1, 0]  # a table beside each model that a target was chosen for
     target = writer.length(compression.load(dense)) // 6
     assert 0.9 * target < (tmp_path / "model.packed").stat().st_size <= target
     floats, bits, last = (compression.load(tmp_path / step / "model.safetensors") for step in
@@ -63,7 +65,9 @@ def test_a_model_is_trained_inside_a_number_of_bytes(tiny_corpus: Path, dense: P
     assert modules.structured(floats).keys() == modules.structured(last).keys()
     assert quantization.specs(bits) == quantization.specs(last)
     said = json.loads((tmp_path / "train.json").read_text())
-    assert said["train_seconds"] > 0 and said["size"] < 1 / 5
+    steps = [json.loads((tmp_path / step / "train.json").read_text()) for step in ("2-train", "4-train")]
+    assert said["train_seconds"] == pytest.approx(sum(step["train_seconds"] for step in steps), abs=0.06)
+    assert said["size"] < 1 / 5
 
 
 def test_no_epochs_is_after_training_only(tiny_corpus: Path, dense: Path, tmp_path: Path) -> None:
