@@ -5,10 +5,11 @@ from pathlib import Path
 
 from asrcompress.errors import UserError
 from asrcompress.files import atomic
-from asrcompress.report import device, plot, reference, table
+from asrcompress.report import device, plot, reference, series, table
 from asrcompress.report.rows import Row
 
 PICTURE, SHEET, PAGE, DEVICES = "wer_vs_bytes.png", "table.csv", "RESULTS.md", "device.csv"
+FEW = 12  # lines of one table
 READING = """\
 Rates are in percent, with the 95 % interval of a bootstrap over utterances; `p` is the probability, on the same
 resamples, of making fewer errors than the dense model (0.5: no difference). MB is the size on disk of the packed file
@@ -47,21 +48,38 @@ def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Result
         with atomic(out / DEVICES) as temporary:
             temporary.write_text(device.to_csv(rows), encoding="utf-8")
     with atomic(out / PAGE) as temporary:
-        temporary.write_text(page(rows, note, title, published_rows), encoding="utf-8")
+        temporary.write_text(page(rows, note, title, published_rows, search), encoding="utf-8")
 
 
-def page(rows: list[Row], note: str = "", title: str = "Results", published: Sequence[reference.Figure] = ()) -> str:
+def page(rows: list[Row], note: str = "", title: str = "Results", published: Sequence[reference.Figure] = (),
+         search: str | None = None) -> str:
     """The Markdown text."""
     parts = [f"# {title}\n", "Generated from result rows by `asrcompress report`; do not edit by hand.\n"]
     if note:
         parts.append(f"**{note}**\n")
     for name in table.test_sets(rows):
         lines = table.pivot(rows, name)
-        parts += [f"## {name}\n", test_set(rows, name), table.markdown(lines), *structures(lines)]
+        parts += [f"## {name}\n", test_set(rows, name), *tables(lines, series.rate_to_draw(rows, search)),
+                  *structures(lines)]
     parts += [READING, f"![Error rate against the size of the packed file]({PICTURE})\n",
               f"All figures: [{SHEET}]({SHEET}).\n", *on_the_device(rows), *reference.section(published),
               "## How to reproduce\n", commands(rows), "## Measured on\n", machine(rows)]
     return "\n".join(parts)
+
+
+def tables(lines: list[table.Line], rate: series.Rate) -> list[str]:
+    """The lines of a test set; where they are many, those on the front first, and then each family."""
+    if len(lines) <= FEW:
+        return [table.markdown(lines)]
+    best = series.front_of(lines, rate)
+    parts = [f"### The front\n\nWhat no smaller file beats, by {rate[0].upper()} {rate[1]}.\n",
+             table.markdown(best)] if best else []
+    families: dict[str, list[table.Line]] = {}
+    for line in lines:
+        families.setdefault(series.family(line), []).append(line)
+    for family, own in families.items():
+        parts += [f"### {family[0].upper()}{family[1:]}\n", table.markdown(own)]
+    return parts
 
 
 def structures(lines: list[table.Line]) -> list[str]:

@@ -62,6 +62,13 @@ def families(lines: Iterable[Line], rate: Rate) -> dict[str, list[Point]]:
     return {name: sorted(points, key=lambda point: point.megabytes) for name, points in out.items()}
 
 
+def front_of(lines: Iterable[Line], rate: Rate) -> list[Line]:
+    """The lines of all families that no smaller one beats, the smallest first."""
+    points = {_point(line, line.cells[rate]): line for line in lines
+              if rate in line.cells and line.facts["packed_bytes"]}
+    return [points[point] for point in front(list(points))]
+
+
 def _point(line: Line, cell: Cell) -> Point:
     ends = (cell.ci95[0], cell.ci95[1]) if cell.ci95 else None
     return Point(line.facts["name"], line.facts["packed_bytes"] / 1e6, cell.rate, ends)

@@ -51,3 +51,17 @@ def test_errors_leave_nothing_behind(results: Path, capsys: pytest.CaptureFixtur
     results.write_text("")
     assert main(["report", "--rows", str(results), "--out", str(out)]) == 1
     assert "no result rows" in capsys.readouterr().err
+
+
+def test_many_lines_are_shown_front_first_and_by_family(tmp_path: Path) -> None:
+    more = [{**ROW, "name": f"svd-{size}", "structure": "svd", "when": "after", "packed_bytes": size * 1_000_000,
+             "wer": 40.0 - size, "ci95": None} for size in range(1, 13)]
+    results = tmp_path / "results.jsonl"
+    results.write_text("".join(json.dumps(row) + "\n" for row in [ROW, *more]))
+    assert main(["report", "--rows", str(results), "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "RESULTS.md").read_text()
+    headings = [line for line in page.splitlines() if line.startswith("###")]
+    assert headings == ["### The front", "### Dense", "### Low rank"]
+    front = page[page.index("### The front"):page.index("### Dense")]
+    assert front.count("| svd-") == 12 and "| dense |" not in front  # 28 % at 12 MB beats 30 % at 40 MB
+    assert page.count("| svd-12 |") == 2

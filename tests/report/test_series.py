@@ -51,3 +51,8 @@ def test_rate_to_draw() -> None:
         series.rate_to_draw(ROWS, "huge")
     with pytest.raises(UserError, match="no row has an error rate"):
         series.rate_to_draw([{**ROWS[0], "wer": None}])
+
+
+def test_the_front_of_all_families_has_lines_of_each() -> None:
+    found = series.front_of(table.pivot(ROWS, "dev"), RATE)
+    assert [line.facts["name"] for line in found] == ["svd-int8", "int8", "dense"]
