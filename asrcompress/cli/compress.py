@@ -165,20 +165,21 @@ def check_distillation(args: argparse.Namespace) -> None:
 def distilled(args: argparse.Namespace, small: "nn.Module", model: "nn.Module",
               batches: "Sequence[Any]") -> "nn.Module":
     """The small model trained towards the whole one, as its kind of recogniser says how far they are apart."""
+    from rich.progress import track
+
     from asrcompress import recognisers
     from asrcompress.compression import distil
 
-    steps = args.distil
     if args.distil_set:
         minutes = 60 if args.distil_minutes is None else args.distil_minutes
         batches = spoken(model, args.calibrate, args.distil_set, minutes, 0)
     if not recognisers.hears_waves(model):
-        return distil.distil(small, model, batches, steps)
+        return distil.distil(small, model, batches, args.distil, track=track)
 
     def loss(student: Any, number: int) -> Any:
         return recognisers.of(student).distillation_loss(model, batches[number])
 
-    return distil.distil(small, model, batches, steps, loss=loss)
+    return distil.distil(small, model, batches, args.distil, loss=loss, track=track)
 
 
 def held_out_loss(args: argparse.Namespace) -> "Callable[[nn.Module], float]":

@@ -1,6 +1,6 @@
 """distil: a compressed model is trained to say what the model said that it was made of. No transcripts are needed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -40,11 +40,13 @@ def of_posteriors(teacher: Any, batches: Sequence[tuple[Tensor, Tensor]]) -> Los
 
 @torch.enable_grad()
 def distil(student: Any, teacher: Any, batches: Sequence[Any], steps: int, lr: float = 1e-4,
-           loss: Loss | None = None) -> Any:
+           loss: Loss | None = None,
+           track: Callable[[Sequence[int], str], Iterable[int]] = lambda steps, text: steps) -> Any:
     """A copy of the student after `steps` steps of Adam down a loss (default: `of_posteriors`), a batch each in turn.
 
     Both are in eval mode: BatchNorms keep their statistics, dropout is off. Quantizers take part (`advance`), and
-    inputs that are rounded (`activations`) too. The learning rate falls as a cosine.
+    inputs that are rounded (`activations`) too. The learning rate falls as a cosine. `track` shows how far it is, as
+    `rich.progress.track`.
 
     Errors: UserError where there is no batch, or the divergence is not finite.
     """
@@ -56,7 +58,7 @@ def distil(student: Any, teacher: Any, batches: Sequence[Any], steps: int, lr: f
     adam = torch.optim.Adam([parameter for parameter in student.parameters() if parameter.requires_grad], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps))
     written, device = quantization.attached(student).values(), next(student.parameters()).device.type
-    for step in range(steps):
+    for step in track(range(steps), "distillation"):
         for one in written:
             one.advance((step + 1) / steps)
         adam.zero_grad()
