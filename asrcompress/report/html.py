@@ -70,7 +70,8 @@ def key(row: Row) -> str:
 
 def details(exp: Path, found: list[Row]) -> dict[str, Any]:
     """`texts`: row -> (words, errors) of each utterance, null where it has none; `references`: test set and unit ->
-    utterance -> words; `files`: row -> the rows of `packed.info`."""
+    utterance -> words; `files`: row -> the rows of `packed.info`. Errors: UserError where two decodings of a test set
+    are of other utterances."""
     wanted = {key(row) for row in found}
     texts: dict[str, list[list[Any] | None]] = {}
     references: dict[str, dict[str, str]] = {}
