@@ -168,12 +168,14 @@ def test_models_are_clicked_and_compared(page: Any) -> None:
     page.mouse.up()
     page.wait_for_selector("#table tr.first")
     assert page.inner_text("#table tr.first td:first-child") == "dense"
+    assert "are not in this page" in page.inner_text("#details")  # its packed file is not there
     page.click("#table td:text-is('int8') >> nth=0")
     told = page.inner_text("#details")
     assert "2 utterances differ: dense makes fewer errors in 1, int8 in 0" in told
     assert "a: THE CAT SAT" in told and "c: ALL DAY" not in told
     assert page.locator("#details .missing").all_inner_texts() == ["SAT"]
     assert sorted(page.locator("#details .wrong").all_inner_texts()) == ["A", "THE"]
+    page.click("#details summary")
     total = page.locator("#details table.bytes tr").last.inner_text()
     assert total.split()[0] == "file" and int(total.split()[-1].replace(",", "")) > 1000
     page.click("#table tr.second")  # a picked model is put back
