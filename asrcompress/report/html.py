@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asrcompress.compression import packed
+from asrcompress.decoding.score import GAP
 from asrcompress.errors import UserError
 from asrcompress.files import atomic, read_json, require_file
 from asrcompress.report import plot, rows, series, table
@@ -19,6 +20,8 @@ from asrcompress.report.rows import Row
 TEMPLATE = Path(__file__).with_name("page.html")
 LIBRARY, DATA, TITLE = "/*plotly.js*/", "/*data*/", "<!--title-->"
 ALIGNED, RESULT, PACKED = "align.txt", "result.json", "model.packed"
+SHARED = ("packed_bytes", "dense_bytes", "device_bytes", "parameters", "macs_per_second", "rtf", "peak_rss_bytes",
+          "train_seconds")  # what is of a file, whatever the test set and search
 
 
 def write(found: list[Row], out: Path, title: str = "Results", note: str = "", exp: Path | None = None) -> None:
@@ -52,10 +55,6 @@ def described(found: list[Row]) -> list[Row]:
         family = series.family(table.Line(row, {}))
         out.append({**whole, "key": key(row), "family": family, "colour": plot.colour(family)})
     return out
-
-
-SHARED = ("packed_bytes", "dense_bytes", "device_bytes", "parameters", "macs_per_second", "rtf", "peak_rss_bytes",
-          "train_seconds")
 
 
 def _file(row: Row) -> tuple[Any, ...]:
@@ -104,6 +103,4 @@ def alignment(path: Path) -> Iterator[tuple[str, tuple[str, str, int]]]:
 
 
 def _words(columns: list[str]) -> str:
-    from asrcompress.decoding.score import GAP
-
     return " ".join(word for word in columns if word != GAP)
