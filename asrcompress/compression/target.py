@@ -8,6 +8,7 @@ every weight are measured, which fixes the scale of its prediction, and others t
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,18 +67,31 @@ class Table:
         self.form = SecondOrder(self.model, self.outputs)
         self.maker, self.seed = Maker(self.form, seed), seed
         self.cache = Cache(cache, digest(self.model, self.outputs.rows, (options, seed)))
-        self.measured = {path: [Measured(Way(*way), size, damage) for way, size, damage
-                                in self.cache.value(f"ways {path}", self._measured, self.parts[path])]
-                         for path in track(list(self.parts), "ways to store each weight")}
+        self.measured = self._measure_all(track)
         self.dense_bytes, self.vectors = self._vectors()
         self.checked = self._fit_scales(track)
 
+    def _measure_all(self, track: Track[Any]) -> dict[str, list[Measured]]:
+        """Of every part. As many are measured at a time as torch has threads: the searches of quantizers and coders
+        use one each."""
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            started = {path: pool.submit(self._measured, part) for path, part in self.parts.items()
+                       if f"ways {path}" not in self.cache.found}
+            return {path: [Measured(Way(*way), size, damage) for way, size, damage
+                           in self.cache.value(f"ways {path}", lambda path=path: started[path].result())]
+                    for path in track(list(self.parts), "ways to store each weight")}
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
+
     def _measured(self, part: Part) -> list[tuple[Any, int, float]]:
         """(fields of the way, bytes, damage at a scale of 1) of every way to store a part."""
-        found = []
+        found, maker = [], Maker(self.form, self.seed)
         with error_context(part.path):
             for way in sorted(ways_of.ways(part, self.options), key=lambda way: (way.structure, way.size or 1.0)):
-                if (made := self.maker.measure(part, way)) is not None:
+                if (made := maker.measure(part, way)) is not None:
                     fields = way.structure, way.size, way.quantization, dict(way.options)
                     found.append((fields, made[0], self.form.of(part.path, made[1])))
         require(bool(found), f"{part.path}: no way to store it is left; allow more structures or quantizations")
