@@ -20,12 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from asrcompress.files import require_file
     from asrcompress.report import card, rows
 
-    found: list[rows.Row] = []
-    for path in args.rows:
-        found = rows.merge(found, rows.read(require_file(path, "the result rows")))
+    found = rows.read_all(args.rows)
     for name in args.names:
         folder = card.release(name, found, args.exp, args.out, args.lang, args.license)
         print(f"{folder}: {(folder / card.MODEL).stat().st_size:,} bytes, its card and checksums")

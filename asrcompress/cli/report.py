@@ -24,14 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from asrcompress.files import require_file
     from asrcompress.options import require
     from asrcompress.report import device, html, results_md, rows, table
 
     require(bool(args.html) or not args.exp, "--exp is what --html reads; give --html FILE too")
-    merged: list[rows.Row] = []
-    for path in args.rows:
-        merged = rows.merge(merged, rows.read(require_file(path, "the result rows")))
+    merged = rows.read_all(args.rows)
     if args.out:
         results_md.write(merged, args.out, args.note, args.title, args.search, args.reference)
     if args.html:

@@ -136,6 +136,17 @@ def alignment(pairs: dict[str, Pairs]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
+def read_alignment(path: Path) -> dict[str, tuple[str, str, int]]:
+    """Utterance -> (reference, hypothesis, errors), of a file of `alignment`."""
+    lines = require_file(path, "the alignment").read_text(encoding="utf-8").splitlines()
+    found = {}
+    for ref, hyp, _, counts in zip(*(iter(lines),) * 4, strict=True):
+        (name, _, *said), (_, _, *heard) = ref.split(), hyp.split()
+        texts = [" ".join(word for word in words if word != GAP) for words in (said, heard)]
+        found[name] = (texts[0], texts[1], sum(map(int, counts.split()[3:])))
+    return found
+
+
 def write(out: Path | str, result: Score) -> Path:
     """Write the score and the alignment: `OUT/score.json` and `OUT/align.txt`, or `X.json` and `X.align.txt`."""
     out = Path(out)

@@ -3,7 +3,6 @@
 In the form of the Hugging Face hub: a README.md that starts with YAML, in which `model-index` holds the error rates.
 """
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -44,14 +43,8 @@ def release(name: str, found: list[Row], exp: Path, out: Path, lang: Path | None
         temporary.write_text(card(name, own, folder / MODEL, licence), encoding="utf-8")
     names = [CARD, *(path.name for path in copies)]
     with files.atomic(folder / SUMS) as temporary:
-        temporary.write_text("".join(f"{digest(folder / one)}  {one}\n" for one in names), encoding="utf-8")
+        temporary.write_text("".join(f"{files.sha256(folder / one)}  {one}\n" for one in names), encoding="utf-8")
     return folder
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def card(name: str, own: list[Row], path: Path, licence: str) -> str:

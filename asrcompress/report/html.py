@@ -5,13 +5,12 @@ and the texts of each decoding.
 """
 
 import json
-from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from asrcompress.compression import packed
-from asrcompress.decoding.score import GAP
+from asrcompress.decoding.score import read_alignment
 from asrcompress.errors import UserError
 from asrcompress.files import atomic, read_json, require_file
 from asrcompress.report import plot, rows, series, table
@@ -31,7 +30,8 @@ def write(found: list[Row], out: Path, title: str = "Results", note: str = "", e
 
     if not found:
         raise UserError("there are no result rows to report; score some hypotheses with --rows first")
-    said = {"title": title, "note": note, "rows": described(found), "texts": {}, "references": {}, "files": {}}
+    said = {"title": title, "note": note, "rows": described(found), "texts": {}, "references": {}, "files": {},
+            "file_of": {}}
     if exp:
         said |= details(require_file(exp, "the folder of the models"), found)
     data = json.dumps(said, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")  # no end of the script
@@ -69,38 +69,34 @@ def key(row: Row) -> str:
 
 def details(exp: Path, found: list[Row]) -> dict[str, Any]:
     """`texts`: row -> (words, errors) of each utterance, null where it has none; `references`: test set and unit ->
-    utterance -> words; `files`: row -> the rows of `packed.info`. Errors: UserError where two decodings of a test set
-    are of other utterances."""
-    wanted = {key(row) for row in found}
+    utterance -> words; `files`: packed file -> `itemised`; `file_of`: row -> packed file. Errors: UserError where two
+    decodings of a test set are of other utterances."""
     texts: dict[str, list[list[Any] | None]] = {}
     references: dict[str, dict[str, str]] = {}
     files: dict[str, list[list[Any]]] = {}
+    file_of: dict[str, str] = {}
+    wanted = {key(row) for row in found}
     for path in sorted(exp.rglob(RESULT)):
         row = rows.check(read_json(path, "the row"), str(path))
         if key(row) not in wanted:
             continue
-        said = dict(alignment(path.with_name(ALIGNED)))
+        said = read_alignment(path.with_name(ALIGNED))
         unit = references.setdefault(f"{row['test_set']} {'wer' if row['wer'] is not None else 'ter'}",
                                      {name: reference for name, (reference, _, _) in said.items()})
-        texts[key(row)] = [[words, errors] if errors else None
-                           for _, words, errors in (said[name] for name in unit if name in said)]
-        if len(said) != len(unit) or set(said) != set(unit):
+        if said.keys() != unit.keys():
             raise UserError(f"{path.parent} was scored on other utterances of {row['test_set']} than the decodings "
                             "before it; decode it again")
-        model = next((folder / PACKED for folder in path.parents if (folder / PACKED).exists()), None)
+        texts[key(row)] = [[said[name][1], said[name][2]] if said[name][2] else None for name in unit]
+        above = (folder for folder in path.parents if folder.is_relative_to(exp))
+        model = next((folder / PACKED for folder in above if (folder / PACKED).exists()), None)
         if model and not rows.is_device(row):
-            files[key(row)] = [[one["name"], " x ".join(map(str, one["shape"])), one["structure"], one["quantization"],
-                                one["coder"], one["bytes"]] for one in packed.info(model)]
-    return {"texts": texts, "references": references, "files": files}
+            file_of[key(row)] = name = str(model.relative_to(exp))
+            if name not in files:  # one file, many decodings
+                files[name] = itemised(model)
+    return {"texts": texts, "references": references, "files": files, "file_of": file_of}
 
 
-def alignment(path: Path) -> Iterator[tuple[str, tuple[str, str, int]]]:
-    """(utterance, (reference, hypothesis, errors)) of a file of `score.alignment`."""
-    lines = require_file(path, "the alignment").read_text(encoding="utf-8").splitlines()
-    for ref, hyp, _, counts in zip(*(iter(lines),) * 4, strict=True):
-        name, *said = ref.split()
-        yield name, (_words(said[1:]), _words(hyp.split()[2:]), sum(map(int, counts.split()[3:])))
-
-
-def _words(columns: list[str]) -> str:
-    return " ".join(word for word in columns if word != GAP)
+def itemised(model: Path) -> list[list[Any]]:
+    """[tensor, shape, structure, quantization, coder, bytes] of each entry of a packed file. Errors: PackedError."""
+    return [[one["name"], " x ".join(map(str, one["shape"])),
+             *(one[key] for key in ("structure", "quantization", "coder", "bytes"))] for one in packed.info(model)]

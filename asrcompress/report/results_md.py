@@ -57,10 +57,10 @@ def page(rows: list[Row], note: str = "", title: str = "Results", published: Seq
     parts = [f"# {title}\n", "Generated from result rows by `asrcompress report`; do not edit by hand.\n"]
     if note:
         parts.append(f"**{note}**\n")
+    rate = series.rate_to_draw(rows, search)
     for name in table.test_sets(rows):
         lines = table.pivot(rows, name)
-        parts += [f"## {name}\n", test_set(rows, name), *tables(lines, series.rate_to_draw(rows, search)),
-                  *structures(lines)]
+        parts += [f"## {name}\n", test_set(rows, name), *tables(lines, rate), *structures(lines)]
     parts += [READING, f"![Error rate against the size of the packed file]({PICTURE})\n",
               f"All figures: [{SHEET}]({SHEET}).\n", *on_the_device(rows), *reference.section(published),
               "## How to reproduce\n", commands(rows), "## Measured on\n", machine(rows)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, locked, read_jsonl
+from asrcompress.files import atomic, locked, read_jsonl, require_file
 
 Row = dict[str, Any]
 
@@ -69,6 +69,14 @@ def read(path: Path | str) -> list[Row]:
 def merge(rows: Iterable[Row], more: Iterable[Row]) -> list[Row]:
     """Rows in the order of first appearance; where two are the same row, the later one's content stands."""
     return list({identity(row): row for row in [*rows, *more]}.values())
+
+
+def read_all(paths: Iterable[Path | str]) -> list[Row]:
+    """The rows of several files, merged. Errors: UserError where one does not exist, and those of `read`."""
+    found: list[Row] = []
+    for path in paths:
+        found = merge(found, read(require_file(path, "the result rows")))
+    return found
 
 
 def put(path: Path | str, *more: Row) -> None:

@@ -184,3 +184,11 @@ def test_an_utterance_with_two_hypotheses_is_refused(tmp_path: Path, capsys: pyt
     (tmp_path / "hyp").write_text("u1 A\nu2 C\nu1 A B\n")
     assert main(["score", "--ref", str(tmp_path / "ref"), "--hyp", str(tmp_path / "hyp")]) == 1
     assert "hyp, line 3: utterance u1 is listed a second time (first on line 1)" in capsys.readouterr().err
+
+
+def test_an_alignment_is_read_as_it_was_written(tmp_path: Path) -> None:
+    refs = {"a": "ONE TWO THREE", "b": "FOUR", "c": "FIVE SIX"}
+    hyps = {"a": "ONE TOO THREE AND", "b": "", "c": "FIVE SIX"}
+    scoring.write(tmp_path, scoring.score(refs, hyps))
+    assert scoring.read_alignment(tmp_path / "align.txt") == {
+        "a": (refs["a"], hyps["a"], 2), "b": (refs["b"], hyps["b"], 1), "c": (refs["c"], hyps["c"], 0)}

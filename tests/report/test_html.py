@@ -70,8 +70,9 @@ def test_the_page_holds_rows_texts_and_bytes(written: Path, exp: Path) -> None:
     assert data["references"] == {"dev wer": REFS}
     assert data["texts"][dense["key"]] == [None, ["ON THE MAT", 1], None]
     assert data["texts"][int8["key"]] == [["THE CAT", 1], ["ON A A MAT", 1], None]
-    assert sum(line[-1] for line in data["files"][int8["key"]]) == (exp / "int8" / html.PACKED).stat().st_size
-    assert svd["key"] not in data["files"]
+    lines = data["files"][data["file_of"][int8["key"]]]
+    assert sum(line[-1] for line in lines) == (exp / "int8" / html.PACKED).stat().st_size
+    assert svd["key"] not in data["file_of"] and len(data["files"]) == 1
     assert "<title>A &amp; B</title>" in written.read_text()
 
 
