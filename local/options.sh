@@ -15,6 +15,7 @@ smooth_lm=auto     # fit how far each order of the corpus's language models is t
                    # auto (where count cut-offs left n-grams of probability 0)
 model=tdnn         # conf/model: the model whose compression is the table
 dense_model=       # a model file or packed file that is the dense model, trained before; empty: it is trained
+dense_init=        # a model file or packed file from which the dense model is trained on, for --epochs more; empty: random numbers
 controls="tdnnf=tdnnf dense-small=tdnn_small"  # NAME=MODEL, trained from scratch beside it
 criterion=         # ctc, or lfmmi (an epoch of CTC, then LF-MMI); empty: lfmmi for phones, ctc for BPE
 epochs=8           # of every model that is trained from scratch

@@ -33,7 +33,7 @@ command=$(say_command "$@")
 # shellcheck source=local/parse_options.sh
 . "$repo_root/local/parse_options.sh"
 fetch=${corpus:+false}
-for name in corpus dense_model reference ${paths-}; do  # files and folders are named from where the user stands
+for name in corpus dense_model dense_init reference ${paths-}; do  # files and folders are named from where the user stands
   [ -z "${!name}" ] || printf -v "$name" %s "$(realpath -m "${!name}")"
 done
 corpus=${corpus:-data/corpus}

@@ -23,6 +23,8 @@ def stage(job: Job) -> Stage:
         return Stage(job.folder, {}, {"the lang folder": settings.lang, "--dense-model": settings.dense_model})
     inputs = {"the lang folder": settings.lang, "dev": DATA / "dev.text"}
     inputs |= {name: DATA / f"{name}.text" for name in settings.train_sets}
+    if job.kind == "dense" and settings.dense_init:
+        inputs["--dense-init"] = settings.dense_init
     inputs |= {"the dense model" if name == "dense" else name: EXP / name for name in job.needs}
     return Stage(job.folder, _options(job), inputs)
 
@@ -68,29 +70,40 @@ def make(job: Job) -> None:
         _take(job, job.settings.dense_model)
         return
     config = training_config(job)
-    train(config, job, _compress(job) if job.kind == "after" else None)
+    init = None
+    if job.kind == "after":
+        init = _compress(job)
+    elif job.kind == "dense" and job.settings.dense_init:
+        init = job.folder / "init.safetensors"
+        _in_float32("--dense-init", job.settings.dense_init, job.settings.lang, init)
+    train(config, job, init)
     commands.here("packed", "save", "--model", job.folder / MODEL, "--out", job.folder / "model.packed")
     rows.describe(job.folder, **_shared(job), structure=_structure(job, config), size=job.size or 1.0,
                   options=job.method.text if job.method else None, quantization="float32", coder="raw")
 
 
 def _take(job: Job, path: Path) -> None:
-    """Let a model that was trained before be the dense one, its values as the file gives them, in float32.
+    """Let a model that was trained before be the dense one."""
+    _in_float32("--dense-model", path, job.settings.lang, job.folder / MODEL)
+    commands.here("packed", "save", "--model", job.folder / MODEL, "--out", job.folder / "model.packed")
+    files.write_json(job.folder / "train.json", {})
+    rows.describe(job.folder, **_shared(job), structure="dense", size=1.0, quantization="float32", coder="raw")
 
-    Errors: UserError for a file that is missing or is no model, and for a model of other tokens.
+
+def _in_float32(option: str, path: Path, lang: Path, out: Path) -> None:
+    """Write the model of a file into another, its values as the file gives them, in float32.
+
+    Errors: UserError for a file that is missing or is no model, and for a model of other tokens than the lang folder.
     """
     from asrcompress.compression import load, quantization, save_model
     from asrcompress.lang.tokens import read_symbols
     from asrcompress.options import require
 
-    model: Any = quantization.materialize(load(files.require_file(path, "the model of --dense-model"))).float()
-    theirs, ours = model.config.get("vocab"), len(read_symbols(job.settings.lang / "tokens.txt"))
-    require(theirs == ours, f"--dense-model {path.name} has {theirs} tokens, and {job.settings.lang}/tokens.txt has "
-            f"{ours}; give a model of these tokens")
-    save_model(job.folder / MODEL, model)
-    commands.here("packed", "save", "--model", job.folder / MODEL, "--out", job.folder / "model.packed")
-    files.write_json(job.folder / "train.json", {})
-    rows.describe(job.folder, **_shared(job), structure="dense", size=1.0, quantization="float32", coder="raw")
+    model: Any = quantization.materialize(load(files.require_file(path, f"the model of {option}"))).float()
+    theirs, ours = model.config.get("vocab"), len(read_symbols(lang / "tokens.txt"))
+    require(theirs == ours, f"{option} {path.name} has {theirs} tokens, and {lang}/tokens.txt has {ours}; give a model of "
+            "these tokens")
+    save_model(out, model)
 
 
 def training_config(job: Job) -> dict[str, Any]:
@@ -148,7 +161,8 @@ def taught(job: Job) -> bool:
 def _words(job: Job) -> list[str]:
     """The overrides of conf/train.yaml, but for the criterion."""
     settings, epochs = job.settings, _training(job)[1]
-    words = ["training.ctc_epochs=0"] if taught(job) else []
+    goes_on = job.kind == "dense" and settings.dense_init is not None
+    words = ["training.ctc_epochs=0"] if goes_on or taught(job) else []
     if job.kind == "after":
         return ["training=finetune", *words, f"training.epochs={epochs}",
                 f"training.epoch_fraction={settings.finetune_epoch_fraction:g}", *settings.train_options,

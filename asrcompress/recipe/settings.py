@@ -35,6 +35,7 @@ class Settings:
     smooth_lm: str = "auto"
     model: str = "tdnn"
     dense_model: Path | None = None
+    dense_init: Path | None = None
     controls: Words = ("tdnnf=tdnnf", "dense-small=tdnn_small")
     criterion: str | None = None
     epochs: int = 8
@@ -77,6 +78,8 @@ class Settings:
         require(self.unit in ("phone", "bpe"), f"--unit is phone or bpe, not '{self.unit}'")
         require(self.smooth_lm in ("true", "false", "auto"),
                 f"--smooth-lm is true, false or auto, not '{self.smooth_lm}'")
+        require(not (self.dense_model and self.dense_init), "--dense-model is a dense model that is not trained, and "
+                "--dense-init one that is trained on; give one of them")
         for one in self.when:
             require(one in WHEN, f"--when is any of {', '.join(WHEN)}, not '{one}'")
         for one in (*self.controls, *self.experiments):

@@ -91,6 +91,27 @@ def test_a_model_that_was_trained_before_may_be_the_dense_one(recipe: tuple[Path
         stages.run(["train-dense"], replace(other, redo=True))
 
 
+def test_the_dense_model_may_be_trained_on_from_another(recipe: tuple[Path, Settings], tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, settings = recipe
+    trained = load(folder / "exp/dense/model.safetensors")
+    save_model(tmp_path / "half.safetensors", copy.deepcopy(trained).half())
+    monkeypatch.chdir(tmp_path)
+    Path("data").symlink_to(folder / "data")
+    settings = replace(settings, dense_init=tmp_path / "half.safetensors",
+                       train_options=(*OPTIONS, "training.optimizer.lr=1e-9"))
+    stages.run(["train-dense"], settings)
+    assert json.loads(Path("exp/dense/config.json").read_text())["training"]["ctc_epochs"] == 0
+    found = load(Path("exp/dense/model.safetensors"))
+    for wanted, parameter in zip(trained.parameters(), found.parameters(), strict=True):  # hardly moved at such a rate
+        assert parameter.dtype == torch.float32
+        torch.testing.assert_close(parameter, wanted.half().float(), rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match="exp/dense was made otherwise: --dense-init"):
+        stages.run(["train-dense"], replace(settings, dense_init=folder / "exp/dense/model.safetensors"))
+    with pytest.raises(UserError, match="give one of them"):
+        replace(settings, dense_model=tmp_path / "half.safetensors")
+
+
 def test_a_mistake_is_found_before_the_first_training(recipe: tuple[Path, Settings],
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     folder, settings = recipe
