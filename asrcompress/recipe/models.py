@@ -101,8 +101,8 @@ def _in_float32(option: str, path: Path, lang: Path, out: Path) -> None:
 
     model: Any = quantization.materialize(load(files.require_file(path, f"the model of {option}"))).float()
     theirs, ours = model.config.get("vocab"), len(read_symbols(lang / "tokens.txt"))
-    require(theirs == ours, f"{option} {path.name} has {theirs} tokens, and {lang}/tokens.txt has {ours}; give a model of "
-            "these tokens")
+    require(theirs == ours, f"{option} {path.name} has {theirs} tokens, and {lang}/tokens.txt has {ours}; give a model "
+            "of these tokens")
     save_model(out, model)
 
 
