@@ -97,15 +97,16 @@ def target_words(words: Sequence[str], dense: Path, data: Path, choices: Path) -
     """The arguments of `asrcompress compress` for a target step: --target, options, what to calibrate on, where the
     ways to store each weight are kept, overrides.
 
-    A target as 1/20 is of the dense model, whatever the steps before made of it. All targets of one model choose from
-    one table, beside that model.
+    A target as 1/20 is of the dense model, whatever the steps before made of it; `times=1.5` takes so many times as
+    many bytes, at most those of the dense model. All targets of one model choose from one table, beside that model.
     """
     from asrcompress.compression import load
     from asrcompress.compression.budget.bytes import bytes_of
     from asrcompress.compression.packed import writer
 
     said = dict(word.split("=", 1) for word in words)
-    total = bytes_of(said.pop("bytes"), writer.length(load(dense)))
+    whole = writer.length(load(dense))
+    total = min(whole, int(bytes_of(said.pop("bytes"), whole) * float(said.pop("times", "1"))))
     flags = [f"--{key.replace('_', '-')}" for key in ("structures_only", "fit_steps") if said.pop(key, "") == "true"]
     if "--fit-steps" in flags:
         return ["--target", str(total), *flags]
