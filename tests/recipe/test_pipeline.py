@@ -70,6 +70,16 @@ def test_a_model_is_trained_inside_a_number_of_bytes(tiny_corpus: Path, dense: P
     assert said["size"] < 1 / 5
 
 
+def test_structures_may_be_chosen_for_several_times_the_target(dense: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.packed"
+    assert main(["packed", "save", "--model", str(dense), "--out", str(whole)]) == 0
+    size = whole.stat().st_size
+    for told, wanted in (("1/4", size * 3 // 8), ("1000", 1500), ("1/1.2", size)):  # at most what the dense model has
+        words = pipeline.target_words([f"bytes={told}", "times=1.5", "quantizations=[epr]"], dense, Path("d"), tmp_path)
+        assert words[0] == "--target" and abs(int(words[1]) - wanted) <= 2
+        assert words[2:] == ["--calibrate", "d", "--choices", str(tmp_path), "quantizations=[epr]"]
+
+
 def test_no_epochs_is_after_training_only(tiny_corpus: Path, dense: Path, tmp_path: Path) -> None:
     overrides = ["experiment=quantized", "experiment.quantization=int8", "experiment.coder=raw", "experiment.epochs=0"]
     assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
