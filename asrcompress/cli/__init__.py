@@ -1,11 +1,13 @@
 """`asrcompress COMMAND`: every module of this folder is a command.
 
 A command module has a docstring whose first line is its help, `add_arguments(parser)` and `run(args)`.
-It imports what is heavy inside `run`, so that `asrcompress --help` is quick and works in both environments.
+It imports what is heavy inside `run`, so that `asrcompress --help` is quick and works in both environments. One that
+says NEEDS_K2 = True is run by a Python that has k2.
 """
 
 import argparse
 import importlib
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +15,7 @@ import asrcompress
 from asrcompress import registry
 from asrcompress.errors import UserError
 from asrcompress.files import as_sentence
+from asrcompress.fsa import interpreter
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,9 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sub = commands.add_parser(name.replace("_", "-"), help=summary, description=command.__doc__,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, needs_k2=getattr(command, "NEEDS_K2", False))
     args = parse(parser, argv)
     try:
+        if args.needs_k2 and not interpreter.here():
+            words = [interpreter.of_k2(), "-m", __name__, *(sys.argv[1:] if argv is None else argv)]
+            return subprocess.run(words, env=interpreter.environment()).returncode
         args.run(args)
     except (UserError, OSError) as error:
         sentence = as_sentence(error) if isinstance(error, OSError) else error

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from asrcompress.errors import UserError
 
+NEEDS_K2 = True
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lang", type=Path, required=True, help="folder with tokens.txt, lexicon.txt and words.txt")

@@ -20,6 +20,8 @@ from asrcompress.errors import UserError
 if TYPE_CHECKING:
     from asrcompress.fsa.decode import Setting
 
+NEEDS_K2 = True
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--archive", type=Path, required=True, help="posterior archive")

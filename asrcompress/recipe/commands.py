@@ -2,13 +2,12 @@
 
 import argparse
 import importlib
-import os
 import subprocess
-import sys
 from typing import Any
 
 from asrcompress import cli
 from asrcompress.errors import UserError
+from asrcompress.fsa import interpreter
 
 
 def here(command: str, *words: Any) -> None:
@@ -20,11 +19,12 @@ def here(command: str, *words: Any) -> None:
 
 
 def in_k2(command: str, *words: Any, silent: bool = False) -> None:
-    """Run a command with the interpreter that K2_PYTHON names, or with this one; `silent`: what it prints is dropped.
+    """Run a command with a Python that has k2; `silent`: what it prints is dropped.
 
-    Errors: UserError where it fails. What a command says of itself goes to standard error, as always.
+    Errors: UserError where there is none, and where the command fails. What it says of itself goes to standard error,
+    as always.
     """
-    start(os.environ.get("K2_PYTHON") or sys.executable, command, *words, silent=silent)
+    start(interpreter.of_k2(), command, *words, silent=silent)
 
 
 def start(python: str, command: str, *words: Any, silent: bool = False) -> None:
@@ -32,7 +32,8 @@ def start(python: str, command: str, *words: Any, silent: bool = False) -> None:
     arguments = [str(word) for word in words]
     try:
         code = subprocess.run([python, "-m", "asrcompress.cli", command, *arguments],
-                              stdout=subprocess.DEVNULL if silent else None).returncode
+                              stdout=subprocess.DEVNULL if silent else None,
+                              env=interpreter.environment()).returncode
     except OSError as error:
         raise UserError(f"{python} cannot be started ({error.strerror}); check K2_PYTHON, or run setup.sh") from None
     if code < 0:

@@ -89,3 +89,45 @@ def test_transcripts_in_another_case_are_a_sentence(tmp_path: Path, capsys: pyte
     assert main(["lang", "--lexicon", str(tmp_path / "in.txt"), "--text", str(tmp_path / "text"),
                  "--out", str(tmp_path / "lang")]) == 1
     assert "none of the 2 training words, such as CAT; write both in the same case" in capsys.readouterr().err
+
+
+ARPA = """\\data\\
+ngram 1=6
+
+\\1-grams:
+-1.0\t</s>
+-99\t<s>
+-2.5\tSEA
+-1.5\tA
+-3\tTHREE
+-0.5\tUNHEARD
+
+\\end\\
+"""
+
+
+def small(tmp_path: Path, *words: str, arpa: str = ARPA) -> int:
+    (tmp_path / "lexicon").write_text("A AH\nA EY\nSEA S IY\nSEE S IY\nTHREE TH R IY\n")
+    (tmp_path / "text").write_text("u1 A SEA\n")
+    (tmp_path / "lm.arpa").write_text(arpa)
+    made = main(["lang", "--lexicon", str(tmp_path / "lexicon"), "--text", str(tmp_path / "text"), "--out",
+                 str(tmp_path / "lang")])
+    return made or main(["lang", "--of", str(tmp_path / "lang"), *words, "--out", str(tmp_path / "small")])
+
+
+def test_the_most_frequent_words_with_all_tokens(tmp_path: Path) -> None:
+    assert small(tmp_path, "--arpa", str(tmp_path / "lm.arpa"), "--words", "2") == 0
+    assert lexicons.read(tmp_path / "small" / "lexicon.txt") == {"A": [["AH"], ["EY"]], "SEA": [["S", "IY"]]}
+    assert list(read_symbols(tmp_path / "small" / "words.txt")) == ["<eps>", "A", "SEA", "#0", "<s>", "</s>"]
+    assert (tmp_path / "small" / "tokens.txt").read_bytes() == (tmp_path / "lang" / "tokens.txt").read_bytes()
+
+
+@pytest.mark.parametrize(("words", "arpa", "said"), [
+    (["--words", "2"], ARPA, "--of needs --arpa"),
+    (["--arpa", "{}/lm.arpa", "--words", "0"], ARPA, "--words 0: give 1 or more"),
+    (["--arpa", "{}/lm.arpa"], ARPA.replace("A\n", "a\n").replace("THREE", "three"), "has none of the 4 words"),
+    (["--arpa", "{}/lm.arpa", "--text", "{}/text"], ARPA, "neither --lexicon nor --text")])
+def test_a_small_lang_that_cannot_be_made_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                        words: list[str], arpa: str, said: str) -> None:
+    assert small(tmp_path, *(word.format(tmp_path) for word in words), arpa=arpa) == 1
+    assert said in capsys.readouterr().err and not (tmp_path / "small").exists()
