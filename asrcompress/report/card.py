@@ -5,6 +5,7 @@ In the form of the Hugging Face hub: a README.md that starts with YAML, in which
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from asrcompress.errors import UserError
 from asrcompress.report import rows, table
 from asrcompress.report.rows import Row
 
-MODEL, CARD, SUMS = "model.packed", "README.md", "SHA256SUMS"
+MODEL, CARD, SUMS, LANG = "model.packed", "README.md", "SHA256SUMS", "lang"
 METRICS = {"wer": "WER", "ter": "token error rate"}
 
 
 def release(name: str, found: list[Row], exp: Path, out: Path, lang: Path | None = None, licence: str = "apache-2.0",
-            ) -> Path:
+            arpa: Path | None = None) -> Path:
     """Write OUT/NAME: the packed file of EXP/NAME, the lang folder's tokens, the card, and the digests of them all.
 
-    Errors: UserError where no row or no packed file has this name, or the rows tell of a file of other bytes.
+    With `arpa`, a language model, OUT/lang besides: what a graph of words is made of, for all models of OUT. Errors:
+    UserError where no row or no packed file has this name, or the rows tell of a file of other bytes.
     """
     own = [row for row in found if row["name"] == name and not rows.is_device(row)]
     if not own:
@@ -33,22 +35,31 @@ def release(name: str, found: list[Row], exp: Path, out: Path, lang: Path | None
     if told := {row["packed_bytes"] for row in own if row["packed_bytes"]} - {size}:
         raise UserError(f"{source} has {size:,} bytes and its rows tell of {told.pop():,}; decode it again")
     packed.load(source)  # what is released can be loaded
-    folder = out / name
-    folder.mkdir(parents=True, exist_ok=True)
-    copies = [source, *([lang / "tokens.txt"] if lang else [])]
-    for path in copies:
-        with files.atomic(folder / path.name) as temporary:
-            shutil.copyfile(files.require_file(path, "a file of the release"), temporary)
+    folder, tokens = out / name, [lang / "tokens.txt"] if lang else []
+    _copy(out / LANG, [*tokens, lang / "lexicon.txt", lang / "words.txt", arpa] if lang and arpa else [])
+    _copy(folder, [source, *tokens])
     with files.atomic(folder / CARD) as temporary:
-        temporary.write_text(card(name, own, folder / MODEL, licence), encoding="utf-8")
-    names = [CARD, *(path.name for path in copies)]
-    with files.atomic(folder / SUMS) as temporary:
-        temporary.write_text("".join(f"{files.sha256(folder / one)}  {one}\n" for one in names), encoding="utf-8")
+        temporary.write_text(card(name, own, folder / MODEL, licence, arpa), encoding="utf-8")
+    _digest(folder, [CARD, MODEL, *(path.name for path in tokens)])
     return folder
 
 
-def card(name: str, own: list[Row], path: Path, licence: str) -> str:
-    """The Markdown text."""
+def _copy(folder: Path, paths: Sequence[Path]) -> None:
+    """Copy files into a folder, and write their digests. Errors: UserError for a missing one."""
+    for path in paths:
+        with files.atomic(folder / path.name) as temporary:
+            shutil.copyfile(files.require_file(path, "a file of the release"), temporary)
+    if paths:
+        _digest(folder, [path.name for path in paths])
+
+
+def _digest(folder: Path, names: Sequence[str]) -> None:
+    with files.atomic(folder / SUMS) as temporary:
+        temporary.write_text("".join(f"{files.sha256(folder / one)}  {one}\n" for one in names), encoding="utf-8")
+
+
+def card(name: str, own: list[Row], path: Path, licence: str, arpa: Path | None = None) -> str:
+    """The Markdown text. arpa: a language model in the folder `lang` beside the model's."""
     first, size = own[0], path.stat().st_size
     kind = f"{first['structure']} x {first['quantization']} x {first['coder']}"
     made = [f"* {says}: {', '.join(values)}" for says, key in (
@@ -56,12 +67,19 @@ def card(name: str, own: list[Row], path: Path, licence: str) -> str:
         if (values := list(dict.fromkeys(str(row[key]) for row in own if row[key] not in (None, ""))))]
     commands = list(dict.fromkeys(row["command"] for row in own if row["command"]))
     ratio = f", 1/{first['ratio']:.3g} of the dense float32 file" if first["ratio"] else ""
-    lang = " --lang ." if (path.parent / "tokens.txt").exists() else ""
+    lang = (path.parent / "tokens.txt").exists()
+    if arpa:
+        use = [f"asrcompress graph --lang ../{LANG} --arpa ../{LANG}/{arpa.name} --out ../graph  # once for all models",
+               f"asrcompress transcribe {MODEL} --lang ../{LANG} --graph ../graph/HLG.npz a.wav"]
+    else:
+        use = [f"asrcompress transcribe {MODEL}{' --lang .' if lang else ''} a.wav"]
     return "\n".join([
         "---", *yaml(name, own, licence), "---\n", f"# {name}\n",
         f"A speech recogniser in {size:,} bytes{ratio} ({kind}), made and measured by asrcompress.\n",
-        "## Use\n", f"```sh\nsha256sum -c {SUMS}\nasrcompress transcribe {MODEL}{lang} a.wav\n```\n",
-        *(["Its tokens are in tokens.txt. Where they are phones, words need a graph besides: `--lang` with the lang "
+        "## Use\n", "\n".join(["```sh", f"sha256sum -c {SUMS}", *use, "```\n"]),
+        *(["The graph of words is one of few words and n-grams, made for this folder: the rates below are those of the "
+           "searches that the table names.\n"] if arpa else
+          ["Its tokens are in tokens.txt. Where they are phones, words need a graph besides: `--lang` with the lang "
            "folder and `--graph` with HLG.npz, which stages 2 and 3 of the recipe make.\n"] if lang else []),
         "## Measured\n", table.to_markdown(measured(own)),
         "Rates in percent with the 95 % interval of a bootstrap over utterances; p is the probability, on the same "

@@ -66,6 +66,21 @@ def test_a_release_is_the_same_twice_and_needs_no_tokens(recipe: Path) -> None:
     assert set(first) == {"model.packed", "README.md", "SHA256SUMS"} and b"--lang" not in first["README.md"]
 
 
+def test_words_come_from_a_folder_for_all_models(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("lexicon.txt", "words.txt", "lm.arpa.gz"):
+        Path("lang", name).write_text(name)
+    assert release("int8", "--lang", "lang", "--arpa", "lang/lm.arpa.gz") == 0
+    lang = recipe / "released" / "lang"
+    assert {path.name for path in lang.iterdir()} == {"tokens.txt", "lexicon.txt", "words.txt", "lm.arpa.gz",
+                                                      "SHA256SUMS"}
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=lang, check=True)
+    text = (recipe / "released" / "int8" / "README.md").read_text()
+    assert "asrcompress graph --lang ../lang --arpa ../lang/lm.arpa.gz --out ../graph" in text
+    assert "asrcompress transcribe model.packed --lang ../lang --graph ../graph/HLG.npz a.wav" in text
+    assert release("int8", "--arpa", "lang/lm.arpa.gz") == 1
+    assert "--arpa needs --lang" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("damage, said", [
     ("name", "no row tells of a packed file of the model 'int9'; the rows have int8"),
     ("file", "the packed file"), ("size", "its rows tell of"), ("content", "model.packed"), ("lang", "tokens.txt")])
