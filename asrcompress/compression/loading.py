@@ -38,12 +38,12 @@ def save_model(path: Path | str, model: nn.Module, build: packed.Build | None = 
 def load(path: Path | str, build: packed.Build | None = None) -> nn.Module:
     """The model of any file of ours, in eval mode: a model file, with or without compressed layers, or a packed file.
 
-    `build(config)` makes the dense model; our own models and Hugging Face's need none. Errors: UserError where the file
-    is missing, damaged or another one's, and where `build` is missing.
+    `build(config)` makes the dense model; our own models and Hugging Face's need none. Our own compute in float32, also
+    where the file holds them in half precision; others stay as they were saved. Errors: UserError where the file is
+    missing, damaged or another one's, and where `build` is missing.
     """
-    if packed.is_packed(path):
-        return packed.load(path, build)
-    return _load_model(path, build, str(path)).eval()
+    model = packed.load(path, build) if packed.is_packed(path) else _load_model(path, build, str(path)).eval()
+    return model.float() if adapters.is_ours(model) else model
 
 
 def _load_model(path: Path | str, build: packed.Build | None, where: str) -> nn.Module:

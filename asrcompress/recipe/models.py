@@ -99,7 +99,7 @@ def _in_float32(option: str, path: Path, lang: Path, out: Path) -> None:
     from asrcompress.lang.tokens import read_symbols
     from asrcompress.options import require
 
-    model: Any = quantization.materialize(load(files.require_file(path, f"the model of {option}"))).float()
+    model: Any = quantization.materialize(load(files.require_file(path, f"the model of {option}")))
     theirs, ours = model.config.get("vocab"), len(read_symbols(lang / "tokens.txt"))
     require(theirs == ours, f"{option} {path.name} has {theirs} tokens, and {lang}/tokens.txt has {ours}; give a model "
             "of these tokens")

@@ -35,6 +35,16 @@ def test_our_own_models_need_no_builder(tmp_path: Path) -> None:
     torch.testing.assert_close(load(tmp_path / "small.packed")(x, lens)[0], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_our_own_models_compute_in_float32_and_others_as_they_were_saved(dtype: torch.dtype, tmp_path: Path) -> None:
+    x, lens = torch.randn(2, 50, 80), torch.tensor([50, 31])
+    half = models.build(TDNN).to(dtype).eval()
+    save_model(tmp_path / "half.safetensors", half)
+    assert torch.equal(load(tmp_path / "half.safetensors")(x, lens)[0], half.float()(x, lens)[0])
+    save_model(tmp_path / "other.safetensors", net().to(dtype), Net)
+    assert {value.dtype for value in load(tmp_path / "other.safetensors", Net).parameters()} == {dtype}
+
+
 def test_a_file_that_lacks_what_its_config_needs_is_a_user_error(tmp_path: Path) -> None:
     save_model(tmp_path / "good.safetensors", net(), Net)
     with pytest.raises(UserError, match="make it again"):

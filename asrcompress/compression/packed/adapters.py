@@ -20,13 +20,18 @@ from asrcompress.errors import UserError
 Build = Callable[[Mapping[str, Any]], nn.Module]
 
 
+def is_ours(model: nn.Module) -> bool:
+    """Whether a model is one of asrcompress.models."""
+    return original_class(model).__module__.startswith("asrcompress.models.")
+
+
 def describe(model: nn.Module) -> dict[str, Any]:
     """The plain JSON from which `builder` builds the dense model again.
 
     Errors: UserError where the model's config is not plain JSON.
     """
     kind = original_class(model)
-    if kind.__module__.startswith("asrcompress.models."):
+    if is_ours(model):
         return {"adapter": "asrcompress", "config": _plain(model.config)}
     if kind.__module__.startswith("transformers.models.") and hasattr(model, "config"):
         return {"adapter": "transformers", "class": f"{kind.__module__}.{kind.__qualname__}", **_transformers(model),
@@ -104,7 +109,7 @@ def _hugging_face(description: Mapping[str, Any], where: str) -> Callable[[], nn
 
 def example(model: nn.Module) -> tuple[Tensor, ...] | None:
     """Random inputs of a model whose inputs are known, ours: x (2, 200, features) and lengths; None of any other."""
-    if not original_class(model).__module__.startswith("asrcompress.models."):
+    if not is_ours(model):
         return None
     config: Any = model.config
     x = torch.randn(2, 200, int(config["features"]), generator=torch.Generator().manual_seed(0))
