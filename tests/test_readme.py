@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from asrcompress import files
 from asrcompress.report import rows, table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,10 +26,12 @@ def test_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         exec(compile(block, f"{page}, Python block {i}", "exec"), names)
 
 
-def test_the_table_says_what_the_rows_say() -> None:
-    known = {line.facts["name"]: line
-             for line in table.pivot(rows.read(ROOT / "recipes/librispeech/results.jsonl"), "dev-clean-2")}
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("section, told", [
+    ("What it costs", "recipes/librispeech/results.jsonl"),
+    ("Released models", "recipes/librispeech/conformer/longer/results.jsonl")])
+def test_a_table_says_what_the_rows_say(section: str, told: str) -> None:
+    known = {line.facts["name"]: line for line in table.pivot(rows.read(ROOT / told), "dev-clean-2")}
+    text = (ROOT / "README.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
     shown: list[Any] = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
                         if re.match(r"\| [\w.-]+ \|.*\d", line)]
     assert 0 < len(shown) <= 8
@@ -37,6 +40,19 @@ def test_the_table_says_what_the_rows_say() -> None:
         low, high = line.cells[RATE].ci95 or (0, 0)
         assert [megabytes, ratio, rate] == [f"{line.facts['packed_bytes'] / 1e6:.2f}", f"{line.facts['ratio']:.1f}",
                                             f"{line.cells[RATE].rate:.1f} [{low:.1f}, {high:.1f}]"], name
+
+
+def test_released_files_are_those_of_the_rows_and_few_enough() -> None:
+    released = ROOT / "recipes/librispeech/released"
+    sizes = {row["name"]: row["packed_bytes"]
+             for row in rows.read(ROOT / "recipes/librispeech/conformer/longer/results.jsonl")}
+    models = sorted(released.glob("*/model.packed"))
+    assert models and all(path.stat().st_size == sizes[path.parent.name] for path in models)
+    assert sum(path.stat().st_size for path in released.rglob("*") if "graph" not in path.parts) < 12e6
+    for sums in released.glob("*/SHA256SUMS"):
+        for line in sums.read_text().splitlines():
+            digest, name = line.split()
+            assert files.sha256(sums.parent / name) == digest, sums.parent / name
 
 
 def test_it_is_read_in_ten_minutes() -> None:
