@@ -1,6 +1,7 @@
 """Which Python has k2: its wheels are tied to one version of torch, so it may have an environment of its own."""
 
 import os
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,9 +20,11 @@ def here() -> bool:
 def of_k2() -> str:
     """The interpreter that K2_PYTHON names, or this one where it has k2, or that of setup.sh's .venv-k2.
 
-    Errors: UserError where there is none of them.
+    Errors: UserError where there is none of them, and where the one that is named is no program.
     """
     if told := os.environ.get("K2_PYTHON"):
+        if shutil.which(told) is None:
+            raise UserError(f"{told} cannot be started; check K2_PYTHON, or run setup.sh")
         return told
     if here():
         return sys.executable

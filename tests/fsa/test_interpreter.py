@@ -29,8 +29,11 @@ def test_the_one_that_is_named_then_this_one_then_that_of_the_setup(clone: Path,
     assert interpreter.of_k2() == str(python)
     monkeypatch.setattr(interpreter, "here", lambda: True)
     assert interpreter.of_k2() == sys.executable
-    monkeypatch.setenv("K2_PYTHON", "/some/python")
-    assert interpreter.of_k2() == "/some/python"
+    monkeypatch.setenv("K2_PYTHON", "/bin/sh")
+    assert interpreter.of_k2() == "/bin/sh"
+    monkeypatch.setenv("K2_PYTHON", str(clone / "none"))
+    with pytest.raises(UserError, match="none cannot be started; check K2_PYTHON"):
+        interpreter.of_k2()
 
 
 def test_it_finds_this_asrcompress_from_any_folder(tmp_path: Path) -> None:
