@@ -7,7 +7,6 @@ says NEEDS_K2 = True is run by a Python that has k2.
 
 import argparse
 import importlib
-import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -33,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(parser, argv)
     try:
         if args.needs_k2 and not interpreter.here():
-            words = [interpreter.of_k2(), "-m", __name__, *(sys.argv[1:] if argv is None else argv)]
-            return subprocess.run(words, env=interpreter.environment()).returncode
+            return interpreter.run(interpreter.of_k2(), sys.argv[1:] if argv is None else argv)
         args.run(args)
     except (UserError, OSError) as error:
         sentence = as_sentence(error) if isinstance(error, OSError) else error

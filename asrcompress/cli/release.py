@@ -27,6 +27,8 @@ def run(args: argparse.Namespace) -> None:
 
     require(bool(args.lang) or not args.arpa, "--arpa needs --lang: words are made of its tokens")
     found = rows.read_all(args.rows)
+    if args.arpa:
+        card.words(args.out, args.lang, args.arpa)
     for name in args.names:
         folder = card.release(name, found, args.exp, args.out, args.lang, args.license, args.arpa)
         print(f"{folder}: {(folder / card.MODEL).stat().st_size:,} bytes, its card and checksums")

@@ -1,8 +1,11 @@
-"""Which Python has k2: its wheels are tied to one version of torch, so it may have an environment of its own."""
+"""Which Python has k2, and commands in it: k2's wheels are tied to one version of torch, so it may have an environment
+of its own.
+"""
 
 import os
-import shutil
+import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,11 +23,9 @@ def here() -> bool:
 def of_k2() -> str:
     """The interpreter that K2_PYTHON names, or this one where it has k2, or that of setup.sh's .venv-k2.
 
-    Errors: UserError where there is none of them, and where the one that is named is no program.
+    Errors: UserError where there is none of them.
     """
     if told := os.environ.get("K2_PYTHON"):
-        if shutil.which(told) is None:
-            raise UserError(f"{told} cannot be started; check K2_PYTHON, or run setup.sh")
         return told
     if here():
         return sys.executable
@@ -35,7 +36,15 @@ def of_k2() -> str:
                     "a Python that has it")
 
 
-def environment() -> dict[str, str]:
-    """The variables of a process of it, in which asrcompress is this one, installed there or not."""
+def run(python: str, arguments: Sequence[str], silent: bool = False) -> int:
+    """Run a command of asrcompress, this one, installed there or not, in a process of its own; its exit status.
+
+    `silent`: what it prints is dropped. Errors: UserError where the interpreter cannot be started.
+    """
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    try:
+        return subprocess.run([python, "-m", "asrcompress.cli", *arguments],
+                              stdout=subprocess.DEVNULL if silent else None,
+                              env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}).returncode
+    except OSError as error:
+        raise UserError(f"{python} cannot be started ({error.strerror}); check K2_PYTHON, or run setup.sh") from None

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import subprocess
 from typing import Any
 
 from asrcompress import cli
@@ -30,12 +29,7 @@ def in_k2(command: str, *words: Any, silent: bool = False) -> None:
 def start(python: str, command: str, *words: Any, silent: bool = False) -> None:
     """Run a command in a process of its own. Errors: UserError with how it ended and what it was run on."""
     arguments = [str(word) for word in words]
-    try:
-        code = subprocess.run([python, "-m", "asrcompress.cli", command, *arguments],
-                              stdout=subprocess.DEVNULL if silent else None,
-                              env=interpreter.environment()).returncode
-    except OSError as error:
-        raise UserError(f"{python} cannot be started ({error.strerror}); check K2_PYTHON, or run setup.sh") from None
+    code = interpreter.run(python, [command, *arguments], silent)
     if code < 0:
         raise UserError(f"asrcompress {command} was ended by signal {-code} while it worked on {' '.join(arguments)}; "
                         "check these files and the free memory")

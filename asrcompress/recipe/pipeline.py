@@ -1,6 +1,8 @@
 """Pipelines of `conf/experiment`: compressions and trainings one after the other."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -106,12 +108,19 @@ def target_words(words: Sequence[str], dense: Path, data: Path, choices: Path) -
 
     said = dict(word.split("=", 1) for word in words)
     whole = writer.length(load(dense))
-    total = min(whole, int(bytes_of(said.pop("bytes"), whole) * float(said.pop("times", "1"))))
+    total = min(whole, int(bytes_of(said.pop("bytes"), whole) * _factor(said.pop("times", "1"))))
     flags = [f"--{key.replace('_', '-')}" for key in ("structures_only", "fit_steps") if said.pop(key, "") == "true"]
     if "--fit-steps" in flags:
         return ["--target", str(total), *flags]
     overrides = [f"{key}={value}" for key, value in said.items()]
     return ["--target", str(total), *flags, "--calibrate", str(data), "--choices", str(choices), *overrides]
+
+
+def _factor(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise UserError(f"a target of times={text} of its bytes; give a number above 0, such as 1.25")
 
 
 def makes_model(words: Sequence[str]) -> bool:

@@ -46,12 +46,12 @@ def load_model(what: str | Path) -> nn.Module:
 
 def kind_of(model: nn.Module) -> str | None:
     """The kind of recogniser that a model is part of: what it says itself, `ctc` of our models, None of any other."""
-    from asrcompress.compression.parametrization import original_class
+    from asrcompress.compression.packed import adapters
 
     said = getattr(model, "recogniser", None)
     if isinstance(said, dict):
         return str(said.get("kind"))
-    return "ctc" if original_class(model).__module__.startswith("asrcompress.models.") else None
+    return "ctc" if adapters.is_ours(model) else None
 
 
 def hears_waves(model: nn.Module) -> bool:

@@ -23,8 +23,8 @@ def release(name: str, found: list[Row], exp: Path, out: Path, lang: Path | None
             arpa: Path | None = None) -> Path:
     """Write OUT/NAME: the packed file of EXP/NAME, the lang folder's tokens, the card, and the digests of them all.
 
-    With `arpa`, a language model, OUT/lang besides: what a graph of words is made of, for all models of OUT. Errors:
-    UserError where no row or no packed file has this name, or the rows tell of a file of other bytes.
+    arpa: the language model that `words` puts into OUT. Errors: UserError where no row or no packed file has this name,
+    or the rows tell of a file of other bytes.
     """
     own = [row for row in found if row["name"] == name and not rows.is_device(row)]
     if not own:
@@ -35,22 +35,25 @@ def release(name: str, found: list[Row], exp: Path, out: Path, lang: Path | None
     if told := {row["packed_bytes"] for row in own if row["packed_bytes"]} - {size}:
         raise UserError(f"{source} has {size:,} bytes and its rows tell of {told.pop():,}; decode it again")
     packed.load(source)  # what is released can be loaded
-    folder, tokens = out / name, [lang / "tokens.txt"] if lang else []
-    _copy(out / LANG, [*tokens, lang / "lexicon.txt", lang / "words.txt", arpa] if lang and arpa else [])
-    _copy(folder, [source, *tokens])
+    folder, copies = out / name, [source, *([lang / "tokens.txt"] if lang else [])]
+    _copy(folder, copies)
     with files.atomic(folder / CARD) as temporary:
         temporary.write_text(card(name, own, folder / MODEL, licence, arpa), encoding="utf-8")
-    _digest(folder, [CARD, MODEL, *(path.name for path in tokens)])
+    _digest(folder, [CARD, *(path.name for path in copies)])
     return folder
 
 
+def words(out: Path, lang: Path, arpa: Path) -> None:
+    """Write OUT/lang: what a graph of words is made of, for all models of OUT. Errors: UserError for a missing file."""
+    copies = [*(lang / name for name in ("tokens.txt", "lexicon.txt", "words.txt")), arpa]
+    _copy(out / LANG, copies)
+    _digest(out / LANG, [path.name for path in copies])
+
+
 def _copy(folder: Path, paths: Sequence[Path]) -> None:
-    """Copy files into a folder, and write their digests. Errors: UserError for a missing one."""
     for path in paths:
         with files.atomic(folder / path.name) as temporary:
             shutil.copyfile(files.require_file(path, "a file of the release"), temporary)
-    if paths:
-        _digest(folder, [path.name for path in paths])
 
 
 def _digest(folder: Path, names: Sequence[str]) -> None:

@@ -1,11 +1,11 @@
 """Which Python has k2."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from asrcompress.cli import main
 from asrcompress.errors import UserError
 from asrcompress.fsa import interpreter
 
@@ -29,14 +29,24 @@ def test_the_one_that_is_named_then_this_one_then_that_of_the_setup(clone: Path,
     assert interpreter.of_k2() == str(python)
     monkeypatch.setattr(interpreter, "here", lambda: True)
     assert interpreter.of_k2() == sys.executable
-    monkeypatch.setenv("K2_PYTHON", "/bin/sh")
-    assert interpreter.of_k2() == "/bin/sh"
-    monkeypatch.setenv("K2_PYTHON", str(clone / "none"))
-    with pytest.raises(UserError, match="none cannot be started; check K2_PYTHON"):
-        interpreter.of_k2()
+    monkeypatch.setenv("K2_PYTHON", "/some/python")
+    assert interpreter.of_k2() == "/some/python"
 
 
-def test_it_finds_this_asrcompress_from_any_folder(tmp_path: Path) -> None:
-    words = [sys.executable, "-S", "-c", "import asrcompress; print(asrcompress.__file__)"]  # -S: nothing is installed
-    said = subprocess.check_output(words, cwd=tmp_path, env=interpreter.environment(), text=True)
-    assert Path(said.strip()).parent == interpreter.PACKAGE
+def test_it_finds_this_asrcompress_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    python = tmp_path / "python"  # -S: nothing is installed
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -c "import asrcompress; print(asrcompress.__file__)"\n')
+    python.chmod(0o755)
+    assert interpreter.run(str(python), ["graph"]) == 0
+    assert Path(capfd.readouterr().out.strip()).parent == interpreter.PACKAGE
+    assert interpreter.run(str(python), ["graph"], silent=True) == 0 and not capfd.readouterr().out
+
+
+def test_a_command_says_that_its_python_is_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(interpreter, "here", lambda: False)
+    monkeypatch.setenv("K2_PYTHON", str(tmp_path / "none"))
+    assert main(["graph", "--lang", "lang", "--arpa", "lm.arpa", "--out", str(tmp_path / "graph")]) == 1
+    assert "none cannot be started (No such file or directory); check K2_PYTHON" in capsys.readouterr().err

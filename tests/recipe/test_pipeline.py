@@ -78,6 +78,9 @@ def test_structures_may_be_chosen_for_several_times_the_target(dense: Path, tmp_
         words = pipeline.target_words([f"bytes={told}", "times=1.5", "quantizations=[epr]"], dense, Path("d"), tmp_path)
         assert words[0] == "--target" and abs(int(words[1]) - wanted) <= 2
         assert words[2:] == ["--calibrate", "d", "--choices", str(tmp_path), "quantizations=[epr]"]
+    for wrong in ("much", "0", "-1", "nan", "inf"):
+        with pytest.raises(UserError, match=f"times={wrong} of its bytes; give a number above 0"):
+            pipeline.target_words(["bytes=1/4", f"times={wrong}"], dense, Path("d"), tmp_path)
 
 
 def test_no_epochs_is_after_training_only(tiny_corpus: Path, dense: Path, tmp_path: Path) -> None:

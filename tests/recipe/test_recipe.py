@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from asrcompress import models as models_of_speech
 from asrcompress.compression import load, save_model
@@ -68,13 +69,19 @@ def test_what_is_done_is_skipped_and_other_epochs_stop(recipe: tuple[Path, Setti
         stages.run(["train-dense"], replace(settings, epochs=24))
 
 
-def test_a_model_that_was_trained_before_may_be_the_dense_one(recipe: tuple[Path, Settings], tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, settings = recipe
-    trained = load(folder / "exp/dense/model.safetensors")
-    save_model(tmp_path / "half.safetensors", copy.deepcopy(trained).half())
+@pytest.fixture
+def trained(recipe: tuple[Path, Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """The dense model of the recipe, as half.safetensors in a new folder, where one stands then, with the same data."""
+    model = load(recipe[0] / "exp/dense/model.safetensors")
+    save_model(tmp_path / "half.safetensors", copy.deepcopy(model).half())
     monkeypatch.chdir(tmp_path)
-    Path("data").symlink_to(folder / "data")
+    Path("data").symlink_to(recipe[0] / "data")
+    return model
+
+
+def test_a_model_that_was_trained_before_may_be_the_dense_one(recipe: tuple[Path, Settings], trained: nn.Module,
+                                                              tmp_path: Path) -> None:
+    folder, settings = recipe
     settings = replace(settings, dense_model=tmp_path / "half.safetensors", epochs=99)
     stages.run(["train-dense", "compress"], settings)
     taken = load(Path("exp/dense/model.safetensors"))
@@ -91,13 +98,9 @@ def test_a_model_that_was_trained_before_may_be_the_dense_one(recipe: tuple[Path
         stages.run(["train-dense"], replace(other, redo=True))
 
 
-def test_the_dense_model_may_be_trained_on_from_another(recipe: tuple[Path, Settings], tmp_path: Path,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dense_model_may_be_trained_on_from_another(recipe: tuple[Path, Settings], trained: nn.Module,
+                                                        tmp_path: Path) -> None:
     folder, settings = recipe
-    trained = load(folder / "exp/dense/model.safetensors")
-    save_model(tmp_path / "half.safetensors", copy.deepcopy(trained).half())
-    monkeypatch.chdir(tmp_path)
-    Path("data").symlink_to(folder / "data")
     settings = replace(settings, dense_init=tmp_path / "half.safetensors",
                        train_options=(*OPTIONS, "training.optimizer.lr=1e-9"))
     stages.run(["train-dense"], settings)
