@@ -104,7 +104,7 @@ def to_bytes(args: argparse.Namespace) -> None:
     from asrcompress.compression import quantization, save
     from asrcompress.compression.budget.bytes import bytes_of
     from asrcompress.compression.choices import Ways
-    from asrcompress.compression.fit_steps import fit_steps, hold_steps
+    from asrcompress.compression.fit_steps import fit_steps
     from asrcompress.compression.packed import writer
     from asrcompress.compression.parametrization import copy_model
     from asrcompress.compression.target import Table
@@ -138,7 +138,7 @@ def to_bytes(args: argparse.Namespace) -> None:
           f"{table.rank_correlation:.3f}")
     small, report = table.fit(target) if loss is None else table.within(tolerance, loss)
     if args.distil:
-        taught = distilled(args, hold_steps(small), model, table.outputs.batches)
+        taught = distilled(args, small, model, table.outputs.batches)
         small = fit_steps(taught, target or writer.length(small))
     save(args.out, quantization.materialize(copy_model(small)) if args.structures_only else small)
     show(report, args.out)

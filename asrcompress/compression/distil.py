@@ -9,6 +9,7 @@ from torch import Tensor
 from asrcompress import precision
 from asrcompress.compression import quantization
 from asrcompress.compression.parametrization import copy_model
+from asrcompress.compression.rate import RateControl
 from asrcompress.errors import UserError
 
 
@@ -45,8 +46,8 @@ def distil(student: Any, teacher: Any, batches: Sequence[Any], steps: int, lr: f
     """A copy of the student after `steps` steps of Adam down a loss (default: `of_posteriors`), a batch each in turn.
 
     Both are in eval mode: BatchNorms keep their statistics, dropout is off. Quantizers take part (`advance`), and
-    inputs that are rounded (`activations`) too. The learning rate falls as a cosine. `track` shows how far it is, as
-    `rich.progress.track`.
+    inputs that are rounded (`activations`) too; quantizers that have a rate are held to it (`RateControl`). The
+    learning rate falls as a cosine. `track` shows how far it is, as `rich.progress.track`.
 
     Errors: UserError where there is no batch, or the divergence is not finite.
     """
@@ -57,6 +58,7 @@ def distil(student: Any, teacher: Any, batches: Sequence[Any], steps: int, lr: f
     of_batch = loss or of_posteriors(teacher, batches)
     adam = torch.optim.Adam([parameter for parameter in student.parameters() if parameter.requires_grad], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps))
+    control = RateControl()
     written, device = quantization.attached(student).values(), next(student.parameters()).device.type
     for step in track(range(steps), "distillation"):
         for one in written:
@@ -66,7 +68,8 @@ def distil(student: Any, teacher: Any, batches: Sequence[Any], steps: int, lr: f
             found = of_batch(student, step % len(batches))
         if not torch.isfinite(found):
             raise UserError(f"distillation: the loss is {found.item()} at step {step}; use a lower learning rate")
-        found.backward()
+        penalty = control.penalty(student, step / steps)
+        (found if penalty is None else found + penalty).backward()
         adam.step()
         schedule.step()
     return student
