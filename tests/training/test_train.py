@@ -103,6 +103,15 @@ def test_no_epochs_give_the_model_as_it_is(run: Path, tiny_corpus: Path, tmp_pat
     assert facts["epochs"] == 0 and facts["train_seconds"] == 0 and facts["dev_loss"] is None
 
 
+def test_a_model_trained_before_keeps_its_statistics(run: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    init = run / "model.safetensors"
+    assert train(tiny_corpus, tmp_path, "--init", str(init), "training.epochs=1") == 0
+    before, after = loading.read(init)[1], loading.read(tmp_path / "model.safetensors")[1]
+    same = {name for name, value in before.items() if torch.equal(after[name], value)}
+    statistics = {name for name in before if "running_" in name or "num_batches" in name}
+    assert statistics and same == statistics
+
+
 def test_mistyped_options_are_sentences(tiny_corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("training.average.cuont=2", "training.optimizer.lr=fast", "training.epoch_fraction=2",
                    "training.precision=half", "+training.augmentation.spec_augment.masks=1", "+schedule.begin=1"):
