@@ -1,6 +1,6 @@
 """Pages and tables of the site that are made from other files, while mkdocs builds it.
 
-* `results.md` and `changelog.md` are the files of the repository, and `api/` is made from the docstrings.
+* `results.md`, `conformer/index.md` and `changelog.md` are files of the repository; `api/` is made from the docstrings.
 * A link to a module, `../asrcompress/.../name.py`, becomes one to its API.
 * A line `<!-- rows: svd-0.25 epr-* -->` becomes a table of these rows of the LibriSpeech recipe, by name.
 """
@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "librispeech"
 RESULT_FILES = ("wer_vs_bytes.png", "table.csv", "device.csv")
 TEST_SET, RATE = "dev-clean-2", ("wer", "tgsmall")
-LINKS = {"results": RECIPE / "RESULTS.md", "changelog": ROOT / "CHANGELOG.md"}
+CONFORMER = RECIPE / "conformer" / "longer"
+LINKS = {"results": RECIPE / "RESULTS.md", "conformer/index": CONFORMER / "RESULTS.md",
+         "changelog": ROOT / "CHANGELOG.md"}
 
 
 def on_config(config: Any) -> Any:
@@ -37,6 +39,8 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"{name}.md", content=source.read_text(encoding="utf-8")))
     for name in RESULT_FILES:
         files.append(File.generated(config, name, abs_src_path=str(RECIPE / name)))
+    for name in ("wer_vs_bytes.png", "table.csv"):
+        files.append(File.generated(config, f"conformer/{name}", abs_src_path=str(CONFORMER / name)))
     packages = {name: modules(name) for name in package_names()}
     for name, text in api_pages({name: found for name, found in packages.items() if found}).items():
         files.append(File.generated(config, f"api/{name}.md", content=text))

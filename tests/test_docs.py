@@ -16,7 +16,8 @@ from asrcompress import config
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What docs/hooks.py makes.
-MADE = [ROOT / "docs" / file for file in ("results.md", "changelog.md", "wer_vs_bytes.png", "api/index.md")]
+MADE = [ROOT / "docs" / file
+        for file in ("results.md", "conformer/index.md", "changelog.md", "wer_vs_bytes.png", "api/index.md")]
 COMPOSED = {"compress", "train", "experiment"}  # commands that take overrides of conf/COMMAND.yaml
 
 

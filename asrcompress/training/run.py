@@ -23,7 +23,8 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
 
     `config` is what `config.compose("train", ...)` gives. `init` is a model file to start from; its own config counts,
     not config["model"]; its BatchNorms keep their statistics and nothing is dropped. (With those of each batch, half an
-    epoch of distillation left a Conformer at 1/20 with 0.070 nats a frame, and 0.047 without.) Run again, a training that was cut off goes on from its last checkpoint. Errors: UserError.
+    epoch of distillation left a Conformer at 1/20 with 0.070 nats a frame, and 0.047 without.) Run again, a training
+    that was cut off goes on from its last checkpoint. Errors: UserError.
     """
     training = make(TrainingOptions, config["training"], "training")
     symbols, encode = lexicons.of_lang(lang)
