@@ -49,10 +49,11 @@ def described(found: list[Row]) -> list[Row]:
     for row in found:
         facts = shared.setdefault(_file(row), {})
         facts |= {key: row[key] for key in SHARED if row[key] is not None and facts.get(key) is None}
+    compressed = series.compressed_model(table.Line(row, {}) for row in found)
     out = []
     for row in (row for row in found if row["wer"] is not None or row["ter"] is not None):
         whole = {**shared[_file(row)], **{key: value for key, value in row.items() if value is not None}}
-        family = series.family(table.Line(row, {}))
+        family = series.family(table.Line(row, {}), compressed)
         out.append({**whole, "key": key(row), "family": family, "colour": plot.colour(family)})
     return out
 

@@ -75,8 +75,9 @@ def tables(lines: list[table.Line], rate: series.Rate) -> list[str]:
     parts = [f"### The front\n\nWhat no smaller file beats, by {rate[0].upper()} {rate[1]}.\n",
              table.markdown(best)] if best else []
     families: dict[str, list[table.Line]] = {}
+    compressed = series.compressed_model(lines)
     for line in lines:
-        families.setdefault(series.family(line), []).append(line)
+        families.setdefault(series.family(line, compressed), []).append(line)
     for family, own in families.items():
         parts += [f"### {family[0].upper()}{family[1:]}\n", table.markdown(own)]
     return parts

@@ -1,6 +1,6 @@
 """What the picture shows: the models of a test set by family, and which of them are on the front of their family."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -53,12 +53,13 @@ def panels(rows: list[Row], rate: Rate) -> dict[str, dict[str, list[Point]]]:
     return {name: models for name, models in found.items() if count[name] >= enough}
 
 
-def families(lines: Iterable[Line], rate: Rate) -> dict[str, list[Point]]:
+def families(lines: Sequence[Line], rate: Rate) -> dict[str, list[Point]]:
     """Family -> its models by size; a line without this rate or without a size is left out."""
     out: dict[str, list[Point]] = {}
+    compressed = compressed_model(lines)
     for line in lines:
         if rate in line.cells and line.facts["packed_bytes"]:
-            out.setdefault(family(line), []).append(_point(line, line.cells[rate]))
+            out.setdefault(family(line, compressed), []).append(_point(line, line.cells[rate]))
     return {name: sorted(points, key=lambda point: point.megabytes) for name, points in out.items()}
 
 
@@ -74,13 +75,19 @@ def _point(line: Line, cell: Cell) -> Point:
     return Point(line.facts["name"], line.facts["packed_bytes"] / 1e6, cell.rate, ends)
 
 
-def family(line: Line) -> str:
+def compressed_model(lines: Iterable[Line]) -> str | None:
+    """The `model` of the dense reference, which the others are made of; None where there is none."""
+    return next((line.facts["model"] for line in lines if line.is_dense()), None)
+
+
+def family(line: Line, compressed: str | None) -> str:
     """`dense`, `control`, `quantized` (dense weights in fewer bits), or the folder of the structure: `low rank`,
-    `displacement`, `hashing`; with `, quantized` where its values have fewer bits."""
+    `displacement`, `hashing`; with `, quantized` where its values have fewer bits. What is made of a control, and not
+    of the `compressed` model, is a control: it is what the same bytes buy without the large one."""
     facts = line.facts
     if line.is_dense():
         return DENSE
-    if line.is_control():
+    if line.is_control() or (compressed not in (None, facts["model"]) and facts["structure"] in (None, "dense")):
         return CONTROL
     quantized = facts["quantization"] not in (None, "float32")
     if facts["structure"] in (None, "dense"):

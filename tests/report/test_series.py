@@ -28,6 +28,15 @@ def test_families_are_the_folders_of_the_structures() -> None:
     assert found["low rank"][0] == Point("svd-0.25", 10.0, 31.0, (30.0, 32.0))
 
 
+def test_what_is_made_of_a_control_is_a_control() -> None:
+    made = [{**row("dense", "dense", "none", 40, 30.0), "model": "large"},
+            {**row("int8", "dense", "after", 10, 30.0, "int8"), "model": "large"},
+            {**row("small-int8", "dense", "after", 2, 33.0, "int8"), "model": "small"}]
+    found = series.families(table.pivot(made, "dev"), RATE)
+    assert {name: [point.name for point in points] for name, points in found.items()} == {
+        "dense": ["dense"], "quantized": ["int8"], "control": ["small-int8"]}
+
+
 def test_front_has_no_model_that_a_smaller_one_beats() -> None:
     points = [Point("a", 1, 50), Point("b", 2, 40), Point("c", 3, 45), Point("d", 4, 30), Point("e", 4.05, 29),
               Point("f", 9, 29)]
