@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What docs/hooks.py makes.
 MADE = [ROOT / "docs" / file
-        for file in ("results.md", "conformer/index.md", "changelog.md", "wer_vs_bytes.png", "api/index.md")]
+        for file in ("results.md", "conformer/index.md", "changelog.md", "conformer/wer_vs_bytes.png", "api/index.md")]
 COMPOSED = {"compress", "train", "experiment"}  # commands that take overrides of conf/COMMAND.yaml
 
 
