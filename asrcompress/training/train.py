@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
 from asrcompress import precision
+from asrcompress.compression import quantization
 from asrcompress.data import batches
 from asrcompress.data.utterances import Utterances
 from asrcompress.errors import UserError
@@ -62,7 +63,7 @@ def fit(model: AcousticModel, criterion: Criterion, train: Utterances, dev: CutS
         with processes.together(trainer):
             trainer.fit(module, SpeechData(train, dev, encode, options, seed, criterion), weights_only=True,
                         ckpt_path=str(resume) if resume.exists() else None)
-        average([Path(path) for path in keep.best_k_models], model)
+        average([Path(path) for path in _kept(keep, model)], model)
     if trainer.is_global_zero:
         with atomic(out / "train.json") as temporary:
             temporary.write_text(json.dumps({**progress.facts(module), "precision": trainer.precision}))
@@ -75,6 +76,13 @@ def _keep(folder: Path, options: TrainingOptions) -> ModelCheckpoint:
     return ModelCheckpoint(folder, filename="{epoch:03d}", auto_insert_metric_name=False,
                            save_top_k=options.average.count, monitor="dev_loss" if best else "epoch",
                            mode="min" if best else "max")
+
+
+def _kept(keep: ModelCheckpoint, model: nn.Module) -> list[str]:
+    """The checkpoints to take the mean of; where values are trained as they are rounded (`epr`), the last or best one:
+    the mean of two, rounded, is another model (0.049 nats a frame for 0.038 of a Conformer at 1.5 bits)."""
+    rounded = any(one.rate() is not None for one in quantization.attached(model).values())
+    return [keep.best_model_path] if rounded and keep.best_model_path else list(keep.best_k_models)
 
 
 def _trainer(options: TrainingOptions, out: Path, callbacks: list[Any], max_time: timedelta | None) -> Trainer:

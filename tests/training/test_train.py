@@ -103,6 +103,16 @@ def test_no_epochs_give_the_model_as_it_is(run: Path, tiny_corpus: Path, tmp_pat
     assert facts["epochs"] == 0 and facts["train_seconds"] == 0 and facts["dev_loss"] is None
 
 
+def test_what_is_rounded_in_training_is_not_averaged(run: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+    init, out = tmp_path / "epr.safetensors", tmp_path / "exp"
+    assert main(["compress", "--model", str(run / "model.safetensors"), "--out", str(init), "structure=dense",
+                 "quantization=epr", "quantization.bits=2", "coder=range"]) == 0
+    assert train(tiny_corpus, out, "--init", str(init), "training.average={how: last, count: 2}") == 0
+    last = weights(out / "checkpoints" / "002.ckpt")
+    assert len(list((out / "checkpoints").glob("00?.ckpt"))) == 2
+    assert all(np.array_equal(value, last[name]) for name, value in loading.read(out / "model.safetensors")[1].items())
+
+
 def test_a_model_trained_before_keeps_its_statistics(run: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     init = run / "model.safetensors"
     assert train(tiny_corpus, tmp_path, "--init", str(init), "training.epochs=1") == 0
