@@ -22,16 +22,17 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     """Train and write `out/model.safetensors`, train.json, checkpoints/ and tensorboard/.
 
     `config` is what `config.compose("train", ...)` gives. `init` is a model file to start from; its own config counts,
-    not config["model"]; its BatchNorms keep their statistics and nothing is dropped. (With those of each batch, half an
-    epoch of distillation left a Conformer at 1/20 with 0.070 nats a frame, and 0.047 without.) Run again, a training
-    that was cut off goes on from its last checkpoint. Errors: UserError.
+    not config["model"]. It is trained in the eval mode that it is loaded in: BatchNorms keep their statistics and
+    nothing is dropped. (With those of each batch, half an epoch of distillation left a Conformer at 1/20 with 0.070
+    nats a frame, and 0.047 without.) Run again, a training that was cut off goes on from its last checkpoint. Errors:
+    UserError.
     """
     training = make(TrainingOptions, config["training"], "training")
     symbols, encode = lexicons.of_lang(lang)
     utterances = Utterances(data, config["train_sets"], encode, training.max_duration)
     dev = load_cuts(data, [config["dev_set"]], encode)
     torch.manual_seed(config["seed"])
-    model: Any = compression.load(init).eval() if init else models.build({**config["model"], "vocab": len(symbols)})
+    model: Any = compression.load(init) if init else models.build({**config["model"], "vocab": len(symbols)})
     if init and config["schedule"]["name"] == "scratch":
         raise UserError(f"schedule=scratch starts from random numbers, so {init} would be lost; choose another "
                         "schedule, or leave --init away")

@@ -19,7 +19,8 @@ class QuantizationTraining(Callback):
         return {"weight": self.control.weight, "first": self.control.first}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.control.weight, self.control.first = state["weight"], state["first"]
+        self.control.weight = state["weight"]
+        self.control.first = state.get("first", self.control.first)  # older checkpoints have none
 
     def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, index: int) -> None:
         for one in quantization.attached(module.model).values():

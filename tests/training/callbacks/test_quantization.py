@@ -1,5 +1,6 @@
-"""Against small tasks: the schedule is followed, the rate reaches its target, resuming keeps the weight."""
+"""The schedule is followed, resuming keeps the weight of the rate."""
 
+import math
 from types import SimpleNamespace
 
 import torch
@@ -38,6 +39,9 @@ def test_the_weight_of_the_rate_is_resumed() -> None:
     again.load_state_dict(callback.state_dict())
     assert again.control.first == callback.control.first > 3
     assert again.control.weight == callback.control.weight > QuantizationTraining().control.weight
+    older = QuantizationTraining()
+    older.load_state_dict({"weight": 0.5})  # as it was before `first`
+    assert older.control.weight == 0.5 and math.isnan(older.control.first)
 
 
 def test_a_model_without_rates_is_left_alone() -> None:
