@@ -24,7 +24,7 @@ def seconds(tasks: Sequence[Task], settings: Settings) -> dict[str, float]:
     test = sum(map(_speech, ("dev", *settings.test_sets))) if any(task.job is None for task in tasks) else 0.0
     rate = NOMINAL
     if (DENSE / "train.json").exists():
-        trained = files.read_json(DENSE / "train.json")["train_seconds"]
+        trained = files.read_json(DENSE / "train.json").get("train_seconds")  # none of a model that was taken
         if trained and (work := train * _passes(models.training_config(dense(settings)), settings.model)):
             rate = trained / work
     return {task.key: START + _own(task, settings, rate * train, SEARCH * test) for task in tasks}

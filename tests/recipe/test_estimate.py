@@ -62,6 +62,13 @@ def test_the_dense_models_own_time_counts_once_it_was_trained() -> None:
     assert estimate.seconds(tasks, SETTINGS) == pytest.approx(expected(600 / (6 * 1000 * macs("tdnn_quick"))))
 
 
+def test_a_dense_model_that_was_taken_has_no_time_of_its_own() -> None:
+    tasks = graph.tasks(SETTINGS, graph.STAGES)
+    Path("exp/dense").mkdir(parents=True)
+    Path("exp/dense/train.json").write_text("{}")
+    assert estimate.seconds(tasks, SETTINGS) == pytest.approx(expected(3e-11))
+
+
 def test_parts_share_the_time_of_a_decoding() -> None:
     settings = replace(SETTINGS, decode_parts=4)
     found = estimate.seconds(graph.tasks(settings, graph.STAGES), settings)
