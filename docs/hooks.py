@@ -2,7 +2,8 @@
 
 * `results.md`, `conformer/index.md` and `changelog.md` are files of the repository; `api/` is made from the docstrings.
 * A link to a module, `../asrcompress/.../name.py`, becomes one to its API.
-* A line `<!-- rows: svd-0.25 epr-* -->` becomes a table of these rows of the LibriSpeech recipe, by name.
+* A line `<!-- rows: svd-0.25 epr-* -->` becomes a table of these rows of the LibriSpeech recipe, by name, and
+  `<!-- rows conformer/tied: tied-* -->` one of the rows in that folder of the recipe.
 """
 
 import ast
@@ -50,7 +51,7 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the `rows` comments of a page by tables, and links to modules by links to their API."""
     markdown = re.sub(r"\(\.\./(asrcompress/[\w/]+)\.py\)", lambda found: f"({api_link(found[1])})", markdown)
-    return re.sub(r"<!-- rows: (.*?) -->", lambda found: rows_table(found[1].split()), markdown)
+    return re.sub(r"<!-- rows ?(\S*): (.*?) -->", lambda found: rows_table(found[1], found[2].split()), markdown)
 
 
 def api_link(path: str) -> str:
@@ -59,19 +60,21 @@ def api_link(path: str) -> str:
     return f"api/{package}/index.md#{dotted}"
 
 
-def rows_table(globs: list[str]) -> str:
+def rows_table(folder: str, globs: list[str]) -> str:
     """A Markdown table of the rows whose names match one of the globs, by falling size of their files."""
-    lines = [line for line in table.pivot(rows.read(RECIPE / "results.jsonl"), TEST_SET)
+    lines = [line for line in table.pivot(rows.read(RECIPE / folder / "results.jsonl"), TEST_SET)
              if RATE in line.cells and any(fnmatchcase(line.facts["name"], glob) for glob in globs)]
     missing = [glob for glob in globs if not any(fnmatchcase(line.facts["name"], glob) for line in lines)]
     if missing:
-        raise ValueError(f"no row is called {', '.join(missing)}")
-    cells = [["name", "MB", "ratio", "WER % tgsmall", "network RTF"]]
-    for line in lines:
-        facts = line.facts
-        cells.append([facts["name"], f"{facts['packed_bytes'] / 1e6:.2f}", f"{facts['ratio']:.1f}",
-                      line.cells[RATE].text(), "" if facts["rtf"] is None else f"{facts['rtf']:.4f}"])
-    return table.to_markdown(cells)
+        raise ValueError(f"no row of {folder or RECIPE.name} is called {', '.join(missing)}")
+    head = {"name": lambda facts: facts["name"], "MB": lambda facts: f"{facts['packed_bytes'] / 1e6:.2f}",
+            "ratio": lambda facts: f"{facts['ratio']:.1f}",
+            "training s": lambda facts: "" if facts["train_seconds"] is None else f"{facts['train_seconds']:,.0f}",
+            "network RTF": lambda facts: "" if facts["rtf"] is None else f"{facts['rtf']:.4f}"}
+    columns = {name: [cell(line.facts) for line in lines] for name, cell in head.items()}
+    columns = {name: cells for name, cells in columns.items() if any(cells)}
+    columns["WER % tgsmall"] = [line.cells[RATE].text() for line in lines]
+    return table.to_markdown([list(columns), *map(list, zip(*columns.values(), strict=True))])
 
 
 def package_names() -> list[str]:

@@ -60,7 +60,7 @@ def page(rows: list[Row], note: str = "", title: str = "Results", published: Seq
     rate = series.rate_to_draw(rows, search)
     for name in table.test_sets(rows):
         lines = table.pivot(rows, name)
-        parts += [f"## {name}\n", test_set(rows, name), *tables(lines, rate), *structures(lines)]
+        parts += [f"## {name}\n", test_set(rows, name), *tables(lines, rate), *structures(lines), *seeds(lines)]
     parts += [READING, f"![Error rate against the size of the packed file]({PICTURE})\n",
               f"All figures: [{SHEET}]({SHEET}).\n", *on_the_device(rows), *reference.section(published),
               "## How to reproduce\n", commands(rows), "## Measured on\n", machine(rows)]
@@ -92,6 +92,13 @@ def structures(lines: list[table.Line]) -> list[str]:
     return [f"WER % {column[1]} of each structure by the fraction of the dense model's parameters that it keeps "
             "(float32; `*`: not significantly above dense, p >= 0.05; / separates models of one size):\n",
             table.to_markdown(cells)]
+
+
+def seeds(lines: list[table.Line]) -> list[str]:
+    """Mean and spread of what was made with several seeds; nothing where there is none."""
+    cells = table.by_seed(lines)
+    return ["Made with several seeds: the mean and the standard deviation over them.\n",
+            table.to_markdown(cells)] if cells else []
 
 
 def on_the_device(rows: list[Row]) -> list[str]:

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 from asrcompress.report.rows import Row, is_device
@@ -12,7 +13,7 @@ from asrcompress.report.rows import Row, is_device
 LINE = ("name", "model", "structure", "options", "quantization", "coder", "when", "size", "seed", "runtime")
 VARYING = ("model", "options", "quantization", "coder", "train_precision", "seed", "runtime")  # only where lines differ
 LEFT = {"name", "model", "structure", "options", "quantization", "coder", "trained in", "when", "runtime",
-        "precision"}  # words; the others are numbers
+        "precision", "seeds"}  # words; the others are numbers
 
 
 @dataclass
@@ -128,6 +129,27 @@ def by_size(lines: list[Line], column: tuple[str, str]) -> list[list[str]]:
     return [["structure", *(f"{size:g}" for size in sizes)]] + [
         [label, *(" / ".join(f"{c.rate:.1f}{'*' * ((c.p or 0) >= 0.05)}" for c in found[label].get(size, []))
                   for size in sizes)] for label in ranked]
+
+
+def by_seed(lines: list[Line]) -> list[list[str]]:
+    """Models that were made with several seeds (NAME, NAME-seed1, ...): the mean of each rate and its sample standard
+    deviation, of those seeds that have this rate. [] where no model was made twice.
+    """
+    groups: dict[tuple[Any, ...], list[Line]] = {}
+    for line in lines:
+        name = line.facts["name"].removesuffix(f"-seed{line.facts['seed']}")
+        alike = (line.facts[key] for key in LINE if key not in ("name", "seed", "size"))
+        groups.setdefault((name, *alike), []).append(line)
+    several = {key[0]: own for key, own in groups.items() if len({line.facts["seed"] for line in own}) > 1}
+    columns = rates([line for own in several.values() for line in own])
+    out = [["name", "seeds", "MB", *(f"{rate.upper()} % {search}" for rate, search in columns)]]
+    for name, own in several.items():
+        sizes = [line.facts["packed_bytes"] / 1e6 for line in own if line.facts["packed_bytes"]]
+        found = [[line.cells[column].rate for line in own if column in line.cells] for column in columns]
+        seeds = ", ".join(sorted(str(line.facts["seed"]) for line in own))
+        out.append([name, seeds, f"{fmean(sizes):.2f}" if sizes else "",
+                    *(f"{fmean(some):.1f} ± {stdev(some):.1f}" if len(some) > 1 else "" for some in found)])
+    return out if several else []
 
 
 def markdown(lines: list[Line]) -> str:

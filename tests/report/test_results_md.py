@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from asrcompress.cli import main
-from asrcompress.report import results_md
+from asrcompress.report import results_md, rows
 
 ROW = {"name": "dense", "structure": "dense", "when": "none", "packed_bytes": 40_000_000, "wer": 30.0, "words": 5093,
        "ci95": [29.0, 31.0], "test_set": "dev-clean-2", "search": "tgsmall", "train_set": "train-clean-5",
@@ -15,8 +15,8 @@ NOTE = "dev-clean-2 is a stand-in for mini LibriSpeech"
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     large = {**ROW, "search": "tglarge", "wer": 25.0, "date": "2026-01-03"}
-    rows = [ROW, large, {**ROW, "test_set": "other", "words": 7}]
-    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = [ROW, large, {**ROW, "test_set": "other", "words": 7}]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
     return tmp_path / "results.jsonl"
 
 
@@ -65,3 +65,11 @@ def test_many_lines_are_shown_front_first_and_by_family(tmp_path: Path) -> None:
     front = page[page.index("### The front"):page.index("### Dense")]
     assert front.count("| svd-") == 12 and "| dense |" not in front  # 28 % at 12 MB beats 30 % at 40 MB
     assert page.count("| svd-12 |") == 2
+
+
+def test_several_seeds_have_a_mean() -> None:
+    made = [rows.check({"name": name, "structure": "svd", "when": "after", "packed_bytes": 10**6, "wer": 30.0 + seed,
+                        "test_set": "dev", "search": "tgsmall", "seed": seed}, "here")
+            for seed, name in enumerate(("svd-0.5", "svd-0.5-seed1"))]
+    assert "| svd-0.5 | 0, 1 | 1.00 | 30.5 ± 0.7 |" in results_md.page(made)
+    assert "standard deviation" not in results_md.page(made[:1])

@@ -2,6 +2,8 @@ import csv
 import io
 from typing import Any
 
+import numpy as np
+
 from asrcompress.report import rows, table
 
 
@@ -44,6 +46,19 @@ def test_columns_appear_where_lines_differ() -> None:
     assert "quantization" in table.table(table.pivot([*ROWS, int8], "dev"))[0]
     seeds = [row("dense", "dense", "none", 40_000_000, 30.0 + seed, seed=seed) for seed in (0, 1)]
     assert [line[3] for line in table.table(table.pivot(seeds, "dev"))] == ["seed", "0", "1"]
+
+
+def test_mean_and_spread_over_seeds() -> None:
+    def made(name: str, wers: list[float], **more: Any) -> list[rows.Row]:
+        return [row(name if seed == 0 else f"{name}-seed{seed}", "svd", "after", 1_000_000 * (seed + 1), wer, seed=seed,
+                    **more) for seed, wer in enumerate(wers)]
+
+    once = made("svd-0.25", [33.0])
+    large = row("svd-0.5", "svd", "after", 1_000_000, 26.0, seed=0, search="tglarge")
+    lines = table.pivot([*made("svd-0.5", [30.0, 31.0, 34.0]), *once, large], "dev")
+    assert table.by_seed(lines) == [["name", "seeds", "MB", "WER % tgsmall", "WER % tglarge"],
+                                    ["svd-0.5", "0, 1, 2", "2.00", f"31.7 ± {np.std([30, 31, 34], ddof=1):.1f}", ""]]
+    assert table.by_seed(table.pivot(ROWS, "dev")) == []
 
 
 def test_markdown_parses_back() -> None:
