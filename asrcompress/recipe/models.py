@@ -26,15 +26,7 @@ def stage(job: Job) -> Stage:
     if job.kind == "dense" and settings.dense_init:
         inputs["--dense-init"] = settings.dense_init
     inputs |= {"the dense model" if name == "dense" else name: EXP / name for name in job.needs}
-    options = _options(job)
-    return Stage(job.folder, options, inputs | _files(options))
-
-
-def _files(options: dict[str, Any]) -> dict[str, Path]:
-    """Files that options name, as budget.weights=FILE and criterion.teacher=[FILE,FILE] do; their content counts."""
-    words = [word for value in options.values() if isinstance(value, list | tuple) for word in value]
-    values = [value for word in words for value in word.partition("=")[2].strip("[]").split(",")]
-    return {value: Path(value) for value in values if value and Path(value).is_file()}
+    return Stage(job.folder, _options(job), inputs)
 
 
 def _options(job: Job) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Stage:
 
     `folder` gets the output. `options` holds what the user set, by the name that the user gave it ("--epochs").
     `inputs` are paths by the name that a message uses: a folder with a marker stands for its digest, a file for its
-    content.
+    content. Files that the options name, as budget.weights=FILE and criterion.teacher=[FILE,FILE] do, are inputs too.
     """
 
     folder: Path
@@ -75,7 +75,7 @@ class Stage:
     def _marker(self) -> Marker:
         """What the marker of this stage has to be."""
         options = json.loads(json.dumps(dict(self.options)))
-        inputs = {name: digest_of(path) for name, path in self.inputs.items()}
+        inputs = {name: digest_of(path) for name, path in {**self.inputs, **files_in(options)}.items()}
         content = json.dumps([options, inputs], sort_keys=True).encode()
         return {"digest": hashlib.sha256(content).hexdigest(), "options": options, "inputs": inputs}
 
@@ -94,6 +94,13 @@ class Stage:
     def _clear(self) -> None:
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def files_in(options: Mapping[str, Any]) -> dict[str, Path]:
+    """The files that options name, as a value of their own or of a word KEY=VALUE or KEY=[VALUE,VALUE]."""
+    words = [str(word) for value in options.values() for word in (value if isinstance(value, list) else [value])]
+    named = [part for word in words for part in (word, *word.partition("=")[2].strip("[]").split(","))]
+    return {one: Path(one) for one in named if os.path.isfile(one)}
 
 
 def read_marker(path: Path) -> Marker | None:

@@ -55,6 +55,23 @@ def test_a_stage_that_was_cut_off_goes_on_and_only_with_its_options(tmp_path: Pa
     assert (tmp_path / "made").read_text() == "half" and (tmp_path / ".done").exists()
 
 
+@pytest.mark.parametrize("options", [
+    {"--finetune-options": ["training.epochs=2", "criterion.teacher=[a.packed,b.packed]"]},
+    {"--methods": ("svd", "budget.weights=b.packed")}, {"--model": "b.packed"},
+], ids=["list", "word", "value"])
+def test_files_that_options_name_count_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                  options: dict) -> None:
+    """Another teacher under the same name was taken for the same one."""
+    monkeypatch.chdir(tmp_path)
+    for file in ("a.packed", "b.packed"):
+        Path(file).write_text("1")
+    again = Stage(Path("out"), {**options, "--note": "x" * 5000})
+    assert again.run(lambda: None) and not again.run(lambda: None)
+    Path("b.packed").write_text("22")
+    with pytest.raises(UserError, match=r"out was made otherwise: b\.packed has changed"):
+        again.run(lambda: None)
+
+
 def test_inputs_count_by_content_and_by_the_marker_of_the_stage_that_made_them(tmp_path: Path) -> None:
     text, first, second = tmp_path / "text", tmp_path / "first", tmp_path / "second"
     text.write_text("a b")

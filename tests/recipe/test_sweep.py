@@ -1,7 +1,6 @@
 """The list of jobs."""
 
 import pickle
-from pathlib import Path
 
 import pytest
 
@@ -65,19 +64,6 @@ def test_a_model_from_scratch_waits_for_the_dense_one_only_where_that_teaches_it
     settings = Settings(when=("during", "scratch"), scratch_criterion=criterion)
     assert {job.needs for job in [*sweep.controls(settings), *sweep.compressed(settings)]} == {needs}
     assert sweep.dense(settings).needs == ()
-
-
-def test_files_that_options_name_count_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other weights or another teacher under the same name were taken for the same model."""
-    monkeypatch.chdir(tmp_path)
-    for file in ("weights.yaml", "a.packed"):
-        Path(file).write_text("1")
-    settings = Settings(methods=("svd,budget.weights=weights.yaml",), sizes=(0.5,),
-                        finetune_options=("criterion.teacher=[a.packed,missing.packed]",),
-                        experiments=("x=distilled,criterion.teacher=a.packed",))
-    named = [{name for name, path in models.stage(job).inputs.items() if name == str(path)}
-             for job in sweep.compressed(settings)]
-    assert named == [{"weights.yaml", "a.packed"}, {"a.packed"}]
 
 
 def test_jobs_are_plain_data() -> None:
