@@ -143,12 +143,16 @@ def test_options_of_criteria_trainings_and_models_go_to_trainings() -> None:
                                 "training.workers=0"]), ("train", ["criterion=lfmmi", "training.workers=0"])]
 
 
-def test_a_new_model_follows_a_teacher_and_then_the_transcripts(tiny_corpus: Path, dense: Path,
-                                                                tmp_path: Path) -> None:
-    overrides = ["experiment=taught", "experiment.model=tdnn_quick", "experiment.training=scratch",
+@pytest.mark.parametrize("structure", [[], ["experiment.structure=svd", "experiment.size=0.5",
+                                            "experiment.schedule=scratch", "structure.rank_multiple=4"]],
+                         ids=["dense", "svd"])
+def test_a_new_model_follows_a_teacher_and_then_the_transcripts(tiny_corpus: Path, dense: Path, tmp_path: Path,
+                                                                structure: list[str]) -> None:
+    overrides = [*structure, "experiment=taught", "experiment.model=tdnn_quick", "experiment.training=scratch",
                  "experiment.criterion=ctc", "experiment.epochs=1", "experiment.then_epochs=1",
                  f"criterion.teacher={dense}", "model.dropout=0.125"]
     assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
     first, last = (compression.load(tmp_path / path / "model.safetensors") for path in ("1-train", "."))
     assert first.config["dropout"] == last.config["dropout"] == 0.125  # type: ignore[index]
+    assert {one.name for one in modules.structured(last).values()} == ({"svd"} if structure else set())
     assert not torch.equal(first.output.weight, last.output.weight)  # type: ignore[union-attr,arg-type]
