@@ -173,6 +173,8 @@ def test_models_are_clicked_and_compared(page: Any) -> None:
     page.click("#table td:text-is('int8') >> nth=0")
     told = page.inner_text("#details")
     assert "2 utterances differ: dense makes fewer errors in 1, int8 in 0" in told
+    chance = re.search(r"dense makes fewer errors than int8 with p (\d+\.\d+)", told)
+    assert chance and abs(float(chance[1]) - scoring.p_better(REFS, SAID["dense"], SAID["int8"])) < 0.03
     assert "a: THE CAT SAT" in told and "c: ALL DAY" not in told
     assert page.locator("#details .missing").all_inner_texts() == ["SAT"]
     assert sorted(page.locator("#details .wrong").all_inner_texts()) == ["A", "THE"]
