@@ -40,7 +40,6 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"{name}.md", content=source.read_text(encoding="utf-8")))
     for name in RESULT_FILES:
         files.append(File.generated(config, name, abs_src_path=str(RECIPE / name)))
-    for name in ("wer_vs_bytes.png", "table.csv"):
         files.append(File.generated(config, f"conformer/{name}", abs_src_path=str(CONFORMER / name)))
     packages = {name: modules(name) for name in package_names()}
     for name, text in api_pages({name: found for name, found in packages.items() if found}).items():
