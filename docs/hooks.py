@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECIPE = ROOT / "recipes" / "librispeech"
 RESULT_FILES = ("wer_vs_bytes.png", "table.csv", "device.csv")
 TEST_SET, RATE = "dev-clean-2", ("wer", "tgsmall")
+FACTS = ("name", "packed_bytes", "ratio", "rtf", "train_seconds")  # columns of the tables in the pages
 CONFORMER = RECIPE / "conformer" / "longer"
 LINKS = {"results": RECIPE / "RESULTS.md", "conformer/index": CONFORMER / "RESULTS.md",
          "changelog": ROOT / "CHANGELOG.md"}
@@ -66,14 +67,7 @@ def rows_table(folder: str, globs: list[str]) -> str:
     missing = [glob for glob in globs if not any(fnmatchcase(line.facts["name"], glob) for line in lines)]
     if missing:
         raise ValueError(f"no row of {folder or RECIPE.name} is called {', '.join(missing)}")
-    head = {"name": lambda facts: facts["name"], "MB": lambda facts: f"{facts['packed_bytes'] / 1e6:.2f}",
-            "ratio": lambda facts: f"{facts['ratio']:.1f}",
-            "training s": lambda facts: "" if facts["train_seconds"] is None else f"{facts['train_seconds']:,.0f}",
-            "network RTF": lambda facts: "" if facts["rtf"] is None else f"{facts['rtf']:.4f}"}
-    columns = {name: [cell(line.facts) for line in lines] for name, cell in head.items()}
-    columns = {name: cells for name, cells in columns.items() if any(cells)}
-    columns["WER % tgsmall"] = [line.cells[RATE].text() for line in lines]
-    return table.to_markdown([list(columns), *map(list, zip(*columns.values(), strict=True))])
+    return table.to_markdown(table.table(lines, FACTS, [RATE]))
 
 
 def package_names() -> list[str]:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -90,17 +90,23 @@ FACTS: dict[str, tuple[str, Callable[[Any], str]]] = {  # row key -> heading, an
 SPARSE = ("rtf", "train_seconds")  # columns that stand only where a line has something to say in them
 
 
-def table(lines: list[Line]) -> list[list[str]]:
-    """Headings and lines, as text."""
+def table(lines: list[Line], keys: Iterable[str] = tuple(FACTS), columns: list[tuple[str, str]] | None = None
+          ) -> list[list[str]]:
+    """Headings and lines, as text: of each line what it says under `keys`, and its `columns`, by default all rates."""
     varying = {key for key in VARYING if len({line.facts[key] for line in lines}) > 1}
-    keys = [key for key in FACTS if key not in VARYING or key in varying]
+    keys = [key for key in keys if key not in VARYING or key in varying]
     keys = [key for key in keys if key not in SPARSE or any(line.facts[key] is not None for line in lines)]
-    columns = rates(lines)
-    out = [[FACTS[key][0] for key in keys] + [f"{rate.upper()} % {search}" for rate, search in columns]]
+    columns = rates(lines) if columns is None else columns
+    out = [[FACTS[key][0] for key in keys] + headings(columns)]
     for line in lines:
         facts = ["" if line.facts[key] is None else FACTS[key][1](line.facts[key]) for key in keys]
         out.append(facts + [line.cells[column].text() if column in line.cells else "" for column in columns])
     return out
+
+
+def headings(columns: list[tuple[str, str]]) -> list[str]:
+    """What stands above (rate, search) columns."""
+    return [f"{rate.upper()} % {search}" for rate, search in columns]
 
 
 def by_size(lines: list[Line], column: tuple[str, str]) -> list[list[str]]:
@@ -140,14 +146,15 @@ def by_seed(lines: list[Line]) -> list[list[str]]:
         name = line.facts["name"].removesuffix(f"-seed{line.facts['seed']}")
         alike = (line.facts[key] for key in LINE if key not in ("name", "seed", "size"))
         groups.setdefault((name, *alike), []).append(line)
-    several = {key[0]: own for key, own in groups.items() if len({line.facts["seed"] for line in own}) > 1}
+    several = {key: own for key, own in groups.items() if len({line.facts["seed"] for line in own}) > 1}
     columns = rates([line for own in several.values() for line in own])
-    out = [["name", "seeds", "MB", *(f"{rate.upper()} % {search}" for rate, search in columns)]]
-    for name, own in several.items():
-        sizes = [line.facts["packed_bytes"] / 1e6 for line in own if line.facts["packed_bytes"]]
+    out = [["name", "seeds", FACTS["packed_bytes"][0], *headings(columns)]]
+    for (name, *_), own in several.items():
+        own.sort(key=lambda line: line.facts["seed"] or 0)
+        sizes = [line.facts["packed_bytes"] for line in own if line.facts["packed_bytes"]]
         found = [[line.cells[column].rate for line in own if column in line.cells] for column in columns]
-        seeds = ", ".join(sorted(str(line.facts["seed"]) for line in own))
-        out.append([name, seeds, f"{fmean(sizes):.2f}" if sizes else "",
+        out.append([name, ", ".join(str(line.facts["seed"]) for line in own),
+                    FACTS["packed_bytes"][1](fmean(sizes)) if sizes else "",
                     *(f"{fmean(some):.1f} ± {stdev(some):.1f}" if len(some) > 1 else "" for some in found)])
     return out if several else []
 

@@ -59,6 +59,8 @@ def test_mean_and_spread_over_seeds() -> None:
     assert table.by_seed(lines) == [["name", "seeds", "MB", "WER % tgsmall", "WER % tglarge"],
                                     ["svd-0.5", "0, 1, 2", "2.00", f"31.7 ± {np.std([30, 31, 34], ddof=1):.1f}", ""]]
     assert table.by_seed(table.pivot(ROWS, "dev")) == []
+    twins = [*made("svd-0.5", [30.0, 31.0]), *made("svd-0.5", [20.0, 21.0], runtime="other")]  # one name, two models
+    assert [line[-1] for line in table.by_seed(table.pivot(twins, "dev"))[1:]] == ["30.5 ± 0.7", "20.5 ± 0.7"]
 
 
 def test_markdown_parses_back() -> None:
