@@ -15,6 +15,7 @@ in proportion to the weights on the right.
 import torch
 from torch import Tensor
 
+from asrcompress.threads import one_thread
 from asrcompress.training.criteria import lfmmi
 
 
@@ -28,7 +29,7 @@ def draw(scores: Tensor, lengths: Tensor, lm: Tensor, count: int, generator: tor
     """
     uniform = torch.rand(scores.shape[1], len(scores), count, dtype=torch.float64, generator=generator)
     x, _, live, order = lfmmi.frames_first(scores, lengths)
-    with torch.autocast(scores.device.type, enabled=False), lfmmi.one_thread():
+    with torch.autocast(scores.device.type, enabled=False), one_thread():
         graph = lfmmi.transitions(lm.to(scores))
         _, alphas = lfmmi.forward(x, live, graph)
         paths = backward(live, graph, alphas, uniform.to(scores.device)[:, order])

@@ -14,8 +14,7 @@ label sequence: what follows it differs from the best continuation by three LM p
 matters is ever lost to underflow.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from asrcompress.errors import UserError
 from asrcompress.options import require
+from asrcompress.threads import one_thread
 from asrcompress.training.criteria import _phone_lm
 from asrcompress.training.criteria.base import Criterion
 from asrcompress.training.criteria.ctc import alignable, ctc_score, mean_per_frame, valid_frames
@@ -48,17 +48,6 @@ def transitions(lm: Tensor) -> Transitions:
     return Transitions(step, repeat, final)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The products of a frame take some 30 microseconds: sharing them gains little, and stalls where a core is busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @torch.no_grad()
 def denominator(scores: Tensor, lengths: Tensor, lm: Tensor) -> tuple[Tensor, Tensor]:
     """log Z (N,) float64 and token occupancies (N, T, V), for scores (N, T, V), lengths (N,) and lm (V, V, V).
@@ -66,6 +55,7 @@ def denominator(scores: Tensor, lengths: Tensor, lm: Tensor) -> tuple[Tensor, Te
     The occupancies are the gradient of log Z with respect to the scores, and zero past the end.
     """
     x, shift, live, order = frames_first(scores, lengths)
+    # The products of a frame take some 30 microseconds: sharing them gains little, and stalls where a core is busy.
     with torch.autocast(scores.device.type, enabled=False), one_thread():
         graph = transitions(lm.to(scores))
         log_z, alphas = forward(x, live, graph)
