@@ -64,7 +64,7 @@ def spec_augment(x: Tensor, lens: Tensor, generator: torch.Generator, *, frequen
     for i, length in enumerate(lens.tolist()):
         fill = x[i, :length].mean(0)
         for _ in range(frequency_masks):
-            width = int(torch.randint(frequency_width + 1, (1,), generator=generator))
+            width = int(torch.randint(min(frequency_width, x.shape[2]) + 1, (1,), generator=generator))
             start = int(torch.randint(x.shape[2] - width + 1, (1,), generator=generator))
             x[i, :length, start:start + width] = fill[start:start + width]
         count = min(int(length / 100 * time_masks_per_second), int(time_fraction * length / max(1, time_width)))

@@ -14,7 +14,8 @@ _SLOT = re.compile(r"<(\w+)>")
 def read(path: Path | str) -> Grammar:
     """Slot -> its alternatives, each a list of words and `<slot>`s. Lines of one slot add up; # begins a comment.
 
-    UserError for a line without a colon, for a slot that no line defines, and where `sentence` is missing.
+    UserError for a line without a colon, a slot inside a word, one that no line defines, and where `sentence` is
+    missing.
     """
     grammar: Grammar = {}
     for number, line in textfile.lines(path, "the grammar"):
@@ -23,6 +24,9 @@ def read(path: Path | str) -> Grammar:
         slot, colon, alternatives = line.partition(":")
         if not colon:
             raise textfile.wrong(path, number, "no colon", "a line of a grammar is 'slot: words | words'")
+        for token in alternatives.split():
+            if _SLOT.search(token) and not _SLOT.fullmatch(token):
+                raise textfile.wrong(path, number, f"'{token}' is a slot and more", "put blanks around <slot>")
         grammar.setdefault(slot.strip(), []).extend(part.split() for part in alternatives.split("|"))
     used = {slot for parts in grammar.values() for part in parts for slot in _SLOT.findall(" ".join(part))}
     for slot in sorted({"sentence", *used} - set(grammar)):
@@ -32,7 +36,8 @@ def read(path: Path | str) -> Grammar:
 
 def words(grammar: Grammar) -> set[str]:
     """Every word that a sentence may have, in upper case."""
-    return {token.upper() for parts in grammar.values() for part in parts for token in part if not _SLOT.match(token)}
+    tokens = {token for parts in grammar.values() for part in parts for token in part}
+    return {token.upper() for token in tokens if not _SLOT.fullmatch(token)}
 
 
 def draw(grammar: Grammar, rng: random.Random, slot: str = "sentence") -> list[str]:

@@ -53,7 +53,8 @@ class Utterances:
             print(f"{' '.join(names)}: of {len(known)} cuts {(~known).sum()} have words outside the lexicon{limit}; "
                   "left out", flush=True)
         if not self._kept.any():
-            raise UserError(f"no cut of {' '.join(names)} in {folder} can be used for training; check the lexicon")
+            raise UserError(f"no cut of {' '.join(names)} in {folder} can be used for training; check the lexicon, and "
+                            "training.max_duration")
         self.source: Numbers = source[self._kept].astype(np.int64)
         self.durations = durations[self._kept]
         self._starts = np.cumsum([0, *np.bincount(source, minlength=len(names))])

@@ -18,6 +18,8 @@ class AcousticModel(nn.Module):
     Options: ClassVar[type]
     config: dict[str, Any]  # that the model was built from
     subsampling: int
+    with_intermediate = False  # whether the next call leaves the outputs of its middle, where the family has any
+    intermediate: Tensor | None = None  # log_probs (N, T', vocab)
 
     def __init__(self, config: Mapping[str, Any], options: Any) -> None:
         super().__init__()

@@ -196,7 +196,6 @@ class Conformer(AcousticModel):
         self.dropout = Dropout(options.dropout)
         self.blocks = nn.ModuleList(Block(options) for _ in range(options.blocks))
         self.output = nn.Linear(options.dim, config["vocab"])
-        self.intermediate: Tensor | None = None  # log_probs (N, T', vocab) of the middle, of the last training step
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
         if not x.shape[1]:  # a convolution needs a frame
@@ -216,7 +215,7 @@ class Conformer(AcousticModel):
                 y = _unchanged(y, block)
             else:
                 y = block(y, inside, bias, rotation, 1 / (1 - dropped))
-            if self.training and i + 1 == len(self.blocks) // 2:
+            if self.with_intermediate and i + 1 == max(1, len(self.blocks) // 2):
                 self.intermediate = self.output(y).float().log_softmax(-1)
         return self.output(y).float().log_softmax(-1), lens
 

@@ -91,6 +91,9 @@ class Layer(nn.Module):
         if bottleneck:
             if stride > 1:
                 raise UserError("model: a layer with a bottleneck cannot have a stride; put it in a plain layer")
+            if taps not in (1, 3):
+                raise UserError(f"model: a layer with a bottleneck has 1 or 3 taps, not {taps}; choose a larger "
+                                "dilation for a wider context")
             halves = 2 if taps > 1 else 1
             self.linear: nn.Module = Conv1d(inputs, bottleneck, halves, padding=dilation * (halves - 1),
                                             dilation=dilation, bias=False)

@@ -111,15 +111,18 @@ class AcousticModule(LightningModule):
         return self.trainer.strategy.reduce(value.clone(), reduce_op="mean")  # type: ignore[return-value]
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        weight = self.options.intermediate_ctc if torch.is_grad_enabled() else 0.0  # of a step, not of a validation
+        self.model.with_intermediate = weight > 0
         with outputs(self.model, self.criterion.listens if self.training else ()) as heard:
             log_probs, lens = self.model(batch["x"], batch["x_lens"])
         batch = {**batch, "heard": heard}
         with torch.autocast(log_probs.device.type, enabled=False):
             criterion: Any = self.ctc if self.current_epoch < self.options.ctc_epochs else self.criterion
             result = criterion(log_probs, lens, *(batch[name] for name in criterion.inputs))
-            weight, middle = self.options.intermediate_ctc, getattr(self.model, "intermediate", None)
-            if weight and middle is not None:
-                aside = self.ctc(middle, lens, *(batch[name] for name in self.ctc.inputs))["loss"]
+            if criterion is self.ctc:  # several processes need a gradient of every parameter
+                result["loss"] = result["loss"] + 0.0 * sum(one.sum() for one in self.criterion.parameters())
+            if weight and self.model.intermediate is not None:
+                aside = self.ctc(self.model.intermediate, lens, *(batch[name] for name in self.ctc.inputs))["loss"]
                 result["loss"] = (1 - weight) * result["loss"] + weight * aside
             return log_probs, lens, result
 
@@ -152,7 +155,9 @@ class AcousticModule(LightningModule):
         self.seconds, self.unaligned = checkpoint["seconds"], checkpoint["unaligned"]
         surgery.rebuild(self.model, checkpoint.get("layers") or {})
         found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-        for name, tensor in self.state_dict().items():
-            if found.get(name) != tuple(tensor.shape):
-                raise UserError(f"the checkpoint is one of another model ({name} is {found.get(name, 'missing')} there "
-                                f"and {tuple(tensor.shape)} here); train into another folder, or remove that one")
+        ours = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        for name in [*ours, *found]:
+            there, here = found.get(name, "missing"), ours.get(name, "missing")
+            if there != here:
+                raise UserError(f"the checkpoint is one of another training ({name} is {there} there and {here} here); "
+                                "train into another folder, or remove that one")

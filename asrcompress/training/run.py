@@ -12,7 +12,7 @@ from asrcompress.compression import save_model
 from asrcompress.data.utterances import Targets, Utterances, load_cuts
 from asrcompress.errors import UserError
 from asrcompress.lang import lexicon as lexicons
-from asrcompress.options import make
+from asrcompress.options import make, require
 from asrcompress.training import criteria, schedules
 from asrcompress.training.options import TrainingOptions
 from asrcompress.training.train import fit
@@ -22,10 +22,7 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     """Train and write `out/model.safetensors`, train.json, checkpoints/ and tensorboard/.
 
     `config` is what `config.compose("train", ...)` gives. `init` is a model file to start from; its own config counts,
-    not config["model"]. It is trained in the eval mode that it is loaded in: BatchNorms keep their statistics and
-    nothing is dropped. (With those of each batch, half an epoch of distillation left a Conformer at 1/20 with 0.070
-    nats a frame, and 0.047 without.) Run again, a training that was cut off goes on from its last checkpoint. Errors:
-    UserError.
+    not config["model"]. Run again, a training that was cut off goes on from its last checkpoint. Errors: UserError.
     """
     training = make(TrainingOptions, config["training"], "training")
     symbols, encode = lexicons.of_lang(lang)
@@ -36,6 +33,11 @@ def train(config: Mapping[str, Any], data: Path, lang: Path, out: Path, init: Pa
     if init and config["schedule"]["name"] == "scratch":
         raise UserError(f"schedule=scratch starts from random numbers, so {init} would be lost; choose another "
                         "schedule, or leave --init away")
+    require(model.config["vocab"] == len(symbols), f"{init} has {model.config['vocab']} tokens, and {lang} has "
+            f"{len(symbols)}; give the lang folder that it was trained with")
+    features, stored = model.config.get("features", model.Options.features), next(iter(dev)).num_features
+    require(features == stored, f"the model takes {features} features a frame, and {data} has {stored}; prepare the "
+            "data again, or choose model.features")
     callbacks = schedules.build(config, training)
     for callback in callbacks:
         callback.begin(model)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from lhotse import CutSet
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from asrcompress import precision
@@ -28,7 +28,7 @@ from asrcompress.training import processes
 from asrcompress.training.callbacks import resume_checkpoint
 from asrcompress.training.callbacks.progress_logger import ProgressLogger
 from asrcompress.training.callbacks.quantization import QuantizationTraining
-from asrcompress.training.callbacks.resume_checkpoint import AtomicCheckpointIO, ResumeCheckpoint
+from asrcompress.training.callbacks.resume_checkpoint import AtomicCheckpointIO, EpochCheckpoints, ResumeCheckpoint
 from asrcompress.training.criteria import Criterion
 from asrcompress.training.data import SpeechData
 from asrcompress.training.module import AcousticModule
@@ -49,10 +49,11 @@ def fit(model: AcousticModel, criterion: Criterion, train: Utterances, dev: CutS
     that another training left.
     """
     torch.manual_seed(seed)
+    model.train(options.mode == "train")  # lightning keeps the mode
     resume, progress = out / "checkpoints" / "latest.ckpt", ProgressLogger()
     per_epoch = batches.seconds_of_epoch(train, seed, options.epoch_fraction)
     module = AcousticModule(model, criterion, options, seed, options.epochs * per_epoch)
-    keep = _keep(resume.parent, options)
+    keep = EpochCheckpoints(resume.parent, options.average.count, options.average.how == "best")
     own = [progress, QuantizationTraining(), *callbacks, keep, ResumeCheckpoint(resume, options.checkpoint_steps)]
     trainer = _trainer(options, out, own, max_time)
     if resume.exists():
@@ -70,15 +71,7 @@ def fit(model: AcousticModel, criterion: Criterion, train: Utterances, dev: CutS
     return model.eval()
 
 
-def _keep(folder: Path, options: TrainingOptions) -> ModelCheckpoint:
-    """What keeps the epoch checkpoints whose weights are averaged."""
-    best = options.average.how == "best"
-    return ModelCheckpoint(folder, filename="{epoch:03d}", auto_insert_metric_name=False,
-                           save_top_k=options.average.count, monitor="dev_loss" if best else "epoch",
-                           mode="min" if best else "max")
-
-
-def _kept(keep: ModelCheckpoint, model: nn.Module) -> list[str]:
+def _kept(keep: EpochCheckpoints, model: nn.Module) -> list[str]:
     """The checkpoints to take the mean of; where values are trained as they are rounded (`epr`), the last or best one:
     the mean of two, rounded, is another model (0.049 nats a frame for 0.038 of a Conformer at 1.5 bits)."""
     rounded = any(one.rate() is not None for one in quantization.attached(model).values())
@@ -86,15 +79,21 @@ def _kept(keep: ModelCheckpoint, model: nn.Module) -> list[str]:
 
 
 def _trainer(options: TrainingOptions, out: Path, callbacks: list[Any], max_time: timedelta | None) -> Trainer:
-    """Lightning's trainer, in the precision that its device is fast in where that is `auto`."""
+    """Lightning's trainer, in the precision that its device is fast in where that is `auto`.
+
+    Errors: UserError for what lightning does not know, or this machine has not.
+    """
     gpu = options.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
-    return Trainer(
-        max_epochs=options.epochs, max_time=max_time,
-        precision=precision.resolve(options.precision, "cuda" if gpu else "cpu"),  # type: ignore[arg-type]
-        callbacks=callbacks, plugins=[AtomicCheckpointIO()],
-        logger=TensorBoardLogger(out, name="tensorboard", version=""), log_every_n_steps=20,
-        reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, num_sanity_val_steps=0,
-        enable_progress_bar=False, enable_model_summary=False, **asdict(options.trainer))
+    try:
+        return Trainer(
+            max_epochs=options.epochs, max_time=max_time,
+            precision=precision.resolve(options.precision, "cuda" if gpu else "cpu"),  # type: ignore[arg-type]
+            callbacks=callbacks, plugins=[AtomicCheckpointIO()],
+            logger=TensorBoardLogger(out, name="tensorboard", version=""), log_every_n_steps=20,
+            reload_dataloaders_every_n_epochs=1, use_distributed_sampler=False, num_sanity_val_steps=0,
+            enable_progress_bar=False, enable_model_summary=False, **asdict(options.trainer))
+    except (ValueError, MisconfigurationException) as error:
+        raise UserError(f"training.trainer: {' '.join(str(error).split())[:200]}") from None
 
 
 def average(paths: list[Path], model: nn.Module) -> None:

@@ -28,6 +28,7 @@ def test_draws_every_sentence_and_no_other(tmp_path: Path) -> None:
         ("sentence the cat\n", "line 1: no colon"),
         ("sentence: the <animal>\n", "does not say what <animal> is"),
         ("animal: cat\n", "does not say what <sentence> is"),
+        ("sentence: one <x>, two\nx: three\n", "line 1: '<x>,' is a slot and more"),
     ],
 )
 def test_bad_grammar(tmp_path: Path, text: str, message: str) -> None:

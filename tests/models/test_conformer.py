@@ -216,12 +216,12 @@ def test_dropped_blocks_keep_the_mean() -> None:
     assert called == [1, 1, 1]
 
 
-def test_the_middle_has_outputs_in_training_only() -> None:
+def test_the_middle_has_outputs_where_they_are_asked_for() -> None:
     net = model(stochastic_depth=0.0, dropout=0.0)
     batch = features(2, 30), torch.tensor([30, 21])
     net(*batch)
     assert net.intermediate is None
-    net.train()
+    net.with_intermediate = True
     net(*batch)
     assert net.intermediate is not None and net.intermediate.shape == (2, 8, 9)
     torch.testing.assert_close(net.intermediate.exp().sum(-1), torch.ones(2, 8))

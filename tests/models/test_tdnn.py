@@ -176,6 +176,7 @@ def test_folded_config_builds_without_batchnorm() -> None:
         ({"stack": [{"dim": 8, "taps": 2}]}, "not centred"),
         ({"stack": [{"dim": 10, "taps": 3, "pnorm": 4}]}, "do not divide dim 10"),
         ({"stack": [{"dim": 8, "taps": 3, "stride": 2, "bottleneck": 4}]}, "cannot have a stride"),
+        ({"stack": [{"dim": 8, "taps": 5, "bottleneck": 4}]}, "has 1 or 3 taps, not 5"),
     ],
 )
 def test_bad_configs_are_sentences(change: dict[str, Any], sentence: str) -> None:

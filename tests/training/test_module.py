@@ -223,10 +223,12 @@ def test_distillation_hears_what_the_student_hears() -> None:
     assert not any("teacher" in name or "hidden" in name for name in mine.state_dict())
 
 
-def test_ctc_of_the_middle_counts_with_its_weight() -> None:
+@pytest.mark.parametrize("blocks", [1, 2])
+@pytest.mark.parametrize("mode", [True, False])
+def test_ctc_of_the_middle_counts_with_its_weight(mode: bool, blocks: int) -> None:
     torch.manual_seed(0)
     conformer = build({"model": "conformer", "features": 80, "vocab": VOCAB, "dim": 8, "heads": 2, "hidden": 8,
-                       "blocks": 2, "kernel": 3, "front": 8, "dropout": 0.0, "stochastic_depth": 0.0}).train()
+                       "blocks": blocks, "kernel": 3, "front": 8, "dropout": 0.0, "stochastic_depth": 0.0}).train(mode)
     built = AcousticModule(conformer, criteria.build("ctc", VOCAB), replace(OPTIONS, intermediate_ctc=0.3), 0, 1.0)
     data = batch()
     log_probs, lens, result = built._loss(data)
@@ -237,6 +239,6 @@ def test_ctc_of_the_middle_counts_with_its_weight() -> None:
         return total / lens.sum()
 
     torch.testing.assert_close(result["loss"], 0.7 * ctc(log_probs) + 0.3 * ctc(conformer.intermediate))
-    conformer.eval()
-    log_probs, lens, result = built._loss(data)
+    with torch.no_grad():  # a validation
+        log_probs, lens, result = built._loss(data)
     torch.testing.assert_close(result["loss"], ctc(log_probs))

@@ -35,6 +35,7 @@ SMALLER = [  # gets smaller while it is trained: cuts in the epochs 0, 1 and 2
     "training.average={how: last, count: 1}",
     "training.checkpoint_steps=1",
 ]
+BEST = ["criterion=ctc", "training.ctc_epochs=0", "training.average={how: best, count: 2}"]
 TAUGHT = ["criterion=distillation", "criterion.hard=ctc", "criterion.weight=0.7",
           "criterion.hidden=[[layers.3,layers.1]]", "training.ctc_epochs=0", "training.checkpoint_steps=1"]
 LMA = ["model.activation=lma", "training.checkpoint_steps=1"]  # whose borders move
@@ -102,6 +103,9 @@ def runs(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         job("steps", deadly, "training.checkpoint_steps=2")
     for deadly in (["validation_step", 0, 0], ["validation_step", 2, 0], None, None):
         job("every", deadly, "training.checkpoint_steps=1")
+    job("chosen", None, *BEST)
+    for deadly in (["training_step", 2, 0], None, None):
+        job("best", deadly, *BEST)
     job("smaller", None, *SMALLER)
     for deadly in (["training_step", 0, 3], ["training_step", 1, 2], ["training_step", 2, 0], None):
         job("cut", deadly, *SMALLER)
@@ -140,7 +144,7 @@ def epochs(runs: Path, name: str) -> set[str]:
 
 
 @pytest.mark.parametrize(("name", "through"), [("epoch", "whole"), ("steps", "whole"), ("every", "whole"),
-                                               ("cut", "smaller")])
+                                               ("best", "chosen"), ("cut", "smaller")])
 def test_going_on_equals_going_through(runs: Path, name: str, through: str) -> None:
     check_going_on_equals_going_through(runs, name, through)
 
@@ -160,6 +164,11 @@ def check_going_on_equals_going_through(runs: Path, name: str, through: str) -> 
     assert all(cut[key] == whole[key] for key in ("epochs", "dev_loss", "dev_ter", "unaligned"))
     first, second = ((runs / folder / "model.safetensors").read_bytes() for folder in (through, name))
     assert first == second
+
+
+def test_a_training_keeps_one_checkpoint_of_an_epoch(runs: Path) -> None:
+    assert not [path for path in runs.glob("*/checkpoints/*") if not re.fullmatch(r"\d+|latest", path.stem)]
+    assert len(list(runs.glob("*/checkpoints/*"))) > 20
 
 
 def test_a_model_that_gets_smaller_was_cut_off_before_between_and_after_its_cuts(runs: Path) -> None:

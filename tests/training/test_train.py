@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from asrcompress import models
 from asrcompress.cli import main
-from asrcompress.compression import loading
+from asrcompress.compression import loading, save_model
+from asrcompress.training.module import AcousticModule
 from asrcompress.training.train import average
 from tests import prepared
 from tests.conftest import REPO
@@ -83,7 +86,8 @@ def test_what_another_training_or_a_kill_left_is_a_sentence(run: Path, tiny_corp
     shutil.copytree(run, tmp_path / "exp")
     latest = tmp_path / "exp" / "checkpoints" / "latest.ckpt"
     for options, sentence in ((["training.epochs=2"], "has 3 epochs begun and training.epochs is 2"),
-                              (["model.stack=[{dim: 8, taps: 5, stride: 4}]"], "is one of another model")):
+                              (["model.stack=[{dim: 8, taps: 5, stride: 4}]"], "is one of another training"),
+                              (["criterion=lfmmi"], "is one of another training")):
         assert train(tiny_corpus, tmp_path / "exp", *options) == 1
         said = capsys.readouterr().err
         assert sentence in said and "Traceback" not in said
@@ -92,6 +96,45 @@ def test_what_another_training_or_a_kill_left_is_a_sentence(run: Path, tiny_corp
         assert train(tiny_corpus, tmp_path / "exp") == 1
         said = capsys.readouterr().err
         assert f"the checkpoint {latest} is damaged" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(("config", "sentence"), [
+    ({"vocab": 5}, "has 5 tokens, and .* has 40; give the lang folder that it was trained with"),
+    ({"features": 40}, "the model takes 40 features a frame, and .* has 80")])
+def test_a_model_for_other_data_is_a_sentence(config: dict[str, int], sentence: str, tiny_corpus: Path, tmp_path: Path,
+                                              capsys: pytest.CaptureFixture[str]) -> None:
+    init = tmp_path / "init.safetensors"
+    stack = [{"dim": 8, "taps": 1, "stride": 4}]
+    save_model(init, models.build({"model": "tdnn", "vocab": 40, "stack": stack, **config}))
+    assert train(tiny_corpus, tmp_path / "exp", "--init", str(init), "training.ctc_epochs=0") == 1
+    assert re.search(sentence, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("option", "sentence"), [
+    ("optimizer.betas=[0.9,1.5]", "betas are two numbers from 0 to below 1"),
+    ("optimizer.weight_decay=-1", "at least 0"), ("augmentation.snr=[10]", "it is two numbers, from and to"),
+    ("augmentation.warp=2.5", "from 0 to below 1"), ("augmentation.noise=3", "and to 1"),
+    ("augmentation.spec_augment.time_width=-4", "time_width is -4; it is at least 0"),
+    ("augmentation.spec_augment.time_fraction=1.5", "is at most 1"),
+    ("max_duration=0", "max_duration=null has no limit"),
+    ("trainer.accelerator=foo", "training.trainer: .*foo")])
+def test_options_out_of_their_range_are_sentences(option: str, sentence: str, tiny_corpus: Path, tmp_path: Path,
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tiny_corpus, tmp_path, f"training.{option}") == 1
+    said = capsys.readouterr().err
+    assert re.search(sentence, said) and "Traceback" not in said
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_mode_of_a_training_is_that_of_its_options(mode: str, run: Path, tiny_corpus: Path, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    step = AcousticModule.training_step
+    monkeypatch.setattr(AcousticModule, "training_step", lambda self, *batch: (
+        seen.append({module.training for module in self.model.modules()}), step(self, *batch))[1])
+    init = ["--init", str(run / "model.safetensors"), "training.ctc_epochs=0", "training.epochs=2"]
+    assert train(tiny_corpus, tmp_path, *init, f"training.mode={mode}") == 0
+    assert len(seen) > 2 and all(modes == {mode == "train"} for modes in seen)  # also after a validation
 
 
 def test_no_epochs_give_the_model_as_it_is(run: Path, tiny_corpus: Path, tmp_path: Path) -> None:
@@ -113,9 +156,9 @@ def test_what_is_rounded_in_training_is_not_averaged(run: Path, tiny_corpus: Pat
     assert all(np.array_equal(value, last[name]) for name, value in loading.read(out / "model.safetensors")[1].items())
 
 
-def test_a_model_trained_before_keeps_its_statistics(run: Path, tiny_corpus: Path, tmp_path: Path) -> None:
+def test_a_fine_tuned_model_keeps_its_statistics(run: Path, tiny_corpus: Path, tmp_path: Path) -> None:
     init = run / "model.safetensors"
-    assert train(tiny_corpus, tmp_path, "--init", str(init), "training.epochs=1") == 0
+    assert train(tiny_corpus, tmp_path, "--init", str(init), "training=finetune", "training.epochs=1") == 0
     before, after = loading.read(init)[1], loading.read(tmp_path / "model.safetensors")[1]
     same = {name for name, value in before.items() if torch.equal(after[name], value)}
     statistics = {name for name in before if "running_" in name or "num_batches" in name}

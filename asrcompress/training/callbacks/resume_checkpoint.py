@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from asrcompress.errors import UserError
@@ -26,6 +26,26 @@ class ResumeCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         trainer.save_checkpoint(self.path)
+
+
+class EpochCheckpoints(ModelCheckpoint):
+    """Lightning's checkpoints of epochs, saved before that from which a training goes on, so that it knows them.
+
+    The folder may have been moved since.
+    """
+
+    def __init__(self, folder: Path, count: int, best: bool) -> None:
+        super().__init__(folder, filename="{epoch:03d}", auto_insert_metric_name=False, save_top_k=count,
+                         monitor="dev_loss" if best else "epoch", mode="min" if best else "max",
+                         save_on_train_epoch_end=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath), Path(path).name)) if path else path
+
+        paths = {key: here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        kept = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": kept, "dirpath": self.dirpath})
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

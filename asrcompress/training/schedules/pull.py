@@ -41,6 +41,8 @@ class Pull(CuttingSchedule):
         paying = {path: given for path, given in allocation.items() if given is not None}
         shapes = {path: weights[path].shape for path in paying}
         self.groups: list[list[str]] = [list(group) for group in groups(shapes, paying)]
+        require(bool(self.groups), "schedule pull: no two of the selected layers have the same shape, so none can be "
+                "tied; choose another structure, or select more layers")
         say_dense(self.plan.structure, [path for path in paying if not any(path in group for group in self.groups)])
 
     def penalty(self, module: Any) -> Tensor | None:

@@ -8,7 +8,7 @@ import torch
 
 from asrcompress.errors import UserError
 from asrcompress.training.callbacks import resume_checkpoint
-from asrcompress.training.callbacks.resume_checkpoint import AtomicCheckpointIO
+from asrcompress.training.callbacks.resume_checkpoint import AtomicCheckpointIO, EpochCheckpoints
 
 
 class Evil:
@@ -27,6 +27,15 @@ def test_what_is_written_is_read_and_nothing_else_is_left(good: Path) -> None:
     assert torch.equal(resume_checkpoint.read(good)["state_dict"]["a"], torch.ones(400))
     assert [path.name for path in good.parent.iterdir()] == ["latest.ckpt"]
     resume_checkpoint.check(good, 3)
+
+
+def test_a_folder_that_was_moved_keeps_its_epochs(tmp_path: Path) -> None:
+    before, after = (EpochCheckpoints(tmp_path / name, 2, best=True) for name in ("before", "after"))
+    before.best_k_models = {f"{before.dirpath}/00{epoch}.ckpt": torch.tensor(float(epoch)) for epoch in (1, 2)}
+    before.best_model_path = f"{before.dirpath}/001.ckpt"
+    after.load_state_dict(before.state_dict())
+    assert list(after.best_k_models) == [str(tmp_path / "after" / name) for name in ("001.ckpt", "002.ckpt")]
+    assert after.best_model_path == str(tmp_path / "after" / "001.ckpt") and not after.kth_best_model_path
 
 
 @pytest.mark.parametrize("kept", [0, 100, 1000, -1])

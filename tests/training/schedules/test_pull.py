@@ -12,6 +12,7 @@ from torch import nn
 
 from asrcompress import compression, models
 from asrcompress.compression import Plan, modules, structures
+from asrcompress.errors import UserError
 from asrcompress.training.options import AverageOptions, TrainingOptions
 from asrcompress.training.schedules.pull import Pull, PullOptions, distances
 from tests.training.test_train import train
@@ -49,6 +50,11 @@ def test_groups_are_those_that_the_cut_ties() -> None:
     schedule, _ = begun(model(), span=4)
     assert len(schedule.groups) == 10 and all(len(group) == 4 for group in schedule.groups)
     assert ["blocks.0.ff1.up", "blocks.1.ff1.up", "blocks.2.ff1.up", "blocks.3.ff1.up"] in schedule.groups
+
+
+def test_layers_of_which_none_can_be_tied_are_a_sentence() -> None:
+    with pytest.raises(UserError, match="no two of the selected layers have the same shape"):
+        Pull(Plan("tied", 1.0), PullOptions(), TRAINING).begin(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 6)))
 
 
 def test_the_penalty_rises_to_its_weight_at_the_cut() -> None:
