@@ -117,6 +117,15 @@ def test_the_map_is_trained_but_in_no_model(monkeypatch: pytest.MonkeyPatch, tmp
     assert not any("maps" in name for name in compression.loading.read(tmp_path / "model")[1])
 
 
+def test_epochs_of_ctc_leave_the_map_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = module()
+    mine.train()
+    mine.options = replace(mine.options, ctc_epochs=1)
+    monkeypatch.setattr(AcousticModule, "current_epoch", 0)
+    mine._loss(batch())[2]["loss"].backward()
+    assert (mine.criterion.hidden.maps[0].weight.grad == 0).all()  # several processes need one of every parameter
+
+
 def test_a_block_that_is_left_out_gives_no_distance(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = module(student=conformer(0, stochastic_depth=0.9999), pair=("layers.2", "blocks.1.norm"))
     mine.train()
