@@ -116,3 +116,34 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), files.atomic(tmp_path / "x"):
         (tmp_path / "none").read_text()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_where_a_file_is_to_be_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("here")
+    with pytest.raises(UserError, match="folder is a folder; give the name of a file"), \
+            files.atomic(tmp_path / "folder"):
+        raise AssertionError("the work has begun")
+    for path in (tmp_path / "file" / "x", tmp_path / "file" / "new" / "x"):
+        with pytest.raises(UserError, match="is in the way, a file where .*; move it away, or give another name"):
+            files.write_json(path, {})
+    for read in (files.sha256, files.read_json):
+        with pytest.raises(UserError, match="folder is a folder; give the name of the file"):
+            read(tmp_path / "folder")
+    assert "Is a directory" in str(files.as_sentence(IsADirectoryError(21, "Is a directory", "x")))
+    assert files.require_file(tmp_path / "folder", "the set") == tmp_path / "folder"
+
+
+def test_arrays_come_back_and_what_is_no_npz_is_a_sentence(tmp_path: Path) -> None:
+    whole, other = tmp_path / "x.npz", tmp_path / "y.npz"
+    np.savez_compressed(whole, x=np.arange(999))
+    assert (files.read_npz(whole)["x"] == np.arange(999)).all()
+    content = whole.read_bytes()
+    np.save(tmp_path / "y.npy", np.zeros(3))
+    damaged = content[:300] + bytes(80) + content[380:]
+    for bad in (b"", content[:len(content) // 2], damaged, b"no array", (tmp_path / "y.npy").read_bytes()):
+        other.write_bytes(bad)
+        with pytest.raises(UserError, match="y.npz cannot be read as .npz .*; write it with numpy.savez"):
+            files.read_npz(other)
+    with pytest.raises(UserError, match="the inputs .*none does not exist"):
+        files.read_npz(tmp_path / "none", "the inputs")

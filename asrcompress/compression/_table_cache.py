@@ -44,5 +44,5 @@ def digest(model: nn.Module, rows: Sequence[Tensor], options: object) -> str:
     for name, tensor in model.state_dict().items():
         found.update(name.encode() + tensor.cpu().float().numpy().tobytes())
     for one in rows:
-        found.update(str(tuple(one.shape)).encode() + one.numpy().tobytes())
+        found.update(str(tuple(one.shape)).encode() + one.cpu().numpy().tobytes())
     return found.hexdigest()

@@ -48,7 +48,8 @@ def compress(model: nn.Module, structure: Plan | str = "dense", *, size: float |
         require(calibration is not None and not isinstance(calibration, Mapping),
                 "target_bytes needs calibration: batches of the model's arguments")
         seed = options.pop("seed", 0)
-        return Table(model, calibration or (), make_options(Ways, options, "target_bytes"), seed).fit(target_bytes)
+        assert calibration is not None
+        return Table(model, calibration, make_options(Ways, options, "target_bytes"), seed).fit(target_bytes)
     if isinstance(structure, Plan) and (size is not None or quantization != "float32" or options):
         raise UserError("a Plan says everything itself; give size, quantization and options in the plan")
     plan = structure if isinstance(structure, Plan) else _plan(structure, size, quantization, options)

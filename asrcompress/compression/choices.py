@@ -123,6 +123,7 @@ class Maker:
         aware = moments is not None and hasattr(structures.family(way.structure).Options, "data_aware")
         weighted = gains is not None and len(gains) == len(part.weight)
         scale = gains.sqrt() if weighted else torch.ones(len(part.weight))  # type: ignore[union-attr]
+        scale = scale.to(part.weight.device)
         weight = part.weight * scale.view(-1, *[1] * (part.weight.dim() - 1))
         try:
             layer = structures.fit(way.structure, weight, way.size, self.seed, moments,
@@ -131,6 +132,7 @@ class Maker:
             return None
         if weighted and not layer.scale_rows(1 / scale):
             layer = structures.fit(way.structure, part.weight, way.size, self.seed)
+        layer = layer.to(part.weight.dtype)  # the scale is float32, and with it the structure of a weight in bfloat16
         return layer if layer.num_parameters() < part.weight.numel() else None
 
     def make(self, part: Part, way: Way) -> tuple[Structure, dict[str, Quantizer]] | None:

@@ -107,10 +107,14 @@ def _quantized(small: nn.Module, plan: Plan) -> nn.Module:
     before = dict(quantization.tensors(small))
     include, exclude = plan.quantization_include, plan.quantization_exclude
     apart = _embeddings(small, plan)
-    quantized = quantization.apply(small, plan.quantization, include, (*exclude, *apart), plan.seed,
-                                   **plan.quantization_options)
-    if apart and plan.embeddings != "float32":
-        for path, tensor in apart.items():
+    own = apart if plan.embeddings != "float32" else {}  # of embeddings, those that are quantized
+    if own and len(own) == len(quantization.selected(small, include, exclude)):
+        quantized = small  # nothing is left for the other quantization
+    else:
+        quantized = quantization.apply(small, plan.quantization, include, (*exclude, *apart), plan.seed,
+                                       **plan.quantization_options)
+    if own:
+        for path, tensor in own.items():
             quantization.attach(quantized, path, quantization.fit(str(plan.embeddings), tensor, plan.seed))
     checks.quantizers(quantized, before)
     return quantized

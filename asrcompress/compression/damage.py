@@ -38,12 +38,13 @@ class Outputs:
             self.rows = [self.rows_of(model, batch) for batch in self.batches]
         every = torch.cat(self.rows)
         require(bool(torch.isfinite(every).all()), "the model's outputs on the calibration data are not finite")
-        self.posteriors = bool((every.logsumexp(-1).abs() < 1e-3).all())
+        self.posteriors = every.shape[1] > 1 and bool((every.logsumexp(-1).abs() < 1e-3).all())
         self.variance = float(every.var(0, correction=0).sum().clamp_min(1e-30))
 
     @staticmethod
     def rows_of(model: nn.Module, batch: Any) -> Tensor:
-        """(frames, outputs) of one batch: log-posteriors where the model gives such or logits, without padding.
+        """(frames, outputs) of one batch: log-posteriors where the model gives such or logits, without padding. What
+        has one dimension, or none, is one output of each sample.
 
         Errors: UserError where the first thing that the model gives is no tensor.
         """
@@ -58,8 +59,10 @@ class Outputs:
                          and one.shape == said.shape[:1] and said.dim() == 3), None)
         if not isinstance(said, Tensor):
             raise UserError(f"the model gives a {type(said).__name__}; a byte budget needs a tensor, or one first")
-        said = said.float()
-        return said[torch.arange(said.shape[1]) < lens[:, None]] if lens is not None else said.flatten(0, -2)
+        said = said.float() if said.dim() > 1 else said.float().reshape(-1, 1)
+        if lens is None:
+            return said.flatten(0, -2)
+        return said[torch.arange(said.shape[1], device=lens.device) < lens[:, None]]
 
     @torch.no_grad()
     def divergence(self, other: nn.Module, most: int | None = None) -> float:
@@ -75,16 +78,19 @@ class Outputs:
 
     @torch.enable_grad()
     def sampled_gradients(self, model: nn.Module, seed: int = 0) -> Iterator[None]:
-        """Backward passes, one a batch, of the log-probability of outputs that the model itself draws."""
+        """Backward passes, one a batch, of the log-probability of outputs that the model itself draws; none where it
+        runs without gradients or gives whole numbers. What is drawn is the same on every device."""
         generator = torch.Generator().manual_seed(seed)
         for batch in self.batches:
             rows = self.rows_of(model, batch)
+            if not rows.requires_grad:
+                continue
             if self.posteriors:
-                drawn = torch.multinomial(rows.detach().exp(), 1, generator=generator)
-                rows.gather(1, drawn).sum().backward()
+                drawn = torch.multinomial(rows.detach().exp().cpu(), 1, generator=generator)
+                rows.gather(1, drawn.to(rows.device)).sum().backward()
             else:
                 noise = torch.randn(rows.shape, generator=generator) / math.sqrt(self.variance)
-                (rows * noise).sum().backward()
+                (rows * noise.to(rows.device)).sum().backward()
             yield
 
 
@@ -102,7 +108,7 @@ class SecondOrder:
         rows = difference.flatten(1).float()
         if path in self.moments:
             squares = (rows @ self.moments[path].float() * rows).sum(1)
-            squares = squares * self.gains[path]
+            squares = squares * self.gains[path].to(squares.device)
         else:
             squares = rows.square().sum(1)
         return self.scales.get(path, 1.0) * float(squares.sum())
@@ -124,8 +130,8 @@ def _gains(model: nn.Module, paths: list[str], outputs: Outputs) -> dict[str, Te
             if not output.requires_grad:  # a part that the model itself runs without gradients
                 return
             own = output.dim() - (2 if isinstance(layer, calibration.CONVOLUTIONS) else 1)
-            others = [axis for axis in range(output.dim()) if axis != own]
-            output.register_hook(lambda g: sums.update({path: sums[path] + g.detach().double().square().sum(others)}))
+            output.register_hook(lambda g: sums.update(
+                {path: sums[path] + g.detach().double().square().movedim(own, -1).reshape(-1, g.shape[own]).sum(0)}))
 
         return hook
 

@@ -49,17 +49,21 @@ def distil(student: Any, teacher: Any, batches: Sequence[Any], steps: int, lr: f
     inputs that are rounded (`activations`) too; quantizers that have a rate are held to it (`RateControl`). The
     learning rate falls as a cosine. `track` shows how far it is, as `rich.progress.track`.
 
-    Errors: UserError where there is no batch, or the divergence is not finite.
+    Errors: UserError where there is no batch, every parameter is frozen, or the divergence is not finite.
     """
     if not batches:
         raise UserError("distillation needs batches to train on, and there is none; calibrate on data, or data-free")
     student = copy_model(student).eval()
     teacher.eval()
     of_batch = loss or of_posteriors(teacher, batches)
-    adam = torch.optim.Adam([parameter for parameter in student.parameters() if parameter.requires_grad], lr=lr)
+    trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    if not trained:
+        raise UserError("distillation: every parameter of the student is frozen; let some require gradients, or leave "
+                        "distillation out")
+    adam = torch.optim.Adam(trained, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, max(1, steps))
     control = RateControl()
-    written, device = quantization.attached(student).values(), next(student.parameters()).device.type
+    written, device = quantization.attached(student).values(), trained[0].device.type
     for step in track(range(steps), "distillation"):
         for one in written:
             one.advance((step + 1) / steps)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from asrcompress.compression import packed, record, state
 from asrcompress.compression.packed import adapters, verify
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, require_file
+from asrcompress.files import atomic, refuse_folder, require_plain_file
 
 
 def save_model(path: Path | str, model: nn.Module, build: packed.Build | None = None) -> None:
@@ -26,10 +26,15 @@ def save_model(path: Path | str, model: nn.Module, build: packed.Build | None = 
     `build(model.config)` makes the dense model where it is neither ours nor Hugging Face's. Errors: UserError where the
     model cannot be rebuilt or comes out different.
     """
+    refuse_folder(path)
     description = adapters.describe(model)
     adapters.builder(description, build, str(path))
     metadata = {"model": description, "compression": record.record_config(model)}
-    tensors = {name: tensor.contiguous() for name, tensor in state.stored(model).items()}
+    tensors, seen = dict[str, Tensor](), set[int]()
+    for name, tensor in state.stored(model).items():
+        memory = tensor.untyped_storage().data_ptr()  # safetensors takes no two tensors of the same
+        tensors[name] = tensor.clone().contiguous() if memory in seen else tensor.contiguous()
+        seen.add(memory)
     with atomic(path) as temporary:
         temporary.write_bytes(serialize(tensors, {"asrcompress": json.dumps(metadata)}))
         verify.same(model, _load_model(temporary, build, str(path)), str(path))
@@ -63,7 +68,7 @@ def read(path: Path | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
     safetensors checks every length before it allocates. Errors: UserError for a file that is missing or no model file.
     """
-    require_file(path, "the model file")
+    require_plain_file(path, "the model file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {})["asrcompress"])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ from asrcompress.compression.parametrization import (
 from asrcompress.compression.structures import Structure
 from asrcompress.errors import UserError
 
-__all__ = ["StructuredConv1d", "StructuredLinear", "StructuredParameter", "copy_model", "detach_class", "holder",
-           "module_at", "replace_layer", "structured", "weight_at", "weights"]
+__all__ = ["StructuredConv1d", "StructuredLinear", "StructuredParameter", "constants", "copy_model", "dense_at",
+           "detach_class", "elsewhere", "holder", "module_at", "replace_layer", "structured", "weight_at", "weights"]
 
 
 class StructuredLinear(nn.Module):
@@ -88,6 +89,7 @@ REPLACEABLE = (nn.Linear, nn.Conv1d, convolution.Conv1d)
 OURS = (Structure, StructuredLinear, StructuredConv1d, nn.utils.parametrize.ParametrizationList)
 # Look-ups would rebuild a whole table for a few rows; torch's recurrent modules keep copies of their weights.
 DENSE_BY_NATURE = (nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.LayerNorm)
+REGISTERED = ("_modules", "_parameters", "_buffers")
 HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
          "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook")
 
@@ -98,7 +100,7 @@ def weights(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
     The path is that of the module where that is going to be replaced (Linear and plain Conv1d, no subclass), and that
     of the parameter where it is going to be parametrized (everything else). A tied weight comes once.
     """
-    places = _places(model)
+    places, fixed = _places(model), elsewhere(model)
     seen: set[int] = set()
     for prefix, module in _outside_ours(model):
         for name, parameter in module.named_parameters(recurse=False):
@@ -108,7 +110,8 @@ def weights(model: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
                 continue
             seen.add(id(parameter))
             holders = places[id(parameter)]
-            alone = len(holders) == 1 and prefix and name == "weight" and _replaceable(module)
+            alone = (len(holders) == 1 and prefix and name == "weight" and _replaceable(module)
+                     and id(module) not in fixed)
             reasons = [f"{said} stays dense" for holder in holders if (said := _dense_by_nature(holder))]
             yield (prefix if alone else f"{prefix}.{name}".lstrip("."), _flat(parameter),
                    reasons[0] if reasons else "")
@@ -146,6 +149,38 @@ def _places(model: nn.Module) -> dict[int, list[nn.Module]]:
     return found
 
 
+def elsewhere(model: nn.Module) -> set[int]:
+    """The ids of modules that the model also has in a list, a dict or an object of its own: what is put in their place
+    would not be there, so that their weights are parametrized."""
+    found, seen = set[int](), set[int]()
+    left = [value for module in model.modules() for name, value in vars(module).items() if name not in REGISTERED]
+    while left:
+        one = left.pop()
+        if isinstance(one, nn.Module):
+            found.add(id(one))
+        elif id(one) not in seen and not isinstance(one, Tensor | type | FunctionType | ModuleType):
+            seen.add(id(one))
+            if isinstance(one, dict):
+                left += one.values()
+            elif isinstance(one, list | tuple | set | frozenset):
+                left += one
+            elif isinstance(one, MethodType):
+                left.append(one.__self__)
+            elif hasattr(one, "__dict__"):
+                left += vars(one).values()
+    return found
+
+
+def constants(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers, of any shape, that no file holds because the model's constructor makes them, such as rotary
+    frequencies, by name.
+
+    Those of structures and quantizers, which compute with them in any dtype, are not among them.
+    """
+    return {f"{prefix}.{name}".lstrip("."): buffer for prefix, module in _outside_ours(model)
+            for name, buffer in module.named_buffers(recurse=False) if name in module._non_persistent_buffers_set}
+
+
 def _flat(weight: Tensor) -> Tensor:
     return weight.flatten(2) if weight.dim() > 3 else weight
 
@@ -163,24 +198,33 @@ def replace_layer(model: nn.Module, path: str, structure: Structure) -> None:
     The layer's bias, hooks and mode stay; the structure of a frozen weight is frozen. Errors: UserError where the model
     has no such layer, or one of another shape or class.
     """
-    parent_path, _, name = path.rpartition(".")
-    try:
-        parent = model.get_submodule(parent_path)
-        old: Any = getattr(parent, name)
-        weight = old if isinstance(old, Tensor) else old.weight
-    except AttributeError:
-        raise UserError(f"the model has no layer '{path}', which its file says is compressed") from None
-    shape = tuple(weight.shape)
-    if structure.shape != (shape if len(shape) < 4 else (*shape[:2], math.prod(shape[2:]))):
-        raise UserError(f"layer '{path}' has shape {shape}, but its {structure.name} has {structure.shape}")
+    old = dense_at(model, path, structure.name, structure.shape)
     if isinstance(old, Tensor):
-        attach(model, path, StructuredParameter(structure, shape))
+        attach(model, path, StructuredParameter(structure, tuple(old.shape)))
         return
     if not _replaceable(old):
         raise UserError(f"layer '{path}' is a {type(old).__name__}, not the plain layer that its file says was there")
-    if not weight.requires_grad:
+    if not old.weight.requires_grad:
         structure.requires_grad_(False)
-    setattr(parent, name, _replacement(old, structure))
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, _replacement(old, structure))
+
+
+def dense_at(model: nn.Module, path: str, name: str, shape: Any) -> Any:
+    """The layer, or the bare parameter, at a path of `weights`, for which there is a structure of this name and shape.
+
+    Errors: UserError where the model has none, or one of another shape.
+    """
+    parent, _, leaf = path.rpartition(".")
+    try:
+        old: Any = getattr(model.get_submodule(parent), leaf)
+        found = tuple((old if isinstance(old, Tensor) else old.weight).shape)
+    except AttributeError:
+        raise UserError(f"the model has no layer '{path}', which its file says is compressed") from None
+    shape = tuple(shape) if isinstance(shape, list | tuple) else shape
+    if shape != (found if len(found) < 4 else (*found[:2], math.prod(found[2:]))):
+        raise UserError(f"layer '{path}' has shape {found}, but its {name} has {shape}")
+    return old
 
 
 def _replacement(old: Any, structure: Structure) -> nn.Module:

@@ -1,7 +1,7 @@
 """parametrization: parameters that a module makes (a structure, a quantizer), in models with ties, hooks and copies."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -105,6 +105,8 @@ def copy_model(model: nn.Module) -> nn.Module:
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _tensors(one)

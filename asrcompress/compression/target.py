@@ -179,7 +179,8 @@ class Table:
     def fit(self, target: int) -> tuple[nn.Module, list[LayerRecord]]:
         """The model whose file has at most `target` bytes, and a record of each weight.
 
-        Errors: CannotShrink, which says the smallest file; UserError for a target above the dense file.
+        Errors: CannotShrink, which says the smallest file; UserError for a target above the dense file, and those of
+        `checks.layers`.
         """
         require(target <= self.dense_bytes, f"the target of {target:,} bytes is more than the {self.dense_bytes:,} of "
                 "the model as it is; give fewer")
@@ -204,7 +205,9 @@ class Table:
                     break
                 offered = {path: [*found, *finer.get(path, [])] for path, found in offered.items()}
             fixed = size - total(chosen)
-        return built.model(best[1]), built.report(best[1])
+        small = built.model(best[1])
+        checks.layers(small)
+        return small, built.report(best[1])
 
     def within(self, tolerance: float, loss: Callable[[Any], float],
                steps: int = 7) -> tuple[nn.Module, list[LayerRecord]]:

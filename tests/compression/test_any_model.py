@@ -251,3 +251,45 @@ def test_hugging_face_models_need_no_build(name: str, tmp_path: Path) -> None:
                                                 "WhisperPositionalEmbedding stays dense"}
     if name == "whisper":
         assert again.proj_out.weight is again.model.decoder.embed_tokens.weight
+
+
+class Rotary(nn.Module):
+    """Frequencies, turns and flags that no state has."""
+
+    def __init__(self, first: float = 0.0123) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+        self.register_buffer("frequencies", first + 100 * torch.arange(16) / 7, persistent=False)
+        self.register_buffer("turns", torch.polar(torch.ones(16), self.frequencies), persistent=False)
+        self.register_buffer("flags", torch.arange(16) > 3, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x) + torch.sin(self.frequencies).to(x.dtype) + self.turns.imag.to(x.dtype)
+        return torch.where(self.flags, y, 0)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["all", "parameters"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("file", ["m.packed", "m.safetensors"])
+def test_constants_that_no_state_has_keep_their_dtype(whole: bool, dtype: torch.dtype, file: str,
+                                                      tmp_path: Path) -> None:
+    """Hugging Face's models in half precision have frequencies in float32, which came back in half precision."""
+    model, x = Rotary(), torch.randn(3, 16).to(dtype)
+    (model if whole else model.linear)._apply(lambda one: one.to(dtype) if one.is_floating_point() else one)
+    small, _ = compress(model, quantization="int8")
+    assert ("constants" in record.record_config(small)) == (not whole)
+    save(tmp_path / file, small, build=lambda config: Rotary())
+    again = load(tmp_path / file, lambda config: Rotary())
+    assert torch.equal(again(x), small(x))
+    ours, theirs = ({name: one.dtype for name, one in modules.constants(model).items()} for model in (small, again))
+    assert ours == theirs and set(ours) == {"frequencies", "turns", "flags"}
+
+
+def test_a_constant_that_build_makes_otherwise_is_refused(tmp_path: Path) -> None:
+    for file in ("m.packed", "m.safetensors"):
+        with pytest.raises(UserError, match="the buffer 'frequencies', which the model's state leaves out, is another"):
+            save(tmp_path / file, Rotary(), build=lambda config: Rotary(1.0))
+    for record_, said in (({"constants": {"none": "float16"}}, "has no buffer 'none'"),
+                          ({"constants": {"frequencies": "int8"}}, "dtype is one of .* not 'int8'")):
+        with pytest.raises(UserError, match=said):
+            record.apply_config(Rotary(), record_)

@@ -73,3 +73,13 @@ def test_bad_input_is_one_sentence_exit_1_and_no_file(dense: Path, capsys: pytes
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
         assert not out.exists()
+
+
+@pytest.mark.parametrize("options", [["--distil", "9"], ["--activations", "int8"], ["--smooth"], ["--plot", "x.png"],
+                                     ["--structures-only"]])
+def test_fit_steps_refuses_what_it_would_ignore(options: list[str], tmp_path: Path,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["compress", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--target", "9",
+             "--fit-steps"]
+    assert cli.main([*words, *options]) == 1  # before it reads the model
+    assert "leave --distil, --activations, --smooth, --plot and --structures-only away" in capsys.readouterr().err

@@ -203,3 +203,13 @@ def _runs(model: nn.Module, *inputs: torch.Tensor) -> None:
     with torch.no_grad():
         output = model.eval()(*inputs)
     assert torch.isfinite(output[0] if isinstance(output, tuple) else output).all()
+
+
+def test_a_model_whose_weights_are_all_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was said that no tensor is selected."""
+    model = nn.Sequential(nn.Embedding(20, 8))
+    small, report = compress(model, quantization="int8", embeddings="int4")
+    assert [(row.path, row.quantization) for row in report] == [("0.weight", "int4")]
+    assert isinstance(model[0].weight, nn.Parameter) and not torch.equal(small[0].weight, model[0].weight)
+    with pytest.raises(UserError, match="no tensor is selected"):
+        compress(model, quantization="int8", embeddings="float32")

@@ -1,5 +1,7 @@
 """Divergence and its second-order form, against numpy and closed forms."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +86,32 @@ def test_a_part_that_runs_without_gradients_has_gains_of_one() -> None:
     change = torch.randn(6, 4)
     wanted = np.square(x.double().numpy() @ change.double().numpy().T).mean(0).sum()
     assert form.of("0", change) == pytest.approx(float(wanted), rel=1e-4)
+
+
+class Saying(nn.Sequential):
+    """What a function says of the outputs of two layers."""
+
+    def __init__(self, say: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(nn.Linear(4, 6), nn.Linear(6, 3))
+        self.say = say
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.say(super().forward(x))
+
+
+@pytest.mark.parametrize("say, rows", [
+    (lambda y: y.sum(-1), (50, 1)), (lambda y: y.mean(), (1, 1)), (lambda y: y.detach(), (50, 3)),
+    (lambda y: y.argmax(-1, keepdim=True), (50, 1)), (lambda y: y[0], (3, 1)), (lambda y: 0 * y.sum(-1), (50, 1))])
+def test_outputs_of_any_shape_and_without_gradients(say: Callable[[torch.Tensor], torch.Tensor],
+                                                    rows: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model, x = Saying(say), torch.randn(50, 4)
+    outputs = Outputs(model, [x, x[:20]])
+    assert tuple(outputs.rows[0].shape) == rows and not outputs.posteriors
+    form = SecondOrder(model, outputs)
+    assert np.isfinite(form.of("0", torch.randn(6, 4))) and outputs.divergence(model) == 0
+
+
+def test_a_layer_that_sees_one_example_has_gains_for_its_rows() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    assert SecondOrder(model, Outputs(model, list(torch.randn(50, 4)))).gains["0"].shape == (6,)

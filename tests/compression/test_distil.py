@@ -55,6 +55,8 @@ def test_mistakes_are_sentences() -> None:
     model = models.build(TDNN)
     with pytest.raises(UserError, match="there is none"):
         distil.distil(model, model, [], 3)
+    with pytest.raises(UserError, match="every parameter of the student is frozen"):
+        distil.distil(models.build(TDNN).requires_grad_(False), model, synthetic.gaussian(model, 1, 1), 3)
     batches = [(torch.full((1, 40, 8), float("nan")), torch.tensor([40]))]
     with pytest.raises(UserError, match="lower learning rate"):
         distil.distil(model, model, batches, 3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from asrcompress import models
-from asrcompress.compression import Plan, compress, load, packed, save_model
+from asrcompress.compression import Plan, compress, load, packed, save, save_model
 from asrcompress.errors import UserError
 from tests.compression.models_of_tests import Net, net
 
@@ -56,3 +56,31 @@ def test_a_file_that_lacks_what_its_config_needs_is_a_user_error(tmp_path: Path)
     assert not (tmp_path / "wrong.safetensors").exists()
     with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "none.safetensors", Net)
+
+
+class Sharing(torch.nn.Module):
+    """Two weights in one memory, and a buffer that is a part of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.c = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+        self.c.weight.data = self.a.weight.data
+        self.register_buffer("p", torch.arange(10.0))
+        self.register_buffer("q", self.p[2:6])
+
+
+def test_tensors_that_share_memory_are_written_each(tmp_path: Path) -> None:
+    model = Sharing()
+    save_model(tmp_path / "m.safetensors", model, lambda config: Sharing())
+    again = load(tmp_path / "m.safetensors", lambda config: Sharing())
+    assert all(torch.equal(one, again.state_dict()[name]) for name, one in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["m.packed", "m.safetensors"])
+def test_a_folder_is_no_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    for verb in (load, packed.load, packed.info):
+        with pytest.raises(UserError, match=f"{name} is a folder; give the name of the file"):
+            verb(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is a folder; give the name of a file"):
+        save(tmp_path / name, torch.nn.LazyLinear(3))  # before anything else is looked at

@@ -1,10 +1,15 @@
 import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from asrcompress.compression import StructuredConv1d, modules, record, structures
+from asrcompress.compression import StructuredConv1d, compress, load, modules, record, save, structures
 from asrcompress.errors import UserError
 from tests.compression.structures.checks import alone
 
@@ -91,3 +96,49 @@ def test_a_layer_that_is_not_there_or_has_another_shape_is_a_user_error() -> Non
     for path in ("nothing", "conv.nothing", "conv", "relu"):
         with pytest.raises(UserError, match=path):
             record.apply_config(Mixed(), {"layers": {path: spec}})
+
+
+class Listing(nn.Module):
+    """Two layers that forward takes from a place of the model's own."""
+
+    def __init__(self, place: Callable[[nn.Module, nn.Module], Any]) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.place = place(self.a, self.b)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        place = self.place
+        if isinstance(place, SimpleNamespace):
+            place = place.inner
+        for layer in place.values() if isinstance(place, dict) else place:
+            x = layer(x)
+        return x
+
+
+PLACES = {"list": lambda a, b: [a, b], "tuple": lambda a, b: (a, b), "dict": lambda a, b: {"a": a, "b": b},
+          "object": lambda a, b: SimpleNamespace(inner=[a, b]), "methods": lambda a, b: [a.forward, b.forward]}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_layers_in_a_place_of_the_models_own_are_compressed_there(place: Callable[..., Any], tmp_path: Path) -> None:
+    """The list went on with the dense layers, of which the file had nothing."""
+    torch.manual_seed(0)
+    model, x = Listing(place).eval(), torch.randn(3, 8)
+    small, report = compress(model, "svd", size=0.5, quantization="int8")
+    assert {row.path: row.structure for row in report} == {"a.weight": "svd", "b.weight": "svd"}
+    y = small.b(small.a(x))
+    assert torch.equal(small(x), y) and not torch.allclose(y, model(x), atol=0.01)
+    for file in ("m.packed", "m.safetensors"):
+        save(tmp_path / file, small, build=lambda config: Listing(place))
+        assert torch.equal(load(tmp_path / file, lambda config: Listing(place))(x), y)
+    with pytest.raises(UserError, match="layer 'a' is also in a list or an object"):  # of a file from before
+        record.apply_config(model, {"layers": {"a": {"structure": "svd", "shape": [8, 8], "rank": 2}}})
+
+
+@pytest.mark.parametrize("kept", [lambda y: {"h": y}, lambda y: OrderedDict(h=[y]), lambda y: [y], lambda y: y])
+def test_a_model_that_keeps_what_it_computed_is_copied(kept: Callable[[torch.Tensor], Any]) -> None:
+    """In a dict, it could not be."""
+    model = nn.Linear(8, 8)
+    model.kept = kept(model(torch.randn(3, 8)))
+    copied = modules.copy_model(model)
+    assert type(copied.kept) is type(model.kept) and torch.equal(copied.weight, model.weight)

@@ -9,7 +9,7 @@ from torch import nn
 
 import asrcompress
 from asrcompress import cli, models
-from asrcompress.compression import load, modules, packed, quantization, save_model, target
+from asrcompress.compression import checks, load, modules, packed, quantization, save_model, target
 from asrcompress.compression.choices import Ways
 from asrcompress.compression.damage import Outputs
 from asrcompress.compression.packed import writer
@@ -126,6 +126,26 @@ def test_any_torch_model(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(tokens)["logits"], small(tokens)["logits"], atol=1e-3, rtol=1e-3)
     assert loaded.output.weight is loaded.embedding.weight
     assert {"embedding.weight", "depthwise.weight", "lstm.weight_ih_l0", "frozen"} <= {row.path for row in report}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_structures_of_a_model_in_half_precision_are_too(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first forward raised: what was fitted to weights times gains in float32 stayed float32."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64)).to(dtype), torch.randn(50, 64).to(dtype)
+    compared: list[nn.Module] = []
+    monkeypatch.setattr(checks, "layers", compared.append)
+    small, report = asrcompress.compress(model, target_bytes=10_000, calibration=[x], structures=("svd",), sizes=(0.2,),
+                                         quantizations=("int8",))
+    assert small(x).dtype == dtype and {row.structure for row in report} == {"svd"}
+    assert compared == [small], "as of any other compression"
+
+
+@pytest.mark.parametrize("calibration", [torch.randn(4, 40), [torch.randn(40)]])
+def test_one_tensor_is_examples_one_after_the_other(calibration: Any) -> None:
+    small, _ = asrcompress.compress(classifier(), target_bytes=20_000, calibration=calibration, structures=("dense",),
+                                    quantizations=("int8",))
+    assert writer.length(small) <= 20_000
 
 
 def test_the_smallest_file_within_a_loss(table: target.Table) -> None:

@@ -5,6 +5,7 @@
     {"adapter": "callable", "class": "Net", "config": {...}}             any other, by the caller's `build`
 """
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -28,7 +29,7 @@ def is_ours(model: nn.Module) -> bool:
 def describe(model: nn.Module) -> dict[str, Any]:
     """The plain JSON from which `builder` builds the dense model again.
 
-    Errors: UserError where the model's config is not plain JSON.
+    Errors: UserError where the model's config is no mapping or dataclass, or not plain JSON.
     """
     kind = original_class(model)
     if is_ours(model):
@@ -36,9 +37,19 @@ def describe(model: nn.Module) -> dict[str, Any]:
     if kind.__module__.startswith("transformers.models.") and hasattr(model, "config"):
         return {"adapter": "transformers", "class": f"{kind.__module__}.{kind.__qualname__}", **_transformers(model),
                 **({"recogniser": _plain(model.recogniser)} if hasattr(model, "recogniser") else {})}
-    config = getattr(model, "config", None)
-    return {"adapter": "callable", "class": kind.__qualname__,
-            "config": _plain(config) if isinstance(config, Mapping) else {}}
+    return {"adapter": "callable", "class": kind.__qualname__, "config": _mapping(getattr(model, "config", None))}
+
+
+def _mapping(config: Any) -> Any:
+    """What `build` is called with: plain JSON of a config, whose fields are keys; nothing of a model without one."""
+    if hasattr(config, "to_json_string"):  # Hugging Face's, of a class of one's own
+        return json.loads(config.to_json_string(use_diff=False))
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return _plain(dataclasses.asdict(config))
+    if config is not None and not isinstance(config, Mapping):
+        raise UserError(f"the model's config is a {type(config).__name__}, which no file can carry for build(config); "
+                        "let model.config be a dict or a dataclass")
+    return _plain(dict(config or {}))
 
 
 def _plain(config: Any) -> Any:
@@ -108,9 +119,11 @@ def _hugging_face(description: Mapping[str, Any], where: str) -> Callable[[], nn
 
 
 def example(model: nn.Module) -> tuple[Tensor, ...] | None:
-    """Random inputs of a model whose inputs are known, ours: x (2, 200, features) and lengths; None of any other."""
+    """Random inputs of a model whose inputs are known, ours, on its device: x (2, 200, features) and lengths; None of
+    any other."""
     if not is_ours(model):
         return None
     config: Any = model.config
     x = torch.randn(2, 200, int(config["features"]), generator=torch.Generator().manual_seed(0))
-    return x, torch.tensor([200, 151])
+    device = next(model.parameters()).device
+    return x.to(device), torch.tensor([200, 151], device=device)

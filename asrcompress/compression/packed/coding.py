@@ -100,6 +100,8 @@ def check(entry: Mapping[str, Any]) -> None:
             raise ValueError(f"tensor {entry['name']!r} has a part with impossible sizes")
         if part["type"] != "integers" and part["length"] != math.prod(part["shape"]) * FLOATS[part["type"]].itemsize:
             raise ValueError(f"tensor {entry['name']!r} has a part of another length than its shape")
+    if sum(math.prod(part["shape"]) for part in entry["parts"]) > most:
+        raise ValueError(f"tensor {entry['name']!r} has more symbols in its parts than it can need")
     if sum(part["length"] for part in entry["parts"]) != entry["length"]:
         raise ValueError(f"the parts of tensor {entry['name']!r} do not add up to its length")
 
@@ -120,6 +122,8 @@ def decode(entry: Mapping[str, Any], data: bytes) -> NDArray[np.float32]:
         family = quantization.family(entry["quantization"])
         tensor = family.decode(Encoded(integers, floats, dict(entry["spec"])), tuple(entry["shape"]))
         if row_scale is not None:
+            if row_scale.shape != tensor.shape[:1]:
+                raise ValueError(f"{row_scale.shape} scales for the rows of {tensor.shape}")
             tensor = tensor * row_scale.reshape(-1, *[1] * (tensor.ndim - 1)).astype(np.float32)
     except (KeyError, TypeError, IndexError, UserError) as error:
         raise ValueError(f"its parts do not make a tensor ({error!r})") from None

@@ -17,6 +17,7 @@ any other also has `spec` and `parts`: see `coding.py`.
 import hashlib
 import json
 import math
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any, BinaryIO
 
 from asrcompress.compression.packed import coding
 from asrcompress.errors import UserError
-from asrcompress.files import require_file
+from asrcompress.files import require_plain_file
 
 MAGIC = b"ASRCPACK"
 VERSION = 3
@@ -63,13 +64,14 @@ def _short(header: bytes) -> bytes:
 
 def is_packed(path: Path | str) -> bool:
     """Whether the file begins as a packed file does. Errors: UserError where there is no file."""
-    with require_file(path, "the model file").open("rb") as file:
+    with require_plain_file(path, "the model file").open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
 def read_header(file: BinaryIO, path: Path) -> dict[str, Any]:
     """The checked header of an open file, with `start`, where the streams begin. Errors: PackedError."""
-    total = path.stat().st_size
+    total = file.seek(0, os.SEEK_END)
+    file.seek(0)
     start = file.read(PREFIX.size)
     if not start.startswith(MAGIC):
         raise PackedError(f"{path} is not a packed model file (it begins with {start[:8]!r})")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from asrcompress.compression import record, state
 from asrcompress.compression.packed import adapters, coding
 from asrcompress.compression.packed.container import DIGEST, PackedError, read_header
-from asrcompress.files import require_file
+from asrcompress.files import require_plain_file
 
 
 def load(path: Path | str, build: adapters.Build | None = None) -> nn.Module:
@@ -21,18 +21,20 @@ def load(path: Path | str, build: adapters.Build | None = None) -> nn.Module:
     allocated before the checksum and every length were checked, and the model's tensors not before their shapes were
     compared with the table. Errors: PackedError, one sentence; UserError where `build` is missing.
     """
-    path = require_file(path, "the packed file")
+    path = require_plain_file(path, "the packed file")
     with path.open("rb") as file:
         description = read_header(file, path)["model"]
     return read(path, adapters.builder(description, build, str(path)))
 
 
-def read(path: Path, builder: Callable[[], nn.Module]) -> nn.Module:
-    """`load` with what builds the dense model."""
+def read(path: Path, builder: Callable[[], nn.Module], named: Path | None = None) -> nn.Module:
+    """`load` with what builds the dense model; `named` is what sentences call a file that has no name yet."""
     with path.open("rb") as file:
+        path = named or path
         header = read_header(file, path)
-        _check_shapes(header, builder, path)
+        _check_without_memory(header, builder, path)
         model = _assemble(header, builder, path)
+        _check_shapes(header, model, path)
         try:
             state.load_stored(model, dict(_tensors(file, header)))
         except (ValueError, OverflowError, RuntimeError) as error:
@@ -41,7 +43,7 @@ def read(path: Path, builder: Callable[[], nn.Module]) -> nn.Module:
     return model.eval()
 
 
-def _check_shapes(header: dict[str, Any], builder: Callable[[], nn.Module], path: Path) -> None:
+def _check_without_memory(header: dict[str, Any], builder: Callable[[], nn.Module], path: Path) -> None:
     """Compare the table with a model of the header that takes no memory, where such can be built."""
     try:
         with torch.device("meta"):
@@ -49,11 +51,16 @@ def _check_shapes(header: dict[str, Any], builder: Callable[[], nn.Module], path
     except (NotImplementedError, RuntimeError) as error:
         if "meta" not in str(error):
             raise _impossible(path, error) from error
-        return  # its constructor reads values, which "meta" tensors have not; the shapes are compared on loading
+        return  # its constructor reads values, which "meta" tensors have not
     except Exception as error:
         raise _impossible(path, error) from error
     with torch.device("meta"):
         model = _assemble(header, lambda: model, path)
+    _check_shapes(header, model, path)
+
+
+def _check_shapes(header: dict[str, Any], model: nn.Module, path: Path) -> None:
+    """Compare the table with a model of the header: a tensor of any shape may take no bytes in the file."""
     expected = {name: tuple(tensor.shape) for name, tensor in state.stored(model).items()}
     firsts = state.first_names(model)
     table = {firsts.get(entry["name"], entry["name"]): tuple(entry["shape"]) for entry in header["tensors"]}
@@ -83,7 +90,7 @@ def _tensors(file: BinaryIO, header: dict[str, Any]) -> Iterator[tuple[str, Tens
 def info(path: Path | str) -> list[dict[str, Any]]:
     """Where each byte of the file goes, in file order: rows of name, structure, shape, quantization, coder,
     `parameters` (how many values) and `bytes`. Errors: PackedError."""
-    path = require_file(path, "the packed file")
+    path = require_plain_file(path, "the packed file")
     with path.open("rb") as file:
         header = read_header(file, path)
     layers = header["record"]["layers"]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asrcompress.compression import activations, quantization, state
+from asrcompress.compression import activations, modules, quantization, state
 from asrcompress.compression.parametrization import copy_model
 from asrcompress.errors import UserError
 
@@ -24,13 +24,32 @@ def same(written: nn.Module, loaded: nn.Module, path: str, example: tuple[Any, .
               or ours[name].dtype != theirs[name].dtype or not torch.equal(ours[name].cpu(), theirs[name].cpu())]
     if differ:
         raise _not_kept(path, f"the tensor '{differ[0]}' comes out different once the file is loaded again")
-    said, again = _said(plain), _said(loaded_plain)
-    for name in {**said, **again}:
-        if said.get(name) != again.get(name):
-            new, old = again.get(name, "nothing"), said.get(name, "nothing")
+    made, again = modules.constants(plain), modules.constants(loaded_plain)
+    for name in made.keys() & again.keys():
+        if _other_constant(made[name].cpu(), again[name].cpu()):
+            raise _not_kept(path, f"the buffer '{name}', which the model's state leaves out, is another one in a model "
+                            "that is built again; build it alike, or register it as persistent")
+    ours_said, theirs_said = _said(plain), _said(loaded_plain)
+    for name in {**ours_said, **theirs_said}:
+        if ours_said.get(name) != theirs_said.get(name):
+            new, old = theirs_said.get(name, "nothing"), ours_said.get(name, "nothing")
             raise _not_kept(path, f"the model that is built again has {new} at '{name}', where this one has {old}")
-    if example is not None and (off := difference(outputs(written, example), outputs(loaded, example))) > TOLERANCE:
+    if example is None:
+        return
+    example = _on_cpu(example)  # where files are loaded
+    if (off := difference(outputs(plain.cpu(), example), outputs(loaded, example))) > TOLERANCE:
         raise _not_kept(path, f"the outputs differ by {off:g} once the file is loaded again")
+
+
+def _other_constant(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether it is not what another processor makes of the same constant. One that grew in a forward pass does so
+    again."""
+    return ours.dtype != theirs.dtype or (ours.shape == theirs.shape and not torch.allclose(
+        ours, theirs, rtol=0.01, atol=TOLERANCE, equal_nan=ours.is_floating_point()))
+
+
+def _on_cpu(example: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(one.cpu() if isinstance(one, Tensor) else one for one in example)
 
 
 def folded(model: nn.Module, written: nn.Module, path: str, example: tuple[Any, ...] | None) -> None:
@@ -42,7 +61,7 @@ def folded(model: nn.Module, written: nn.Module, path: str, example: tuple[Any, 
         return
     from asrcompress.compression.folding import fold
 
-    plain = activations.remove(copy_model(model)).eval()
+    plain, example = activations.remove(copy_model(model)).eval().cpu(), _on_cpu(example)
     if (off := difference(outputs(plain, example), outputs(fold(plain), example), jumps(plain))) > TOLERANCE:
         raise _not_kept(path, f"the outputs differ by {off:g} once its norms are folded")
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from asrcompress.compression import quantization, record, state
 from asrcompress.compression.folding import fold
 from asrcompress.compression.packed import adapters, coding, container, reader, verify
 from asrcompress.compression.quantization import Quantizer
-from asrcompress.files import atomic
+from asrcompress.errors import UserError
+from asrcompress.files import atomic, refuse_folder
 
 
 @torch.no_grad()
@@ -23,12 +25,14 @@ def save(path: Path | str, model: nn.Module, *, coder: str | None = None,
 
     Quantized tensors go through the coder (default: the one of the model's plan; "smallest": for each whichever makes
     it shortest), other tensors of one dimension, such as biases, as `vectors` says ("float32", as they are, "float16",
-    or "int8", which statistics of norms never are), the rest as they are. `build` is what `load` needs for a model that
-    is neither ours nor Hugging Face's: build(model.config) makes the dense model. `example`: arguments of the model,
-    whose outputs are then compared too; ours are always compared. The model is not touched. Returned is the model that
-    was written, in eval mode: what `load` gives, with its quantizers still attached.
+    or "int8", which statistics of norms never are; one that it cannot hold stays as it is), the rest as they are.
+    `build` is what `load` needs for a model that is neither ours nor Hugging Face's: build(model.config) makes the
+    dense model, from the dict of its fields where the config is a dataclass. `example`: arguments of the model, whose
+    outputs are then compared too; ours are always compared. The model is not touched. Returned is the model that was
+    written, in eval mode: what `load` gives, with its quantizers still attached.
     Errors: UserError where the model cannot be rebuilt, or comes out different: then there is no file.
     """
+    refuse_folder(path)
     written, order = prepared(model, vectors or record.coder(model)["vectors"])
     builder = adapters.builder(adapters.describe(written), build, str(path))
     chosen = record.coder(model)
@@ -36,7 +40,7 @@ def save(path: Path | str, model: nn.Module, *, coder: str | None = None,
     header, streams = _packed(written, order, *how)
     with atomic(path) as temporary:
         container.write(temporary, header, streams)
-        loaded = reader.read(temporary, builder)
+        loaded = reader.read(temporary, builder, Path(path))
         verify.same(written, loaded, str(path), example or adapters.example(written))
         verify.folded(model, written, str(path), example or adapters.example(written))
     return written
@@ -82,12 +86,14 @@ def _stored(model: nn.Module) -> Iterator[tuple[str, Tensor | Quantizer]]:
 
 
 def _quantize_vectors(model: nn.Module, kind: str) -> None:
-    """Attach a quantizer of this kind to every tensor of one dimension that has none, in place."""
+    """Attach a quantizer of this kind to every tensor of one dimension that has none, in place. One that the kind
+    cannot hold (a variance beyond float16, a mask of -inf) stays as it is."""
     inside, buffers = _inside_quantizers(model), dict(model.named_buffers())
     for name, tensor in state.stored(model).items():
         if tensor.dim() == 1 and tensor.is_floating_point() and not name.startswith(inside):
             chosen = "float16" if kind == "int8" and name in buffers else kind
-            quantization.attach(model, name, quantization.fit(chosen, tensor))
+            with suppress(UserError):
+                quantization.attach(model, name, quantization.fit(chosen, tensor))
 
 
 def _inside_quantizers(model: nn.Module) -> tuple[str, ...]:

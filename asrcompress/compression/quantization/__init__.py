@@ -157,11 +157,16 @@ def specs(model: nn.Module) -> dict[str, dict[str, Any]]:
 def apply_config(model: nn.Module, entries: Mapping[str, Mapping[str, Any]]) -> nn.Module:
     """Attach to a model what `specs` said, in place; the quantizers' state is still to be loaded.
 
-    Errors: UserError for a tensor that the model lacks, and for a spec that no quantizer can be built from.
+    Errors: UserError for a tensor that the model lacks or has in another shape, and for a spec that no quantizer can be
+    built from.
     """
     for path, entry in entries.items():
         spec = {key: value for key, value in entry.items() if key != "quantization"}
+        owner, _, leaf = path.rpartition(".")
         try:
+            shape = list(getattr(model.get_submodule(owner), leaf).shape)
+            if spec["shape"] != shape:  # before the quantizer takes memory
+                raise UserError(f"it has shape {shape}, and its quantizer {spec['shape']}")
             attach(model, path, family(entry["quantization"]).build(spec))
         except (UserError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"the tensor '{path}' cannot be made as its file says: {error}") from None

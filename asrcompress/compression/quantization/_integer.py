@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asrcompress.compression.quantization.base import Encoded, Quantizer, normalized
+from asrcompress.compression.quantization.base import Encoded, Quantizer, normalized, require_shapes
 from asrcompress.options import require
 
 FLOAT, HALF = torch.finfo(torch.float32), torch.finfo(torch.float16)
@@ -153,6 +153,8 @@ class Integer(Quantizer):
         size = encoded.spec["size"]
         if type(size) is not int or size < 1:
             raise ValueError(f"a group of {size!r} values")
+        each_group = dict.fromkeys({"scale", "zero"} & {*encoded.floats, *encoded.integers}, groups(shape, size)[:2])
+        require_shapes(encoded, base=(1,), codes=shape, **each_group)
         scale = encoded.floats["scale"].astype(np.float32) * encoded.floats["base"]
         codes = encoded.integers["codes"].reshape(scale.shape[0], -1)
         each = np.minimum(np.arange(codes.shape[1]) // size, scale.shape[1] - 1)

@@ -40,6 +40,14 @@ def normalized(tensor: Tensor) -> tuple[Tensor, float]:
     return (tensor.double() / power).float(), power
 
 
+def require_shapes(encoded: Encoded, **shapes: Sequence[int]) -> None:
+    """ValueError unless these parts have these shapes: of others, a few bytes could decode to a tensor of any size."""
+    for key, shape in shapes.items():
+        found = (encoded.integers[key] if key in encoded.integers else encoded.floats[key]).shape
+        if found != tuple(shape):
+            raise ValueError(f"its {key} has shape {found}, not {tuple(shape)}")
+
+
 class Quantizer(nn.Module):
     """Base of every quantization. It stands where a parameter stood (`quantization.attach`) and makes it when asked.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from asrcompress.compression.quantization._kmeans import kmeans
-from asrcompress.compression.quantization.base import Encoded, Quantizer
+from asrcompress.compression.quantization.base import Encoded, Quantizer, require_shapes
 from asrcompress.options import require
 
 
@@ -86,6 +86,7 @@ class Codebook(Quantizer):
     @staticmethod
     def decode(encoded: Encoded, shape: Sequence[int]) -> NDArray[np.float32]:
         codebook = encoded.floats["codebook"]
+        require_shapes(encoded, codebook=(codebook.size,), codes=shape)
         if encoded.spec["zero"]:
             codebook = np.concatenate([np.zeros(1, codebook.dtype), codebook])
         codes = encoded.integers["codes"]

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from asrcompress.compression.quantization.base import Encoded, Quantizer, normalized
+from asrcompress.compression.quantization.base import Encoded, Quantizer, normalized, require_shapes
 from asrcompress.options import require
 
 PACE = 20.0  # steps and priors are exp(PACE x parameter): a thousand steps of Adam move them by factors, not percents
@@ -149,6 +149,7 @@ class Epr(Quantizer):
 
     @staticmethod
     def decode(encoded: Encoded, shape: Sequence[int]) -> NDArray[np.float32]:
+        require_shapes(encoded, steps=(shape[-1] if len(shape) > 2 else 1,), codes=shape)
         steps = encoded.floats["steps"].astype(np.float32)
         basis = real_dft(len(steps))
         coefficients = encoded.integers["codes"].reshape(-1, len(steps)).astype(np.float32) * steps

@@ -7,6 +7,7 @@ masks are the control that the literature keeps.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ def unit_scores(tensor: Tensor, unit: str, block: Sequence[int] = (4, 4)) -> Ten
 
     A row is an output, a column one input (with its tap), a block `block` neighbouring rows and columns.
     """
-    matrix = (tensor.flatten(1) if tensor.dim() > 1 else tensor[None]).double().square()
+    matrix = _matrix(tensor).double().square()
     if unit == "row":
         return matrix.mean(1, keepdim=True).sqrt().expand_as(matrix)
     if unit == "column":
@@ -51,12 +52,35 @@ def mask_of(scores: Tensor, density: float, noise: Tensor) -> Tensor:
     return torch.from_numpy(mask).reshape(scores.shape)
 
 
+def one_of_each(matrix: Tensor, unit: str, block: Sequence[int] = (4, 4)) -> Tensor:
+    """The first member of each unit of a matrix (rows, columns)."""
+    high, wide = _sides(matrix.shape, unit, block)
+    return matrix[::high, ::wide]
+
+
+def spread(ones: Tensor, shape: Sequence[int], unit: str, block: Sequence[int] = (4, 4)) -> Tensor:
+    """What `one_of_each` took of a matrix of this shape (rows, columns), for all members of each unit."""
+    high, wide = _sides(shape, unit, block)
+    return ones.repeat_interleave(high, 0).repeat_interleave(wide, 1)[: shape[0], : shape[1]]
+
+
+def _matrix(tensor: Tensor) -> Tensor:
+    return tensor.flatten(1) if tensor.dim() > 1 else tensor.reshape(1, -1)
+
+
+def _sides(shape: Sequence[int], unit: str, block: Sequence[int]) -> tuple[int, int]:
+    """(rows, columns) of a unit."""
+    high, wide = {"row": (1, shape[1]), "column": (shape[0], 1), "block": tuple(block)}.get(unit, (1, 1))
+    return max(1, high), max(1, wide)
+
+
 class Pruned(Quantizer):
     """A tensor times a mask; the mask follows the schedule in training, and holds from then on."""
 
     @dataclass(frozen=True)
     class Options:
-        """`density` is the fraction of the values that is kept, those of highest `score` (random: the control).
+        """`density` is the fraction of the values that is kept, those of highest `score` (random: the control); of
+        units, the nearest number of whole ones, at least one.
 
         `scope` layer: each tensor keeps it; global: one threshold for all, relative to each tensor's RMS. Whole `unit`s
         are kept, a block being `block` neighbouring rows and columns. In `schedule` iterative the density falls in four
@@ -134,15 +158,18 @@ class Pruned(Quantizer):
     def advance(self, progress: float) -> None:
         """Prune to the density of the schedule, in steps of a hundredth; what is pruned stays so."""
         density = self.density_at(math.floor(100 * progress + 1e-9) / 100)
-        if self.weight.is_meta or round(density * self.weight.numel()) >= int(self.mask.sum()) > 0:
+        unit, block = self.options.unit, self.options.block
+        first = partial(one_of_each, unit=unit, block=block)
+        now = first(_matrix(self.mask))
+        if self.weight.is_meta or max(1, round(density * now.numel())) >= int(now.sum()) > 0:
             return
         kept = self.weight * self.mask
-        noise = torch.rand(kept.numel(), generator=torch.Generator().manual_seed(self.seed))
-        unit, block = self.options.unit, self.options.block
+        noise = torch.rand(kept.numel(), generator=torch.Generator().manual_seed(self.seed)).reshape(kept.shape)
         scores = unit_scores(kept, unit, block).cpu()
         if self.options.score == "random":
-            scores = unit_scores(noise.reshape(kept.shape), unit, block) * (scores > 0)
-        self.mask.copy_(mask_of(scores, density, noise).reshape(self.shape))
+            scores = unit_scores(noise, unit, block) * (scores > 0)
+        mask = mask_of(first(scores), density, first(_matrix(noise)))
+        self.mask.copy_(spread(mask, scores.shape, unit, block).reshape(self.shape))
 
     def tensor(self) -> Tensor:
         kept = torch.where(self.mask, self.weight, 0)

@@ -34,7 +34,7 @@ from asrcompress.compression.quantization._trellis_search import (
     quantize,
     step_for,
 )
-from asrcompress.compression.quantization.base import Encoded, Quantizer, normalized
+from asrcompress.compression.quantization.base import Encoded, Quantizer, normalized, require_shapes
 from asrcompress.options import require
 
 
@@ -123,6 +123,7 @@ class Trellis(Quantizer):
 
     @staticmethod
     def decode(encoded: Encoded, shape: Sequence[int]) -> NDArray[np.float32]:
+        require_shapes(encoded, step=(1,), codes=shape)
         codes = encoded.integers["codes"]
         if codes.size and not -MOST < codes.min() <= codes.max() < MOST:
             raise ValueError(f"codes from {codes.min()} to {codes.max()}")

@@ -1,7 +1,9 @@
 """What `packed.save` refuses, and that it leaves no file then."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -87,3 +89,51 @@ def test_a_file_that_is_not_the_written_model_is_not_kept(vectors: str, tmp_path
     with pytest.raises(UserError, match="the tensor 'output.bias' comes out different.*not kept"):
         packed.save(tmp_path / "m", net(), vectors=vectors, build=Net)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("vectors", ["float16", "int8"])
+def test_vectors_that_a_quantization_cannot_hold_stay_as_they_are(vectors: str, tmp_path: Path) -> None:
+    """One variance above 65,504, or a mask of -inf, and there was no file."""
+    def build(config: Any) -> nn.Module:
+        model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        model.register_buffer("mask", torch.full((7,), float("-inf")))
+        return model
+
+    model = build({}).eval()
+    model[1].running_var.fill_(1e5)
+    packed.save(tmp_path / "m", model, vectors=vectors, build=build)
+    again = packed.load(tmp_path / "m", build)
+    assert torch.equal(again[1].running_var, model[1].running_var) and torch.equal(again.mask, model.mask)
+    stored = {row["name"]: row["quantization"] for row in packed.info(tmp_path / "m")}
+    assert (stored["mask"], stored["1.running_var"], stored["0.bias"]) == ("float32", "float32", vectors)
+
+
+@dataclass
+class Width:
+    width: int = 4
+
+
+@pytest.mark.parametrize("config", [Width(), {"width": 4}])
+def test_build_is_called_with_what_the_config_says(config: Any, tmp_path: Path) -> None:
+    """Of a dataclass it was called with nothing."""
+    def build(config: Any) -> nn.Module:
+        return nn.Sequential(nn.Linear(config["width"], config["width"]))
+
+    model = build({"width": 4})
+    model.config = config
+    packed.save(tmp_path / "m", model, build=build)
+    assert packed.load(tmp_path / "m", build)[0].in_features == 4
+
+
+@pytest.mark.parametrize("config, said", [
+    (SimpleNamespace(width=4), "config is a SimpleNamespace, .* let model.config be a dict or a dataclass"),
+    ({"width": 5}, "^[^ ]*/m has a config from which no model can be built")])
+def test_a_config_that_does_not_say_the_model_is_a_sentence(config: Any, said: str, tmp_path: Path) -> None:
+    def build(config: Any) -> nn.Module:
+        raise ValueError("no such width")
+
+    model = nn.Sequential(nn.Linear(4, 4))
+    model.config = config
+    with pytest.raises(UserError, match=said) as error:
+        packed.save(tmp_path / "m", model, build=build)
+    assert ".tmp" not in str(error.value) and not list(tmp_path.iterdir())

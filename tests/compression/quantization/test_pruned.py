@@ -59,6 +59,23 @@ def test_blocks_go_whole() -> None:
     assert (blocks.all(1) | ~blocks.any(1)).all() and int(blocks.all(1).sum()) == 4
 
 
+@pytest.mark.parametrize("unit, sides", [("row", (1, 10)), ("column", (7, 1)), ("block", (4, 3)), ("element", (1, 1))])
+@pytest.mark.parametrize("score", ["magnitude", "random"])
+@pytest.mark.parametrize("density", [0.01, 0.3, 0.75])
+def test_units_go_whole_where_the_density_is_not_that_of_whole_ones(unit: str, sides: tuple[int, int], score: str,
+                                                                    density: float) -> None:
+    """One was cut where density x size was no multiple of it."""
+    one = quantization.fit("pruned", weight(7, 10), density=density, unit=unit, block=[4, 3], score=score)
+    units = [[block.flatten() for block in rows.split(sides[1], 1)] for rows in one.mask.split(sides[0])]
+    whole = [bool(block.all()) for row in units for block in row]
+    assert whole == [bool(block.any()) for row in units for block in row]
+    assert sum(whole) == max(1, round(density * len(whole)))
+    before = one.mask.clone()
+    one.weight.data += 1
+    one.advance(1.0)
+    assert torch.equal(one.mask, before)
+
+
 def test_one_threshold_for_all_layers_is_numpys_percentile() -> None:
     model = nn.Sequential(nn.Linear(20, 30), nn.Linear(30, 10))
     with torch.no_grad():

@@ -96,6 +96,30 @@ def test_factors_of_structures_are_tensors_too(name: str) -> None:
     assert torch.isfinite(small(torch.randn(2, 16))).all()
 
 
+def test_every_structure_multiplies_by_what_its_quantized_parameters_make(name: str, tmp_path) -> None:
+    """`ldr` took what a quantizer is made of for its own parameters."""
+    from asrcompress.compression import modules
+    from asrcompress.measure import size
+
+    def build(config: object) -> nn.Module:
+        return nn.Sequential(*(nn.Linear(12, 12) for _ in structures.names()))
+
+    torch.manual_seed(0)
+    model, x = build({}), torch.randn(3, 12)
+    for i, structure in enumerate(structures.names()):
+        how = {"dense": {}, "tied": {"rank": 4}}.get(structure, {"size": 0.6})
+        modules.replace_layer(model, str(i), structures.init(structure, (12, 12), **how))
+    small = quantization.apply(model.eval(), name)
+    packed.save(tmp_path / "x.packed", small, build=build)
+    loaded = packed.load(tmp_path / "x.packed", build).eval()
+    assert size.of_model(small) == size.of_model(loaded) == size.of_model(model)
+    with torch.no_grad():
+        for structure, layer, again in zip(structures.names(), small, loaded, strict=True):
+            values = quantization.materialize(copy.deepcopy(layer)).structure.dense()
+            torch.testing.assert_close(layer(x), x @ values.T + layer.bias, rtol=1e-4, atol=1e-5, msg=structure)
+            torch.testing.assert_close(again(x), layer(x), msg=structure)
+
+
 def test_rows_that_folding_scales_reach_the_file(name: str) -> None:
     one = quantization.fit(name, torch.randn(12, 30, generator=torch.Generator().manual_seed(3)))
     before, scale = one().detach(), torch.linspace(-2, 3, 12)

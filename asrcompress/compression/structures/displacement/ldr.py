@@ -187,7 +187,7 @@ class Ldr(Structure):
         return {"shape": list(self.shape), "rank": self.rank, "operator": self.operator, "block": self.block}
 
     def dense(self) -> Tensor:
-        left, right, down, across = (exact(p) for p in self.parameters())
+        left, right, down, across = (exact(p) for p in (self.left, self.right, self.down, self.across))
         with torch.autocast(left.device.type, enabled=False):
             p = left @ right.mT
             if self.operator == "subdiagonal":

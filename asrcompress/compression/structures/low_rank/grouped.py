@@ -170,10 +170,12 @@ class Grouped(Structure):
         left, right = self.left, self.right
         if self.groups == 1:
             return functional.linear(functional.linear(x, right.squeeze(0)), left, bias)
-        if x.dim() == 2 and len(x) == 1:  # one frame: a fifth of its time went into views
-            return functional.linear(torch.bmm(x.reshape(self.groups, 1, -1), right.mT).view(1, -1), left, bias)
+        columns = right.transpose(1, 2)  # `mT` cannot be exported
+        one = x.dim() == 2 and len(x) == 1 and not torch.jit.is_tracing()  # a trace is for any number of frames
+        if one:  # a fifth of its time went into views
+            return functional.linear(torch.bmm(x.reshape(self.groups, 1, -1), columns).view(1, -1), left, bias)
         rows = x.reshape(-1, self.groups, right.shape[2]).transpose(0, 1)
-        inner = torch.bmm(rows, right.mT).transpose(0, 1).flatten(1)
+        inner = torch.bmm(rows, columns).transpose(0, 1).flatten(1)
         return functional.linear(inner, left, bias).view(*x.shape[:-1], self.shape[0])
 
     def conv1d(self, x: Tensor, stride: int = 1, padding: int = 0, dilation: int = 1,
