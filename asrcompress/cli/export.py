@@ -15,6 +15,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+BEAM = 16.0  # and default of asrcompress graph --device-beam
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="a packed file, or a model file")
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="percentage points of token error that quantizing may cost on that set")
     parser.add_argument("--acoustic-scale", type=float, default=1.0, metavar="S",
                         help="that of the search over a graph, as sherpa-onnx has none: log_probs are multiplied by it")
-    parser.add_argument("--beam", type=float, default=16.0, help="the --device-beam that the graph was made for")
+    parser.add_argument("--beam", type=float, default=BEAM, help="the --device-beam that the graph was made for")
     parser.add_argument("--max-seconds", type=float, metavar="S",
                         help="the longest utterance that the file is made for: 120 s for a Conformer, any for a TDNN")
     parser.add_argument("--data", type=Path, help="folder of prepared sets")
@@ -126,6 +128,10 @@ def check(args: argparse.Namespace) -> None:
     runtimes.find(args.runtime)
     if args.lang is not None and args.runtime != "sherpa-onnx":
         raise UserError("--lang belongs to --runtime sherpa-onnx, which needs the tokens of the model")
+    if args.beam != BEAM and args.runtime != "sherpa-onnx":
+        raise UserError("--beam belongs to --runtime sherpa-onnx, which searches a graph")
+    if args.exporter != "torchscript" and args.runtime == "sherpa-onnx":
+        raise UserError("--exporter is for --runtime onnxruntime: what sherpa-onnx runs is made by hand")
     if args.inputs and args.runtime == "sherpa-onnx":
         raise UserError("--inputs is for --runtime onnxruntime: sherpa-onnx makes features itself; give --data and "
                         "--set")

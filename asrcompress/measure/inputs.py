@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from asrcompress.errors import UserError
-from asrcompress.files import require_file
+from asrcompress.files import read_npz
 
 FRAMES_PER_SECOND, RATE = 100, 16000
 
@@ -74,9 +73,8 @@ def named(model: nn.Module, arguments: Any) -> dict[str, Any]:
 def _read(path: Path) -> Any:
     """The tensors of an .npz file: by name, or in order where numpy.savez was given no names."""
     try:
-        with np.load(require_file(path, "the inputs"), allow_pickle=False) as arrays:
-            found = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (ValueError, OSError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as .npz ({error}); write it with numpy.savez") from None
+        found = {name: torch.from_numpy(array) for name, array in read_npz(path, "the inputs").items()}
+    except TypeError as error:  # texts, and other arrays that are no tensors
+        raise UserError(f"{path} cannot be read as tensors ({error}); write numbers with numpy.savez") from None
     order = [f"arr_{i}" for i in range(len(found))]
     return tuple(found[name] for name in order) if set(found) == set(order) else found

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from asrcompress.compression import quantization
+from asrcompress.compression.parametrization import copy_model
 from asrcompress.files import require_file
 
 
@@ -15,6 +17,7 @@ def of_model(model: nn.Module) -> dict[str, int]:
     numbers      those and the floating-point buffers that a file needs as well (BatchNorm's statistics)
     dense_bytes  float32 bytes of `numbers` for the dense model that this one stands for
     """
+    model = quantization.materialize(copy_model(model))  # of a quantized tensor, what it makes: so it is in a file
     structures: list[Any] = [module.structure for module in model.modules() if hasattr(module, "structure")]
     inside = {id(tensor) for structure in structures for tensor in (*structure.parameters(), *structure.buffers())}
     rest = sum(p.numel() for p in model.parameters() if id(p) not in inside)

@@ -12,6 +12,7 @@ import asrcompress
 from asrcompress.errors import UserError
 from asrcompress.files import require_file
 from asrcompress.measure import machine, timing
+from asrcompress.processes import die_with_parent
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +37,7 @@ def in_fresh_python(arguments: list[str], threads: int) -> dict[str, Any]:
     paths = [str(Path(asrcompress.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths),
                    "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, preexec_fn=die_with_parent)
     said = done.stderr.strip().splitlines()[-1:]
     if done.returncode == 1 and said and said[0].startswith(PREFIX):
         raise UserError(said[0].removeprefix(PREFIX))

@@ -1,6 +1,6 @@
 """What a recogniser is: a model, and what turns speech into its arguments and its outputs into words."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,7 +31,7 @@ class Recogniser(Protocol):
 
 def at_rate(samples: Samples, rate: int) -> Samples:
     """Samples at RATE."""
-    if rate == RATE:
+    if rate == RATE or not len(samples):
         return samples
     import torch
     from torchaudio.functional import resample
@@ -56,9 +56,12 @@ def join_windows(waves: Iterable[Wave], seconds: float, pause: float = 0.3) -> I
         yield np.concatenate(parts)[:most]
 
 
-def batches(waves: Iterable[Wave], size: int) -> Iterator[tuple[list[str], list[Samples]]]:
-    """(utterances, samples at RATE) of `size` waves of similar length at a time."""
+def batches(waves: Iterable[Wave], size: int, long_enough: Callable[[Samples], bool] = lambda _: True
+            ) -> Iterator[tuple[list[str], list[Samples]]]:
+    """(utterances, samples at RATE) of `size` waves of similar length at a time; without those that are not
+    `long_enough` for the model."""
     heard = sorted(((name, at_rate(samples, rate)) for name, samples, rate in waves), key=lambda one: -len(one[1]))
+    heard = [one for one in heard if long_enough(one[1])]
     for first in range(0, len(heard), size):
         part: Sequence[tuple[str, Samples]] = heard[first:first + size]
         yield [name for name, _ in part], [samples for _, samples in part]

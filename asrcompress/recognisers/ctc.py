@@ -17,7 +17,7 @@ from asrcompress.decoding.archive import Archive, ArchiveWriter
 from asrcompress.decoding.greedy import bpe_words, greedy
 from asrcompress.errors import UserError
 from asrcompress.recognisers.base import Samples, batches
-from asrcompress.runtimes.base import RATE, Wave
+from asrcompress.runtimes.base import RATE, Wave, has_frame
 
 BATCH = 8
 
@@ -66,7 +66,7 @@ class Ctc:
     def _write(self, waves: list[Wave], path: Path) -> None:
         seconds = {"frame_seconds": 0.01 * self.model.subsampling}
         with ArchiveWriter(path, self.model.config["vocab"], seconds) as archive:
-            for names, samples in batches(waves, BATCH):
+            for names, samples in batches(waves, BATCH, has_frame):
                 log_probs, lens = self.model(*self._heard(samples))
                 for name, row, length in zip(names, log_probs, lens.tolist(), strict=True):
                     archive.add(name, row[:length].numpy())
@@ -89,7 +89,7 @@ class Ctc:
 
     def calibration(self, waves: Iterable[Wave]) -> Iterator[tuple[Tensor, Tensor]]:
         """x (N, T, 80), x_lens (N,) of utterances of similar length."""
-        for _, samples in batches(waves, BATCH):
+        for _, samples in batches(waves, BATCH, has_frame):
             yield self._heard(samples)
 
     def distillation_loss(self, teacher: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

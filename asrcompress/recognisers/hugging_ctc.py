@@ -47,12 +47,13 @@ class HuggingCtc:
         """Utterance -> text, in the order of `waves`."""
         waves, found = list(waves), {}
         # A model that takes no mask hears the padding, in its GroupNorm even at all frames: then one at a time.
-        for names, samples in batches(waves, BATCH if self.said["features"].get("return_attention_mask") else 1):
+        size = BATCH if self.said["features"].get("return_attention_mask") else 1
+        for names, samples in batches(waves, size, lambda samples: self._frames(samples) > 0):
             logits = self.model(**self._heard(samples)).logits
             for name, one, row in zip(names, samples, logits, strict=True):
                 tokens = best_tokens(row[:self._frames(one)].numpy(), self.said["blank"])
                 found[name] = self.text(tokens)
-        return {name: found[name] for name, _, _ in waves}
+        return {name: found.get(name, "") for name, _, _ in waves}
 
     def text(self, tokens: Iterable[int]) -> str:
         """Tokens -> text; those in angle brackets say nothing."""

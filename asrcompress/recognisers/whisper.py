@@ -15,15 +15,23 @@ from torch.nn import functional
 from asrcompress.compression.distil import frame_divergence
 from asrcompress.options import require
 from asrcompress.recognisers.base import Samples, batches, join_windows
-from asrcompress.runtimes.base import RATE, Wave
+from asrcompress.runtimes.base import RATE, Wave, has_frame
 
 WINDOW = 30.0  # seconds
 BATCH = 8  # windows at a time
 
 
 def of(model: nn.Module, language: str = "en", beam: int = 1) -> "Whisper":
-    """The recogniser; `language` is for models of many languages, `beam` is the width of the search, 1: greedy."""
+    """The recogniser; `language` is for models of many languages, `beam` is the width of the search, 1: greedy.
+
+    Errors: UserError for a language that the model has not.
+    """
     require(beam >= 1, f"beam is {beam}; it is at least 1")
+    chosen: Any = model.generation_config
+    many = getattr(chosen, "is_multilingual", False)
+    there = [token.strip("<|>") for token in getattr(chosen, "lang_to_id", None) or ()] if many else ["en"]
+    require(language is None or not there or language in there,
+            f"this Whisper has no language '{language}' (--language); it has {', '.join(there)}")
     return Whisper(model, language, beam)
 
 
@@ -59,12 +67,12 @@ class Whisper:
         """Utterance -> text, in the order of `waves`."""
         waves = list(waves)
         found: dict[str, str] = {}
-        for names, samples in batches(waves, BATCH):
+        for names, samples in batches(waves, BATCH, has_frame):
             long = sum(len(one) > WINDOW * RATE for one in samples)  # they come first, and are heard one at a time
             parts = [*([one] for one in samples[:long]), samples[long:]]
             rows = [row for part in parts if part for row in self._generate(part)]
             found |= {name: self.text(row) for name, row in zip(names, rows, strict=True)}
-        return {name: found[name] for name, _, _ in waves}
+        return {name: found.get(name, "") for name, _, _ in waves}
 
     @torch.inference_mode()
     def _generate(self, samples: list[Samples]) -> list[list[int]]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from asrcompress.options import require
 from asrcompress.report import series
 from asrcompress.report.labels import Labels
 from asrcompress.report.rows import Row
@@ -18,10 +19,10 @@ CUT = 1.75  # rates above this many times the dense model's are marked at the up
 
 
 def wer_vs_bytes(rows: list[Row], path: Path | str, search: str | None = None, note: str = "") -> None:
-    """Write a PNG of the `search` column (by default the strongest that most lines have) against the packed bytes.
+    """Write a PNG of the `search` column (by default that of `series.rate_to_draw`) against the packed bytes.
 
     `note`, a statement about the test sets, stands at the foot. Errors: UserError where no row has an error rate for
-    the search.
+    the search, or none of those has a size.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -29,6 +30,8 @@ def wer_vs_bytes(rows: list[Row], path: Path | str, search: str | None = None, n
 
     rate = series.rate_to_draw(rows, search)
     shown = series.panels(rows, rate)
+    require(bool(shown), f"no row of a packed file has both packed_bytes and the {rate[0].upper()} of {rate[1]}, so "
+            "there is nothing to draw; `score --packed` writes both")
     with matplotlib.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(9.6, 6.0 * len(shown)), dpi=150, layout="constrained")
         canvas = FigureCanvasAgg(figure)

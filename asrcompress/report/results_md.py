@@ -33,15 +33,20 @@ def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Result
           published: Path | None = None) -> None:
     """Write RESULTS.md, table.csv and wer_vs_bytes.png into the folder `out`, each whole or not at all.
 
-    And device.csv, where there are rows of device files. `published` is a CSV file of `reference`. Errors: UserError
-    where there are no rows, and of `reference.read`.
+    And device.csv, where there are rows of device files. A picture that nothing could stand in is left out, and that is
+    printed. `published` is a CSV file of `reference`. Errors: UserError where there are no rows, and of
+    `reference.read`.
     """
     published_rows = reference.read(published) if published else []
     if not rows:
         raise UserError("there are no result rows to report; score some hypotheses with --rows first")
     out = Path(out)
-    with atomic(out / PICTURE) as temporary:
-        plot.wer_vs_bytes(rows, temporary, search, note)
+    if has_picture(rows, search):
+        with atomic(out / PICTURE) as temporary:
+            plot.wer_vs_bytes(rows, temporary, search, note)
+    else:
+        print(f"{out / PICTURE} is left out: no row of a packed file has both the error rate and packed_bytes, which "
+              "`score --packed` writes")
     with atomic(out / SHEET) as temporary:
         temporary.write_text(table.to_csv(rows), encoding="utf-8")
     if device.test_sets(rows):
@@ -51,19 +56,23 @@ def write(rows: list[Row], out: Path | str, note: str = "", title: str = "Result
         temporary.write_text(page(rows, note, title, published_rows, search), encoding="utf-8")
 
 
+def has_picture(rows: list[Row], search: str | None = None) -> bool:
+    """Whether a row of a packed file has what the picture shows: bytes, and the error rate of the search."""
+    return bool(table.test_sets(rows) and series.panels(rows, series.rate_to_draw(rows, search)))
+
+
 def page(rows: list[Row], note: str = "", title: str = "Results", published: Sequence[reference.Figure] = (),
          search: str | None = None) -> str:
     """The Markdown text."""
     parts = [f"# {title}\n", "Generated from result rows by `asrcompress report`; do not edit by hand.\n"]
     if note:
         parts.append(f"**{note}**\n")
-    rate = series.rate_to_draw(rows, search)
     for name in table.test_sets(rows):
-        lines = table.pivot(rows, name)
+        lines, rate = table.pivot(rows, name), series.rate_to_draw(rows, search)
         parts += [f"## {name}\n", test_set(rows, name), *tables(lines, rate), *structures(lines), *seeds(lines)]
-    parts += [READING, f"![Error rate against the size of the packed file]({PICTURE})\n",
-              f"All figures: [{SHEET}]({SHEET}).\n", *on_the_device(rows), *reference.section(published),
-              "## How to reproduce\n", commands(rows), "## Measured on\n", machine(rows)]
+    picture = [f"![Error rate against the size of the packed file]({PICTURE})\n"] * has_picture(rows, search)
+    parts += [READING, *picture, f"All figures: [{SHEET}]({SHEET}).\n", *on_the_device(rows),
+              *reference.section(published), "## How to reproduce\n", commands(rows), "## Measured on\n", machine(rows)]
     return "\n".join(parts)
 
 

@@ -1,7 +1,7 @@
 """Result rows: one JSON object a line; every table, plot and RESULTS.md is made from them."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ KEYS = {key: kinds for names, kinds in _KINDS.items() for key in names.split()} 
 REQUIRED = ("name", "test_set", "search")
 IDENTITY = ("name", "structure", "options", "quantization", "coder", "when", "size", "seed", "test_set", "search",
             "runtime", "precision")
+FOLDER = ("name", "test_set", "search", "runtime", "precision", "seed")  # of rows whose models are folders of one exp/
 
 
 def check(row: Any, where: str) -> Row:
@@ -66,9 +67,18 @@ def read(path: Path | str) -> list[Row]:
     return [check(row, f"{path}, line {number}") for number, row in enumerate(read_jsonl(path), 1)]
 
 
-def merge(rows: Iterable[Row], more: Iterable[Row]) -> list[Row]:
-    """Rows in the order of first appearance; where two are the same row, the later one's content stands."""
-    return list({identity(row): row for row in [*rows, *more]}.values())
+def merge(rows: Iterable[Row], more: Iterable[Row], same: Sequence[str] = IDENTITY) -> list[Row]:
+    """Rows in the order of first appearance; where two are the same row, the later one's content stands.
+
+    Each of `more` stands in the place of all rows that have its values of the keys `same`.
+    """
+    rows, more = list(rows), list(more)
+    new = {tuple(map(row.get, same)) for row in more}
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in [*rows, *more]:
+        key = tuple(map(row.get, same))
+        found[key if key in new else identity(row)] = row
+    return list(found.values())
 
 
 def read_all(paths: Iterable[Path | str]) -> list[Row]:
@@ -79,14 +89,14 @@ def read_all(paths: Iterable[Path | str]) -> list[Row]:
     return found
 
 
-def put(path: Path | str, *more: Row) -> None:
-    """Add rows to the file, each in the place of the same row where there is one; safe beside other writers of this
-    machine. Where nothing changes, the file is not written."""
+def put(path: Path | str, *more: Row, same: Sequence[str] = IDENTITY) -> None:
+    """Add rows to the file, each in the place of the same row where there is one (see `merge`); safe beside other
+    writers of this machine. Where nothing changes, the file is not written."""
     path = Path(path)
     more = tuple(check(row, f"the row for {path}") for row in more)
     with locked(path.parent):
         before = read(path)
-        rows = merge(before, more)
+        rows = merge(before, more, same)
         if rows != before:
             with atomic(path) as temporary:
                 temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),

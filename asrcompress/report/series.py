@@ -28,28 +28,32 @@ class Point:
 
 
 def rate_to_draw(rows: list[Row], search: str | None = None) -> Rate:
-    """The (rate, search) to draw: by default that of the most lines, and among several the strongest search.
+    """The (rate, search) to draw: words before tokens, and by default the search that the most lines have; of several
+    the one that comes last in the rows.
 
     Errors: UserError where no row has an error rate, or none of the named search.
     """
     lines = [line for name in table.test_sets(rows) for line in table.pivot(rows, name)]
-    found = sorted(table.rates(lines), key=lambda one: (one[0] == "wer", sum(one in line.cells for line in lines)))
+    order = list(dict.fromkeys(row["search"] for row in rows))
+    found = sorted(table.rates(lines), key=lambda one: (one[0] == "wer", sum(one in line.cells for line in lines),
+                                                        order.index(one[1])))
     wanted = [one for one in found if search in (None, one[1])]
     if not wanted:
-        raise UserError(f"no row has an error rate for the search '{search}'; there are "
+        raise UserError(f"no row of a packed file has an error rate for the search '{search}'; there are "
                         f"{', '.join(one[1] for one in found) or 'none'}" if search else
-                        "no row has an error rate; score some hypotheses first")
+                        "no row of a packed file has an error rate; score some hypotheses first")
     return wanted[-1]
 
 
 def panels(rows: list[Row], rate: Rate) -> dict[str, dict[str, list[Point]]]:
     """Test set -> family -> its models by size, for the test sets with `MIN_MODELS` models or more.
 
-    Where no test set has so many, the one with the most models.
+    Where no test set has so many, the one with the most models; none where no row of a packed file has this rate and a
+    size.
     """
     found = {name: families(table.pivot(rows, name), rate) for name in table.test_sets(rows)}
     count = {name: sum(map(len, models.values())) for name, models in found.items()}
-    enough = min(MIN_MODELS, max(count.values()))
+    enough = max(1, min(MIN_MODELS, max(count.values(), default=0)))
     return {name: models for name, models in found.items() if count[name] >= enough}
 
 

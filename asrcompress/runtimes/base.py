@@ -14,6 +14,7 @@ from asrcompress.files import require_file
 
 Wave = tuple[str, npt.NDArray[np.float32], int]  # utterance, samples in [-1, 1], sampling rate
 RATE = 16000  # of the speech that models hear, in Hz
+SHORTEST = 140  # samples at RATE of which lhotse makes a frame: 400 samples, mirrored at both ends
 
 
 class Exported(NamedTuple):
@@ -29,6 +30,11 @@ def check_length(what: str, seconds: float, most: float, path: Path) -> None:
     if seconds > most:
         raise UserError(f"{what} has {seconds:.1f} s, and {path} is made for {most:g} s at most, which bounds its "
                         "memory; cut it at pauses, or export with a larger --max-seconds")
+
+
+def has_frame(samples: npt.NDArray[np.float32], rate: int = RATE) -> bool:
+    """Whether speech, samples (T,), is long enough for a frame of features. What is shorter has no tokens."""
+    return len(samples) * RATE >= SHORTEST * rate
 
 
 class Timing(NamedTuple):
@@ -64,7 +70,7 @@ class Runtime(Protocol):
     """A module of `asrcompress.runtimes`. All four raise UserError where a file or an option is not what they take.
 
     export(model, path, inputs=None, **options) -> Exported: write the file; nothing is written unless torch agrees
-    load(path, threads=1, graph=None, max_active=3000) -> what `decode` takes
+    load(path, threads=1, graph=None, max_active=3000, language=None) -> what `decode` takes
     decode(loaded, waves, words=None) -> Transcripts: one utterance after the other; `words` is the graph's words.txt
     measure(path, timing) -> dict: load, run and time a file in this process, without torch
     """
@@ -89,12 +95,19 @@ def waves_of_cuts(cuts: Iterable[Any]) -> Iterator[Wave]:
 
 
 def waves_of_files(paths: Iterable[Path]) -> Iterator[Wave]:
-    """Audio files, the first channel, by their names without ending. Errors: UserError where one cannot be read."""
+    """Audio files, the first channel, by their names without ending; those are numbered (0-a, 1-b, 2-a) where two are
+    the same. Errors: UserError where one cannot be read or has no samples."""
     import soundfile
 
-    for path in paths:
+    paths = list(paths)
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{number}-{name}" for number, name in enumerate(names)]
+    for path, name in zip(paths, names, strict=True):
         try:
             samples, rate = soundfile.read(require_file(path, "the audio file"), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise UserError(f"{path} cannot be read as audio ({error}); give WAV or FLAC files") from None
-        yield path.stem, np.ascontiguousarray(samples[:, 0]), rate
+        if not len(samples):
+            raise UserError(f"{path} has no samples; leave it away, or record it again")
+        yield name, np.ascontiguousarray(samples[:, 0]), rate

@@ -15,7 +15,7 @@ import numpy as np
 from asrcompress.errors import UserError
 from asrcompress.files import atomic, require_file
 from asrcompress.measure import timing as timed
-from asrcompress.runtimes.base import RATE, Exported, Timing, Transcripts, Wave, check_length
+from asrcompress.runtimes.base import RATE, Exported, Timing, Transcripts, Wave, check_length, has_frame
 from asrcompress.runtimes.onnx_graph.session import (
     FRAMES_PER_SECOND,
     example,
@@ -47,6 +47,10 @@ def export(model: "nn.Module", path: Path, inputs: Any = None, *,
     from asrcompress.runtimes.onnx_graph import acoustic, traced
 
     if acoustic.known(model) and inputs is None:
+        given = {"dynamic": dynamic is not None, "check": len(check) > 0, "exporter": exporter != "torchscript"}
+        if unused := next((name for name in given if given[name]), None):
+            raise UserError(f"a {type(model).__name__} without inputs is written as a hand-made graph, for which there "
+                            f"is no '{unused}'; give inputs, or leave '{unused}' away")
         return _export_acoustic(model, Path(path), tolerance, options)
     if options:
         raise UserError(f"only the hand-made graphs, of {acoustic.names()}, have the option '{next(iter(options))}', "
@@ -103,8 +107,12 @@ class OnnxModel:
         return torch.from_numpy(log_probs) / self._scale, torch.from_numpy(lens)
 
 
-def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: int = 3000) -> OnnxModel:
-    """The acoustic model of a file or folder. Errors: UserError with a graph, since nothing here searches one."""
+def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: int = 3000,
+         language: str | None = None) -> OnnxModel:
+    """The acoustic model of a file or folder. Errors: UserError with a graph, since nothing here searches one, and with
+    a language, which is for a Whisper."""
+    if language is not None:
+        raise UserError("--language is for a Whisper in --runtime sherpa-onnx; leave it away")
     if graph is not None:
         raise UserError("--graph is for --runtime sherpa-onnx: onnxruntime runs the network alone; `asrcompress "
                         "posteriors` and `asrcompress search` decode its output over a graph")
@@ -114,22 +122,27 @@ def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: in
 def decode(loaded: OnnxModel, waves: Iterable[Wave], words: Path | None = None) -> Transcripts:
     """Greedy tokens of one utterance after the other, 16 kHz; words come from BPE tokens only.
 
-    Errors: UserError for another sampling rate, for an utterance that is too long for the file, and where tokens.txt is
-    not beside it.
+    Errors: UserError for another sampling rate, for an utterance that is too long for the file, and where the model's
+    tokens.txt is not beside it.
     """
     import torch
     from lhotse import Fbank
 
     from asrcompress.decoding.greedy import best_tokens, bpe_words
     from asrcompress.lang.tokens import read_symbols
+    from asrcompress.runtimes.onnx_graph.acoustic import check_tokens
 
-    table = read_symbols(require_file(loaded.path.with_name("tokens.txt"), "the symbol table"))
-    names, fbank, found = {number: token for token, number in table.items()}, Fbank(), Transcripts()
+    table = require_file(loaded.path.with_name("tokens.txt"), "the symbol table")
+    check_tokens(table, loaded.config["vocab"])
+    names, fbank, found = {number: token for token, number in read_symbols(table).items()}, Fbank(), Transcripts()
     for utt, samples, rate in waves:
         if rate != RATE:
             raise UserError(f"{utt} has {rate} samples a second, and the model hears {RATE}; resample it, or take "
                             "--runtime sherpa-onnx, which does")
         check_length(utt, len(samples) / rate, loaded.max_seconds, loaded.path)
+        if not has_frame(samples, rate):
+            found.tokens[utt] = found.words[utt] = ""
+            continue
         started = time.perf_counter()
         features = torch.as_tensor(fbank.extract(samples, rate))[None]
         log_probs, _ = loaded(features, torch.tensor([features.shape[1]]))

@@ -17,7 +17,9 @@ from asrcompress.errors import UserError
 from asrcompress.files import require_file
 from asrcompress.lang.tokens import read_symbols
 from asrcompress.measure import timing as timed
-from asrcompress.runtimes.base import RATE, Exported, Timing, Transcripts, Wave, check_length
+from asrcompress.options import require
+from asrcompress.runtimes.base import RATE, Exported, Timing, Transcripts, Wave, check_length, has_frame
+from asrcompress.runtimes.onnx_graph.session import is_whisper
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 NAME, WINDOW = "sherpa-onnx", 29.5  # seconds of an utterance that it gives to a Whisper
 FEATURES, SUBSAMPLING, BEAM = 80, 4, 16.0  # it takes all three for granted
+LEAST_ACTIVE = 20  # states that its search keeps in any case; it ends the process where the most are not more
 
 
 def export(model: "nn.Module", path: Path, inputs: "Sequence[Batch] | None" = None, *,
@@ -87,26 +90,28 @@ class Recognizer(NamedTuple):
     max_seconds: float = math.inf
 
 
-def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: int = 3000) -> Recognizer:
+def load(path: Path, threads: int = 1, graph: Path | None = None, max_active: int = 3000,
+         language: str | None = None) -> Recognizer:
     """The recognizer of a folder, greedy or over `graph` (HLG.fst) with at most `max_active` states a frame.
 
-    Errors: UserError for a missing file (on which sherpa-onnx would end the process) and one that it cannot load.
+    `language` is for a Whisper of many languages, which hears English unless it is told. Errors: UserError for a
+    missing file or a language that the model has not (on which sherpa-onnx would end the process), and for a file that
+    it cannot load.
     """
-    import onnx
-
-    offline, model = _offline(path, threads, graph, max_active), path / "model.onnx"
+    offline, model = _offline(path, threads, graph, max_active, language), path / "model.onnx"
     if is_whisper(path):
         return Recognizer(offline, path, WINDOW)
-    metadata = {one.key: one.value for one in onnx.load(str(model)).metadata_props}
-    return Recognizer(offline, model, float(metadata.get("max_seconds", math.inf)))
+    return Recognizer(offline, model, float(_metadata(model).get("max_seconds", math.inf)))
 
 
-def is_whisper(path: Path) -> bool:
-    """Whether a folder holds a Whisper, which has an encoder."""
-    return (path / "encoder.onnx").exists()
+def _metadata(model: Path) -> dict[str, str]:
+    """The metadata of an ONNX file."""
+    import onnx
+
+    return {one.key: one.value for one in onnx.load(str(model), load_external_data=False).metadata_props}
 
 
-def _offline(path: Path, threads: int, graph: Path | None, max_active: int = 3000) -> Any:
+def _offline(path: Path, threads: int, graph: Path | None, max_active: int = 3000, language: str | None = None) -> Any:
     try:
         import sherpa_onnx
     except ImportError:
@@ -118,13 +123,19 @@ def _offline(path: Path, threads: int, graph: Path | None, max_active: int = 300
     tokens = require_file(path / "tokens.txt", "the symbol table")
     if whisper and graph:
         raise UserError(f"{path} is a Whisper, which says words by itself; leave the graph away")
+    if language:
+        codes = _metadata(model).get("all_language_codes", "").split(",") if whisper else []
+        if language not in codes:
+            there = ", ".join(filter(None, codes)) or "none to choose"
+            raise UserError(f"{path} has no language '{language}'; it has {there}")
+    require(max_active > 0, f"at most {max_active} states a frame (--max-active): give 1 or more, such as 3000")
     try:
         if whisper:
             decoder = require_file(path / "decoder.onnx", "the decoder")
             return sherpa_onnx.OfflineRecognizer.from_whisper(str(model), str(decoder), str(tokens),
-                                                              num_threads=threads)
+                                                              language=language or "en", num_threads=threads)
         return sherpa_onnx.OfflineRecognizer.from_zipformer_ctc(
-            str(model), str(tokens), num_threads=threads, ctc_max_active=max_active,
+            str(model), str(tokens), num_threads=threads, ctc_max_active=max(max_active, LEAST_ACTIVE + 1),
             ctc_graph=str(require_file(graph, "the graph")) if graph else "")
     except RuntimeError as error:
         raise UserError(f"sherpa-onnx cannot load {model}: {' '.join(str(error).split())}") from None
@@ -132,11 +143,15 @@ def _offline(path: Path, threads: int, graph: Path | None, max_active: int = 300
 
 def decode(loaded: Recognizer, waves: Iterable[Wave], words: Path | None = None) -> Transcripts:
     """One utterance after the other, of any sampling rate. Words come from a graph and `words` (its words.txt), or from
-    BPE tokens. Errors: UserError for a `words` that cannot be read, and for an utterance too long for the file."""
+    BPE tokens. Errors: UserError for a `words` that cannot be read or lacks a word of the graph, and for an utterance
+    too long for the file."""
     names = {number: word for word, number in read_symbols(words).items()} if words else {}
     found, whisper = Transcripts(), is_whisper(loaded.path)
     for utt, samples, rate in waves:
         check_length(utt, len(samples) / rate, loaded.max_seconds, loaded.path)
+        if not has_frame(samples, rate):
+            found.tokens[utt] = found.words[utt] = ""
+            continue
         started = time.perf_counter()
         stream = loaded.offline.create_stream()
         stream.accept_waveform(rate, samples)
@@ -148,6 +163,9 @@ def decode(loaded: Recognizer, waves: Iterable[Wave], words: Path | None = None)
             found.tokens[utt] = found.words[utt] = " ".join(result.text.split())
             continue
         found.tokens[utt] = " ".join(token.strip() for token in result.tokens)
+        if words and (highest := max(result.words, default=0)) >= len(names):
+            raise UserError(f"{words} has {len(names)} words, and the graph says word {highest}; give the words.txt "
+                            "that the graph was made with")
         found.words[utt] = " ".join(names[word] for word in result.words) if words else " ".join(result.text.split())
     return found
 
@@ -155,8 +173,13 @@ def decode(loaded: Recognizer, waves: Iterable[Wave], words: Path | None = None)
 def measure(path: Path, timing: Timing = Timing()) -> dict[str, Any]:  # noqa: B008
     """Features, network and search, on quiet white noise: `measure.timing.alone`, or `in_turns` with `against`.
 
-    Of any length: what a file takes beyond the length that it is made for is measured here.
+    Of any length: what a file takes beyond the length that it is made for is measured here. Errors: UserError for a
+    Whisper with more than it hears at once.
     """
+    if is_whisper(path):
+        require(timing.seconds <= WINDOW, f"a Whisper hears {WINDOW:g} s at most, and --seconds is {timing.seconds}; "
+                "give fewer")
+
     def ready(folder: Path) -> timed.Run:
         offline = _offline(folder, timing.threads, timing.graph)
         recognizer = Recognizer(offline, folder)

@@ -18,6 +18,8 @@ from asrcompress.compression import packed
 from asrcompress.errors import UserError
 from asrcompress.measure import macs, onnx_macs, timing
 from asrcompress.report import rows
+from asrcompress.runtimes.base import Timing
+from asrcompress.runtimes.onnx_graph import whisper
 from tests.runtimes import tiny
 
 
@@ -95,6 +97,38 @@ def test_macs_of_every_product(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "m.onnx")
     found = onnx_macs.macs(tmp_path / "m.onnx", {"x": np.ones((1, 6, 8), np.float32)})
     assert found == 6 * 8 * 6 + 6 * 6 * 4 + 14 * 5 * 3 * 3 + 6 * 6 * 7
+
+
+def test_macs_of_transposed_convolutions_and_einsum_and_of_a_file_without_products(tmp_path: Path) -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = torch.nn.ConvTranspose1d(8, 6, 3, stride=2, groups=2)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (self.up(x), torch.einsum("nct,dt->ncd", x, y), torch.einsum("...t,dt->d...", x, y),
+                    torch.einsum("nct->tc", x))
+
+    x, y = torch.randn(2, 8, 5), torch.randn(4, 5)
+    asrcompress.export(Net().eval(), tmp_path / "m.onnx", (x, y))
+    assert onnx_macs.macs(tmp_path / "m.onnx", {"x": x.numpy(), "y": y.numpy()}) == (
+        2 * 8 * 5 * 3 * 3 + 2 * (2 * 8 * 5 * 4))
+    asrcompress.export(torch.nn.ReLU(), tmp_path / "relu.onnx", x)
+    assert asrcompress.measure(tmp_path / "relu.onnx")["macs"] == 0
+
+
+def test_a_whisper_is_measured_in_the_runtime_that_decodes_it(tmp_path: Path) -> None:
+    from tests.runtimes.onnx_graph import test_whisper
+
+    pytest.importorskip("sherpa_onnx")
+    whisper.export_whisper(test_whisper.tiny(), tmp_path, test_whisper.vocabulary(test_whisper.MANY))
+    found = asrcompress.measure(tmp_path, runtime="sherpa-onnx", seconds=2)
+    sizes = [(tmp_path / name).stat().st_size for name in ("encoder.onnx", "decoder.onnx")]
+    assert found["device_bytes"] == sum(sizes) and found["rtf"] > 0 and not {"macs", "macs_per_second"} & found.keys()
+    with pytest.raises(UserError, match="is a Whisper, .* take --runtime sherpa-onnx"):
+        asrcompress.measure(tmp_path)
+    with pytest.raises(UserError, match="hears 29.5 s at most, and --seconds is 30"):
+        runtimes.find("sherpa-onnx").measure(tmp_path, timing=Timing(seconds=30))
 
 
 def test_a_model_of_no_speech_has_seconds_instead_of_an_rtf(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from asrcompress.compression import Plan, compress
+from asrcompress.compression import Plan, compress, quantization
 from asrcompress.errors import UserError
 from asrcompress.measure import size
 
@@ -25,6 +25,14 @@ def test_compressed_against_its_report() -> None:
     assert found["dense_bytes"] == dense["dense_bytes"]
     assert dense["parameters"] - found["parameters"] == sum(record.before - record.after for record in report) > 0
     assert found["parameters"] == sum(parameter.numel() for parameter in small.parameters())
+
+
+def test_a_quantized_tensor_counts_as_what_it_makes() -> None:
+    """A codebook of 256 entries counted as 256 parameters."""
+    for model in (net(), compress(net(), Plan(structure="svd", size=0.5))[0], nn.MultiheadAttention(16, 4)):
+        found = size.of_model(model)
+        for name in ("int8", "codebook", "pruned"):
+            assert size.of_model(quantization.apply(model, name)) == found, name
 
 
 def test_file(tmp_path: Path) -> None:

@@ -80,3 +80,12 @@ def test_bad_input_gets_a_sentence(model: Any, lang: Path) -> None:
     (lang / "tokens.txt").write_text("<blk> 0\n")
     with pytest.raises(UserError, match="has 1 tokens, and the model 6 outputs"):
         recognisers.of(model, lang=lang)
+
+
+def test_speech_without_a_frame_has_no_tokens(model: Any, lang: Path) -> None:
+    short = [("empty", np.zeros(0, np.float32), 8000), ("short", np.zeros(100, np.float32), 16000)]
+    recogniser, silent, waves = recognisers.of(model, lang=lang), {"empty": "", "short": ""}, tiny.waves([1.0])
+    assert recogniser.transcribe(short) == silent
+    assert recogniser.transcribe([*short, *waves]) == {**silent, **recogniser.transcribe(waves)}
+    (_, lens), = recogniser.calibration([*short, *waves])
+    assert len(lens) == 1

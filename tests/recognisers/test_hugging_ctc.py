@@ -85,3 +85,11 @@ def test_distillation_loss_is_that_of_numpy_and_distilling_lowers_it(recogniser:
 
 def test_normalise_keeps_letters_and_apostrophes(recogniser: Any) -> None:
     assert recogniser.normalise("Don't, she said.") == "DON'T SHE SAID"
+
+
+def test_speech_without_a_frame_has_no_text(recogniser: Any) -> None:
+    short = [("empty", np.zeros(0, np.float32), 8000), ("short", np.zeros(8, np.float32), 16000)]
+    waves = tiny.waves([1.0])
+    assert recogniser.transcribe([*short, *waves]) == {"empty": "", "short": "", **recogniser.transcribe(waves)}
+    frame = next(length for length in range(100) if recogniser._frames(np.zeros(length)) > 0)
+    assert list(recogniser.transcribe([("frame", waves[0][1][:frame], 16000)])) == ["frame"]

@@ -54,6 +54,11 @@ def test_speech_longer_than_a_window_is_transcribed(recogniser: Any) -> None:
     assert set(recogniser.transcribe(tiny.waves([31.0, 1.0]))) == {"u0", "u1"}
 
 
+def test_speech_without_a_frame_has_no_text(recogniser: Any) -> None:
+    short, waves = [("empty", np.zeros(0, np.float32), 8000)], tiny.waves([1.0])
+    assert recogniser.transcribe([*short, *waves]) == {"empty": "", **recogniser.transcribe(waves)}
+
+
 def test_other_rates_are_resampled(recogniser: Any) -> None:
     name, samples, _ = tiny.waves([1.0], tone=True)[0]
     half = samples[::2].copy()
@@ -190,3 +195,15 @@ def load_state(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_model_without_a_tokenizer_says_so() -> None:
     with pytest.raises(UserError, match="does not say how its outputs become words"):
         recognisers.of(torch.nn.Linear(2, 2))
+
+
+def test_a_language_that_the_model_has_not_is_a_sentence(recogniser: Any) -> None:
+    model = recogniser.model
+    with pytest.raises(UserError, match=r"no language 'de' \(--language\); it has en$"):
+        recognisers.of(model, language="de")
+    model.generation_config.is_multilingual, model.generation_config.lang_to_id = True, {"<|en|>": 258, "<|de|>": 262}
+    with pytest.raises(UserError, match="no language 'xx' .*; it has en, de"):
+        recognisers.of(model, language="xx")
+    for language in ("de", None):
+        assert recognisers.of(model, language=language)
+    assert recognisers.of(model)

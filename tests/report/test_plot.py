@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from asrcompress.errors import UserError
 from asrcompress.report import plot, rows, series
 from asrcompress.report.series import Point
 
@@ -52,3 +53,8 @@ def test_two_test_sets_are_two_panels(tmp_path: Path) -> None:
     plot.wer_vs_bytes([*ROWS, *({**one, "test_set": "other"} for one in ROWS)], tmp_path / "two")
     one, two = (imread(tmp_path / name, format="png") for name in ("one", "two"))
     assert two.shape[0] == 2 * one.shape[0] and two.shape[1] == one.shape[1]
+
+
+def test_rows_without_sizes_are_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="both packed_bytes and the WER of tgsmall"):
+        plot.wer_vs_bytes([{**ROWS[0], "packed_bytes": None}], tmp_path / "plot")

@@ -44,8 +44,8 @@ def test_the_same_rows_make_the_same_page(results: Path) -> None:
 def test_errors_leave_nothing_behind(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = results.parent / "out"
     assert main(["report", "--rows", str(results), "--out", str(out), "--search", "huge"]) == 1
-    assert "no row has an error rate for the search 'huge'" in capsys.readouterr().err
-    assert list(out.iterdir()) == []
+    assert "no row of a packed file has an error rate for the search 'huge'" in capsys.readouterr().err
+    assert not out.exists()
     assert main(["report", "--rows", str(results.parent / "none"), "--out", str(out)]) == 1
     assert "does not exist" in capsys.readouterr().err
     results.write_text("")
@@ -73,3 +73,16 @@ def test_several_seeds_have_a_mean() -> None:
             for seed, name in enumerate(("svd-0.5", "svd-0.5-seed1"))]
     assert "| svd-0.5 | 0, 1 | 1.00 | 30.5 ± 0.7 |" in results_md.page(made)
     assert "standard deviation" not in results_md.page(made[:1])
+
+
+@pytest.mark.parametrize(("more", "files"), [({}, set()), ({"precision": "int8", "device_bytes": 10**6},
+                                                           {results_md.DEVICES})])
+def test_rows_without_a_packed_file_have_all_but_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                             more: dict[str, object], files: set[str]) -> None:
+    (tmp_path / "results.jsonl").write_text(json.dumps({**ROW, "packed_bytes": None, **more}))
+    out = tmp_path / "out"
+    assert main(["report", "--rows", str(tmp_path / "results.jsonl"), "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {results_md.PAGE, results_md.SHEET, *files}
+    assert results_md.PICTURE not in (out / results_md.PAGE).read_text()
+    printed = capsys.readouterr().out
+    assert printed.count("no row of a packed file has both the error rate and packed_bytes") == 1 and "30.0" in printed

@@ -55,10 +55,12 @@ def test_rate_to_draw() -> None:
     large = {**ROWS[0], "search": "tglarge"}
     assert series.rate_to_draw([*ROWS, large]) == ("wer", "tgsmall"), "more lines have it"
     assert series.rate_to_draw([*ROWS, *({**row, "search": "tglarge"} for row in ROWS)]) == ("wer", "tglarge")
+    alike = [{**ROWS[1], "search": "tglarge"}, ROWS[0], large, ROWS[1]]  # two lines each; the table begins with tgsmall
+    assert series.rate_to_draw(alike) == ("wer", "tgsmall"), "it comes last in the rows"
     assert series.rate_to_draw([*ROWS, large], "tglarge") == ("wer", "tglarge")
     with pytest.raises(UserError, match="'huge'; there are tgsmall"):
         series.rate_to_draw(ROWS, "huge")
-    with pytest.raises(UserError, match="no row has an error rate"):
+    with pytest.raises(UserError, match="no row of a packed file has an error rate"):
         series.rate_to_draw([{**ROWS[0], "wer": None}])
 
 

@@ -17,6 +17,7 @@ from asrcompress.decoding.greedy import best_tokens
 from asrcompress.lang import text
 from asrcompress.lang.tokens import read_symbols, write_symbols
 from asrcompress.models.base import AcousticModel
+from asrcompress.runtimes import sherpa_onnx
 from tests import prepared
 from tests.runtimes import tiny
 
@@ -92,13 +93,21 @@ def ctc_graph(path: Path) -> None:
     graph.write(str(path))
 
 
-def test_a_graph_gives_words(model: AcousticModel, waves: list[Path], tmp_path: Path) -> None:
+def test_a_graph_gives_words(model: AcousticModel, waves: list[Path], tmp_path: Path,
+                             capsys: pytest.CaptureFixture[str]) -> None:
     ctc_graph(tmp_path / "HLG.fst")
     write_symbols(tmp_path / "words.txt", WORDS)
     device = export(tmp_path, model, "--acoustic-scale", "1.5")
-    out = decode(device, waves, "--graph", str(tmp_path / "HLG.fst"), "--words", str(tmp_path / "words.txt"))
+    graph = ("--graph", str(tmp_path / "HLG.fst"), "--words")
+    out = decode(device, waves, *graph, str(tmp_path / "words.txt"), "--max-active", "1")  # 21, its fewest
     wanted = {utt: " ".join(WORDS[token] for token in tokens) for utt, tokens in expected(model, waves).items()}
     assert text.read(out / "hyp.txt") == wanted
+    write_symbols(tmp_path / "short.txt", WORDS[:1])
+    for name, most, sentence in (("short.txt", "9", "short.txt has 1 words, and the graph says word"),
+                                 ("words.txt", "0", "at most 0 states a frame (--max-active)")):
+        assert main(["decode", "--model", str(device), "--wavs", str(waves[0]), "--out", str(out), *graph,
+                     str(tmp_path / name), "--max-active", most]) == 1
+        assert sentence in capsys.readouterr().err
 
 
 def test_bpe_tokens_give_words(waves: list[Path], tmp_path: Path) -> None:
@@ -157,3 +166,10 @@ def test_a_damaged_model_is_one_sentence(damage: bytes, model: AcousticModel, wa
     options: list[Any] = ["--model", str(device / "model.onnx"), "--data", str(tmp_path), "--set", "x", "--out", "y"]
     assert main(["posteriors", *options]) == 1
     assert "onnxruntime cannot load" in capsys.readouterr().err
+
+
+def test_speech_without_a_frame_has_no_tokens(model: AcousticModel, tmp_path: Path) -> None:
+    loaded = sherpa_onnx.load(export(tmp_path, model))
+    waves = [(f"{length} {rate}", np.zeros(length, np.float32), rate) for length in (0, 60) for rate in (8000, 16000)]
+    found = sherpa_onnx.decode(loaded, waves)  # on which it stopped in a Conformer
+    assert found.tokens == found.words == {name: "" for name, _, _ in waves}

@@ -37,6 +37,8 @@ class Options:
                 f"'{self.precision}'")
         require(self.acoustic_scale > 0, "export: the acoustic scale and the beam are above 0")
         require(2 <= self.entries <= 256, f"a codebook of the device has 2 to 256 entries, not {self.entries}")
+        require(self.entries == Options.entries or self.precision == "codebook",
+                f"export: entries are those of the precision codebook, not of {self.precision}")
         require(not (self.keep_small and self.precision in ("int4", "codebook")), "weights that are made again at "
                 f"load cannot be {self.precision}; leave --keep-small away, or take another precision")
         require(not (self.keep_float and self.precision in FLOAT), f"nothing is quantized at precision "

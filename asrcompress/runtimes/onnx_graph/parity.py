@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asrcompress.compression.packed.verify import jumps
+from asrcompress.compression.parametrization import copy_model
 from asrcompress.errors import UserError
 from asrcompress.runtimes.onnx_graph.session import session
 
@@ -24,6 +25,7 @@ Batch = tuple[Tensor, Tensor]
 def agreement(model: nn.Module, proto: onnx.ModelProto, batches: Sequence[Batch], precision: str,
               tolerance: float | None = None, scale: float = 1.0) -> str:
     """`check` of a float file or `check_quantized` of another, in words. `tolerance`: that of `TOLERANCES` for None."""
+    model = copy_model(model).cpu().float().eval()  # what was exported; the caller's may be in training, or half
     most = TOLERANCES[precision] if tolerance is None else tolerance
     if precision in ("float32", "float16"):
         mean = " on average" if jumps(model) else ""

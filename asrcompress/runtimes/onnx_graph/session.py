@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asrcompress.errors import UserError
-from asrcompress.files import require_file
+from asrcompress.files import read_npz, require_file
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -42,9 +42,18 @@ def session(model: bytes | Path | str, threads: int = 1, optimize: bool = True) 
 
 
 def file_of(path: Path | str) -> Path:
-    """The ONNX file of a device folder, or the file itself. Errors: UserError where there is none."""
+    """The ONNX file of a device folder, or the file itself. Errors: UserError where there is none, and for a
+    Whisper, which has two."""
     path = require_file(path, "the device file")
+    if is_whisper(path):
+        raise UserError(f"{path} is a Whisper, whose two networks onnxruntime does not run by itself; take --runtime "
+                        "sherpa-onnx")
     return require_file(path / "model.onnx", "the device model") if path.is_dir() else path
+
+
+def is_whisper(path: Path) -> bool:
+    """Whether a folder holds a Whisper, which has an encoder."""
+    return (path / "encoder.onnx").exists()
 
 
 def run(opened: "InferenceSession", names: list[str] | None, feeds: dict[str, Array]) -> list[Array]:
@@ -93,11 +102,7 @@ def example(opened: "InferenceSession", seconds: float, given: Path | None = Non
 
 
 def _given(path: Path, names: list[str]) -> dict[str, Array]:
-    try:
-        with np.load(require_file(path, "the inputs"), allow_pickle=False) as arrays:
-            found = dict(arrays)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as .npz ({error}); write it with numpy.savez") from None
+    found = read_npz(path, "the inputs")
     if set(found) == {f"arr_{i}" for i in range(len(names))}:
         return {name: found[f"arr_{i}"] for i, name in enumerate(names)}
     if set(found) != set(names):

@@ -50,8 +50,9 @@ def convert(model: nn.Module, inputs: Any = None, *, dynamic: Mapping[str, Mappi
 
     `inputs`: a tensor, a sequence of arguments, or a mapping of keyword arguments; `measure.inputs.example` where none
     are given. Inputs and outputs keep the names of forward's arguments and of the outputs. `dynamic`: the axes of each
-    input that may have another size, as {"x": {1: "T"}}; of our acoustic models the batch and the time. `exporter`:
-    torchscript, or dynamo, which needs onnxscript. Errors: UserError for a model that the exporter does not take.
+    input or output that may have another size, as {"x": {1: "T"}}; of our acoustic models the batch and the time.
+    `exporter`: torchscript, or dynamo, which needs onnxscript. Errors: UserError for a model that the exporter does not
+    take, and for a name in `dynamic` that is neither an input nor an output.
     """
     if exporter not in EXPORTERS:
         raise UserError(f"there is no exporter '{exporter}'; there are {', '.join(EXPORTERS)}")
@@ -66,6 +67,9 @@ def convert(model: nn.Module, inputs: Any = None, *, dynamic: Mapping[str, Mappi
     tensors = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
     flat = Flat(plain(model), list(tensors), {name: arguments[name] for name in arguments if name not in tensors})
     names = _acoustic(model) or [name for name, _ in flatten(flat.call(*tensors.values()))]
+    if unknown := [name for name in dynamic or {} if name not in tensors and name not in names]:
+        raise UserError(f"dynamic names '{unknown[0]}', and a {type(model).__name__} has the inputs "
+                        f"{', '.join(tensors)} and the outputs {', '.join(names)}; name one of these")
     try:
         with _exporting():
             data = (_by_dynamo if exporter == "dynamo" else _by_torchscript)(flat, tensors, names, dynamic or {})

@@ -253,10 +253,13 @@ def test_sherpa_onnx_transcribes(precision: str, more: tuple[str, ...], tiny_cor
     (["--precision", "int4", "--reduce-range"], "--reduce-range is for int8-dynamic and int8-static, not for int4"),
     (["--precision", "int8-dynamic", "--reduce-range", "--keep-small"], "exclude each other"),
     (["--max-seconds", "0"], "--max-seconds is above 0"),
+    (["--runtime", "onnxruntime", "--beam", "12"], "--beam belongs to --runtime sherpa-onnx"),
+    (["--exporter", "dynamo"], "--exporter is for --runtime onnxruntime"),
     (["--precision", "int8-dynamic", "--tolerance", "1e-9"], "the error grows most at layer")])
 def test_bad_input_is_one_sentence(options: list[str], sentence: str, tmp_path: Path,
                                    capsys: pytest.CaptureFixture[str]) -> None:
     path, lang = tiny.packed(tmp_path, tiny.tdnn())
-    assert main(["export", str(path), "--lang", str(lang), "--out", str(tmp_path / "device"), *options]) == 1
+    given = [] if "--runtime" in options else ["--lang", str(lang)]
+    assert main(["export", str(path), *given, "--out", str(tmp_path / "device"), *options]) == 1
     assert sentence in (said := capsys.readouterr().err) and said.count("\n") == 1
     assert not (tmp_path / "device").exists()

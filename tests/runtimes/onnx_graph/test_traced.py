@@ -55,6 +55,18 @@ def test_a_conformer_of_every_structure_agrees(structure: str, tmp_path: Path) -
     agree(small, tmp_path / "model.onnx", *arguments)
 
 
+def test_a_linear_layer_of_every_structure_agrees(tmp_path: Path) -> None:
+    """A grouped one ended in aten::mT; traced on a single frame, it took no other number of them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(64, 64) for _ in AFTER)).eval()
+    for i, name in enumerate(AFTER):
+        options = {"rank": 4, "groups": 4} if name == "grouped" else {"size": 0.6}
+        modules.replace_layer(model, str(i), structures.scaled(structures.init(name, (64, 64), **options),
+                                                               torch.full((64,), 2.0)))
+    asrcompress.export(model, tmp_path / "model.onnx", torch.randn(1, 64), check=[torch.randn(5, 64)],
+                       dynamic={"input": {0: "N"}, "output": {0: "N"}})
+
+
 def test_what_tied_layers_share_is_written_once(tmp_path: Path) -> None:
     model, arguments = conformer()
     path = tmp_path / "model.onnx"
@@ -155,6 +167,8 @@ def test_what_the_exporter_does_not_take_is_a_sentence_and_no_file(tmp_path: Pat
         asrcompress.export(nn.Linear(4, 4), tmp_path / "model.onnx", torch.randn(4, 4), exporter="other")
     with pytest.raises(UserError, match="input"):
         asrcompress.export(nn.Linear(4, 4), tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="dynamic names 'y', and a Linear has the inputs input and the outputs output"):
+        asrcompress.export(nn.Linear(4, 4), tmp_path / "model.onnx", torch.randn(4, 4), dynamic={"y": {0: "N"}})
     assert not list(tmp_path.iterdir())
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import asrcompress
 from asrcompress.errors import UserError
+from asrcompress.runtimes import sherpa_onnx
 from asrcompress.runtimes.onnx_graph import whisper
 from asrcompress.runtimes.onnx_graph.whisper_metadata import special_ids, tokens_txt
 
@@ -115,6 +116,18 @@ def test_sherpa_onnx_hears_what_torch_hears(exported: tuple[Any, Path]) -> None:
     gaps, spread = behind(model, samples, [MANY + 1, MANY + 2, 50359, 50363], found)
     assert len(set(found)) > 2 and (gaps < 0.1 * spread).all(), (gaps, spread, found)
     assert isinstance(heard(folder, samples, language="", task="translate").text, str), "10 s of padding, any language"
+
+
+def test_the_runtime_takes_a_language_that_the_model_has(exported: tuple[Any, Path]) -> None:
+    folder = exported[1]
+    for given, spoken in ((None, "en"), ("de", "de")):
+        recogniser = sherpa_onnx.load(folder, language=given).offline
+        stream = recogniser.create_stream()
+        stream.accept_waveform(16000, sound(1.0))
+        recogniser.decode_stream(stream)
+        assert stream.result.lang == spoken
+    with pytest.raises(UserError, match="has no language 'german'; it has en, zh, de"):
+        sherpa_onnx.load(folder, language="german")
 
 
 def test_int8_is_near_and_has_each_table_once(tmp_path: Path) -> None:
