@@ -45,3 +45,8 @@ while [ $# -gt 0 ]; do
     *) break ;;
   esac
 done
+
+for option_name in stage stop_stage; do
+  [[ ${!option_name-0} =~ ^-?[0-9]+$ ]] ||
+    option_fail "option --${option_name//_/-} is the number of a stage, not '${!option_name}' (--help lists them)"
+done

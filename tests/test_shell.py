@@ -58,6 +58,8 @@ def test_options(arguments: list[str], expected: str) -> None:
         (["--stage=3"], "write '--stage 3'"),
         (["--config", "/nowhere/at/all"], "there is no file '/nowhere/at/all'"),
         (["--config"], "there is no file"),
+        (["--stage", "six"], "--stage is the number of a stage, not 'six'"),
+        (["--stop-stage", ""], "--stop-stage is the number of a stage, not ''"),
     ],
 )
 def test_bad_options(arguments: list[str], message: str) -> None:
@@ -190,15 +192,20 @@ PYTHON={recipe}/python
 """
 
 
-def run_stages(folder: Path, *arguments: str) -> list[list[str]]:
-    """The commands that run_stages.sh calls, each as its words, with an interpreter that prints them."""
-    clone = folder / "clone"
-    shutil.copytree(REPO / "local", clone / "local", dirs_exist_ok=True)
+def stub(clone: Path) -> None:
+    """Give a clone an interpreter that prints its words."""
     python = clone / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True, exist_ok=True)
     python.write_text('#!/bin/sh\nfor word; do printf "%s\\0" "$word"; done\necho\n')
     python.chmod(0o755)
     (clone / ".venv" / ".stamp").touch()
+
+
+def run_stages(folder: Path, *arguments: str) -> list[list[str]]:
+    """The commands that run_stages.sh calls, each as its words, with an interpreter that prints them."""
+    clone = folder / "clone"
+    shutil.copytree(REPO / "local", clone / "local", dirs_exist_ok=True)
+    stub(clone)
     script = STAGES.format(repo=shlex.quote(str(clone)), recipe=shlex.quote(str(folder)))
     result = subprocess.run(["bash", "-c", script, "run.sh", *arguments], capture_output=True, text=True, cwd=folder)
     assert (result.returncode, result.stderr) == (0, "")
@@ -248,3 +255,14 @@ def test_odd_names_reach_python_as_they_are(tmp_path: Path) -> None:
     assert f"--corpus={folder}/my corpus's" in calls[0] and "--methods=svd svd,data_aware=true" in calls[0]
     assert "--redo=true" in calls[0] and calls[0][3] == "prepare"
     assert "--command=./run.sh --corpus CORPUS --methods \"svd svd,data_aware=true\" --redo --stage 1" in calls[0]
+
+
+def test_levels_of_whisper_are_parted_by_semicolons_alone(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(REPO / "local", clone / "local")
+    shutil.copytree(REPO / "recipes" / "whisper", clone / "recipes" / "whisper")
+    stub(clone)
+    words = ["--stage", "2", "--stop-stage", "2", "--dir", tmp_path / "out", "--levels", "a=x;\nb=y\nz; c=w"]
+    result = subprocess.run([clone / "recipes" / "whisper" / "run.sh", *words], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.rstrip("\n\0").split("\0")[-4:] == ["--levels", "a=x", "\nb=y\nz", " c=w"]

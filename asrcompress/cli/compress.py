@@ -113,12 +113,16 @@ def to_bytes(args: argparse.Namespace) -> None:
 
     require(not (args.target and args.at_most), "--target and --at-most are two questions; give one")
     require(bool(args.target) or not args.fit_steps, "--fit-steps needs --target")
+    if args.fit_steps:
+        require(not args.overrides, "--fit-steps chooses nothing; leave the overrides away")
+        require(not (args.distil or args.activations or args.smooth or args.plot or args.structures_only),
+                "--fit-steps changes nothing but steps; leave --distil, --activations, --smooth, --plot and "
+                "--structures-only away")
     model = recognisers.load_model(args.model)
     whole = writer.length(quantization.materialize(copy_model(model)))
     target = bytes_of(args.target, whole) if args.target else 0
     tolerance = percent(args.at_most) if args.at_most else 0.0
     if args.fit_steps:
-        require(not args.overrides, "--fit-steps chooses nothing; leave the overrides away")
         save(args.out, fit_steps(model, target))
         return
     require(not (args.activations or args.smooth), "--target chooses what is stored; --activations goes without it")

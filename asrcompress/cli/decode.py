@@ -17,12 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder with tokens.txt and the ONNX files")
     parser.add_argument("--data", type=Path, help="folder of prepared sets")
     parser.add_argument("--set", help="the prepared set, whose waves are read")
-    parser.add_argument("--wavs", type=Path, nargs="+", metavar="FILE", help="audio files instead of a set")
+    parser.add_argument("--wavs", type=Path, nargs="+", metavar="FILE", help="audio files instead of a set; their "
+                        "names are numbered where two are the same")
     parser.add_argument("--graph", type=Path, metavar="HLG.fst", help="search over it; greedy without")
     parser.add_argument("--words", type=Path, help="words.txt of the graph's lang folder")
     parser.add_argument("--ref", type=Path, help="transcripts: also write ref.tokens.txt, as `greedy` does")
     parser.add_argument("--lang", type=Path, help="the lang folder, for the pronunciations of --ref")
-    parser.add_argument("--max-active", type=int, default=3000, help="most states kept a frame, over a graph")
+    parser.add_argument("--max-active", type=int, default=3000, help="most states kept a frame, over a graph; "
+                        "fewer than 21 are 21")
+    parser.add_argument("--language", help="of a Whisper of many languages (default: en)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="a folder")
 
@@ -48,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--ref and --lang belong together, and to greedy search: transcripts become tokens")
     runtime = runtimes.find(args.runtime)
     started = time.perf_counter()
-    recognizer = runtime.load(args.model, args.threads, args.graph, args.max_active)
+    recognizer = runtime.load(args.model, args.threads, args.graph, args.max_active, args.language)
     loaded = time.perf_counter() - started
     waves = waves_of_files(args.wavs) if args.wavs else waves_of_set(args.data, args.set)
     found = runtime.decode(recognizer, waves, args.words)

@@ -28,13 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from asrcompress import recognisers
     from asrcompress.decoding.evaluate import evaluate
-    from asrcompress.recipe.rows import of_files
+    from asrcompress.recipe.rows import of_files, search_of
     from asrcompress.report import rows
 
-    known = rows.parse(args.row)
+    known, options = rows.parse(args.row), recogniser_options(args)
     if args.rows:
-        known = rows.check({"name": args.out.name, "search": "greedy", **known, "test_set": args.set}, "--row")
-    recogniser = recognisers.load(args.model, **recogniser_options(args))
+        said = {"name": args.out.name, "search": search_of(options), **known, "test_set": args.set}
+        known = rows.check(said, "--row")
+    recogniser = recognisers.load(args.model, **options)
     result = evaluate(recogniser, args.data, args.set, args.out, args.dense)
     packed = Path(args.model) if Path(args.model).is_file() else None
     facts = {**of_files(args.out / args.set / "hyp.txt", packed), **result.facts}

@@ -10,6 +10,7 @@ that was done.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,10 +39,16 @@ def run(args: argparse.Namespace) -> None:
     def trained(words: Sequence[str], init: Path | None, out: Path) -> None:
         train(compose("train", [*words, *args.train]), args.data, args.lang, out, init)
 
+    def depends(words: Sequence[str]) -> tuple[dict[str, Any], dict[str, Path]]:
+        config = compose("train", [*words, *args.train])
+        read = [args.lang / name for name in ("tokens.txt", "lexicon.txt")]
+        read += [args.data / f"{name}.text" for name in (*config["train_sets"], config["dev_set"])]
+        return {"--train": args.train}, {path.name: path for path in read}
+
     of_methods = [word for word in args.overrides if is_option(word)]
     config = compose("experiment", [word for word in args.overrides if word not in of_methods])
     model = require_file(args.model, "the model to compress")
-    pipeline.run(config, of_methods, model, args.dense or model, args.out, trained, args.redo, args.data)
+    pipeline.run(config, of_methods, model, args.dense or model, args.out, trained, args.redo, args.data, depends)
 
 
 def is_option(word: str) -> bool:

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="smooth only where count cut-offs left n-grams of probability 0; otherwise write nothing")
     parser.add_argument("--prune", type=float, metavar="THRESHOLD", help="leave out n-grams of --arpa that matter less")
     parser.add_argument("--prune-to", type=int, metavar="N", help="prune --arpa to at most N n-grams")
-    parser.add_argument("--order", type=int, default=3, choices=range(1, 6))
+    parser.add_argument("--order", type=int, choices=range(1, 6), help="words of the longest n-grams, to train or to "
+                        "keep of --arpa (default: 3 with --text, all that --arpa has)")
     parser.add_argument("--min-counts", default="", metavar="N,N,...",
                         help="leave out n-grams of order 1, 2, ... seen fewer times (with --text)")
     parser.add_argument("--out", type=Path, required=True, help="the ARPA file to write")
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace) -> None:
 
     if bool(args.text) == bool(args.arpa):
         raise UserError("give either --text to train a language model or --arpa to cut one down")
+    if args.order and (args.smooth or args.prune is not None or args.prune_to is not None):
+        raise UserError("--smooth, --prune and --prune-to keep every order; give --order in a command of its own")
     if args.smooth:
         _smooth(args)
         return
@@ -45,12 +48,13 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.text:
         sentences = _sentences(args.text, args.utterance_ids)
-        ngram.train(sentences, args.out, args.order, _counts(args.min_counts))
-        print(f"{args.out}: {args.order}-gram language model of {len(sentences)} sentences")
+        order = args.order or 3
+        ngram.train(sentences, args.out, order, _counts(args.min_counts))
+        print(f"{args.out}: {order}-gram language model of {len(sentences)} sentences")
     if args.words or args.arpa:
         source = args.arpa or args.out
         words = read_symbols(args.words) if args.words else [f[1] for _, f in ngram.ngrams(source, 1)]
-        print(f"{args.out}: {ngram.restrict(source, args.out, words, args.order if args.arpa else 0)}")
+        print(f"{args.out}: {ngram.restrict(source, args.out, words, args.order or 0)}")
 
 
 def _smooth(args: argparse.Namespace) -> None:

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--note", default="", help="a statement about the test sets, printed under the title")
     parser.add_argument("--reference", type=Path, metavar="FILE", help="CSV of figures published elsewhere: system, "
                         "parameters, search, test_set, wer, source")
-    parser.add_argument("--search", help="which search the plot shows; by default the strongest of most lines")
+    parser.add_argument("--search", help="which search the plot shows; by default the one that most lines "
+                        "have, and of several the last in the rows")
 
 
 def run(args: argparse.Namespace) -> None:

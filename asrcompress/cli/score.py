@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                       help="choose the best of DIR/ac<scale>[-lm<scale>][-bp<penalty>].txt")
     parser.add_argument("--unit", choices=("word", "token"), default="word", help="token: the rate is `ter`, not `wer`")
     parser.add_argument("--dense-hyp", type=Path, help="the dense model's hypotheses, for p(better than dense)")
-    parser.add_argument("--out", type=Path, help="a folder for score.json and align.txt, or a file X.json")
+    parser.add_argument("--out", type=Path, help="a folder for score.json and align.txt, or a file X.json; with "
+                        "--sweep for best.json")
     parser.add_argument("--rows", type=Path, help="results.jsonl, to add or replace this result's row")
     parser.add_argument("--row", action="append", default=[], metavar="KEY=VALUE", help="what the row says (repeat)")
     parser.add_argument("--packed", type=Path, help="the packed model that was decoded: its size in bytes")
@@ -27,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from asrcompress.options import require
+
+    of_row = bool(args.row or args.packed or args.dense_packed or args.model_info)
+    require(not args.sweep or not (args.rows or of_row or args.dense_hyp), "--sweep chooses scales and makes no row; "
+            "leave --dense-hyp, --rows, --row, --packed, --dense-packed and --model-info away")
+    require(bool(args.rows) or not of_row, "--row, --packed, --dense-packed and --model-info say what a row holds; "
+            "give --rows FILE too")
     if args.sweep:
         choose(args)
     else:
@@ -75,7 +83,8 @@ def choose(args: argparse.Namespace) -> None:
         table.add_row(*(f"{row[scale]:g}" for scale in scales), f"{row[rate]:.2f}",
                       style="bold" if row is found[0] else None)
     Console().print(table)
-    with atomic(args.out or args.sweep / "best.json") as temporary:
+    out = args.out or args.sweep
+    with atomic(out if out.suffix == ".json" else out / "best.json") as temporary:
         temporary.write_text(json.dumps(found[0]) + "\n", encoding="utf-8")
     print(f"best on {args.ref}: acoustic scale {found[0]['acoustic_scale']:g}, lm scale {found[0]['lm_scale']:g}, "
           f"blank penalty {found[0]['blank_penalty']:g}, {rate.upper()} {found[0][rate]:.2f} %")

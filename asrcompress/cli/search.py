@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="taken from the blank's log-posterior, against deletions")
     parser.add_argument("--search-beam", type=float, default=20.0)
     parser.add_argument("--output-beam", type=float, default=8.0, help="beam of the lattice")
-    parser.add_argument("--min-active", type=int, default=30, help="least states kept a frame")
+    parser.add_argument("--min-active", type=int,
+                        help="least states kept a frame (default: 30, or as many as --max-active allows)")
     parser.add_argument("--max-active", type=int, default=7000, help="most states kept a frame")
     parser.add_argument("--nj", type=int, default=1, help="processes")
 
@@ -44,13 +45,18 @@ def run(args: argparse.Namespace) -> None:
     from asrcompress.decoding.archive import Archive
     from asrcompress.fsa import decode, search, storage
     from asrcompress.lang.tokens import read_symbols
+    from asrcompress.options import require
 
     settings = _settings(args)
+    least = min(30, max(0, args.max_active - 1)) if args.min_active is None else args.min_active
+    beams = search.Beams(args.search_beam, args.output_beam, least, args.max_active)
     archive = Archive(args.archive)
     names = {number: word for word, number in read_symbols(args.words).items()}
     grammar = storage.load(args.rescore, "G") if args.rescore else None
-    beams = search.Beams(args.search_beam, args.output_beam, args.min_active, args.max_active)
-    searcher = search.Searcher(storage.load(args.graph, "HLG"), grammar, beams)
+    graph = storage.load(args.graph, "HLG")
+    require(search.highest_word(graph) < len(names), f"{args.words} has {len(names)} words, and the graph {args.graph} "
+            f"says word {search.highest_word(graph)}; give the words.txt that the graph was made with")
+    searcher = search.Searcher(graph, grammar, beams)
     decoder = decode.Decoder(archive, searcher, settings)
     results = decode.decode(decoder, args.nj, _progress)
     for setting, result in results.items():

@@ -37,6 +37,5 @@ def run(args: argparse.Namespace) -> None:
 
     waves = list(waves_of_files(args.audio))
     recogniser = recognisers.load(args.model, **recogniser_options(args))
-    numbered = [(f"{number}-{name}", samples, rate) for number, (name, samples, rate) in enumerate(waves)]  # two a.wav
-    for (name, _, _), text in zip(waves, recogniser.transcribe(numbered).values(), strict=True):
-        print(f"{name} {text}")
+    for path, text in zip(args.audio, recogniser.transcribe(waves).values(), strict=True):
+        print(f"{path.stem} {text}")

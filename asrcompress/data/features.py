@@ -8,6 +8,7 @@ from pathlib import Path
 from lhotse import Fbank, LilcomChunkyWriter, MonoCut
 
 from asrcompress.data.copies import origin
+from asrcompress.processes import die_with_parent
 
 
 def _extract(storage: Path, cuts: list[MonoCut]) -> tuple[list[MonoCut], list[str]]:
@@ -43,7 +44,7 @@ def extract(parts: Iterable[list[MonoCut]], storage: Path, jobs: int,
             said.add(sentence)
         return done
 
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=die_with_parent) as pool:
         for number, part in enumerate(parts):
             running.append(pool.submit(_extract, storage / f"feats-{number:04d}", part))
             if len(running) > 2 * jobs:

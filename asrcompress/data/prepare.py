@@ -11,13 +11,16 @@ from itertools import chain
 from pathlib import Path
 
 from lhotse import CutSet
+from lhotse.cut import Cut
 from rich.progress import track
 
 from asrcompress.data import features
 from asrcompress.data.copies import origin, speed_copies
+from asrcompress.data.utterances import cut_of, lines
 from asrcompress.errors import UserError
 from asrcompress.files import atomic
 from asrcompress.lang import text
+from asrcompress.options import require
 
 logging.getLogger("lhotse").setLevel(logging.ERROR)
 
@@ -78,16 +81,47 @@ def store(cuts: CutSet, name: str, out: Path, speeds: Sequence[float], jobs: int
     print(f"{name}: {len(plain)} utterances, {hours:.2f} h, {left_out} copies left out", flush=True)
 
 
+def check_roles(train: Sequence[str], test: Sequence[str]) -> None:
+    """Errors: UserError for a set called `dev`, and for one to train on and to test on."""
+    require("dev" not in [*train, *test], "a set of the corpus cannot be called dev, as the speakers held out of the "
+            "first training set are; rename its folder, and give the new name")
+    for name in train:
+        require(name not in test, f"{name} is among --train-sets and among --test-sets; take it out of one of them")
+
+
+def _speaker(cut: Cut) -> str | None:
+    return cut.supervisions[0].speaker
+
+
+def _others(cuts: CutSet, held: set[str | None], name: str) -> CutSet:
+    """What is not spoken by those who were held out of the first training set."""
+    left = cuts.filter(lambda cut: _speaker(cut) not in held).to_eager()
+    if len(left) < len(cuts):
+        print(f"{name}: {len(cuts) - len(left)} utterances of speakers of the held-out set are left out", flush=True)
+    return left
+
+
 def prepare(read: Callable[[Path, str], CutSet], corpus: Path, train: Sequence[str], test: Sequence[str], out: Path, *,
             speeds: Sequence[float] = (0.9, 1.0, 1.1), held_out_minutes: float = 15, jobs: int = 2,
             warn: Callable[[str], None] = print) -> None:
-    """Every subset once; the held-out set `dev` is made of whole speakers of the first training subset."""
+    """Every subset once; the held-out set `dev` is made of whole speakers of the first training subset, who are in no
+    other training set.
+
+    Errors: those of `check_roles`, and UserError for a subset that was prepared in another role.
+    """
+    check_roles(train, test)
     for name in [*train, *test]:
-        first = [name] == list(train[:1])
-        if (out / f"{name}.jsonl.gz").exists() and (not first or (out / "dev.jsonl.gz").exists()):
+        first, manifest = [name] == list(train[:1]), out / f"{name}.jsonl.gz"
+        if manifest.exists() and (not first or (out / "dev.jsonl.gz").exists()):
+            copies = any(origin(cut) != cut.supervisions[0].id for cut in map(cut_of, lines(manifest)))
+            require(copies == (name in train and any(speed != 1 for speed in speeds)), f"{manifest} has "
+                    f"{'speed copies' if copies else 'one speed'}, and a {'training' if name in train else 'test'} set "
+                    f"has {'one speed' if copies else 'speed copies'}; remove the file, and it is prepared again")
             continue
         cuts = read(corpus, name)
         if first:
             cuts, dev = hold_out(cuts, held_out_minutes)
             store(dev, "dev", out, (1.0,), jobs, warn)
+        elif name in train:
+            cuts = _others(cuts, {_speaker(cut_of(line)) for line in lines(out / "dev.jsonl.gz")}, name)
         store(cuts, name, out, speeds if name in train else (1.0,), jobs, warn, shuffle=name in train)

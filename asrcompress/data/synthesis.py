@@ -28,8 +28,9 @@ from asrcompress.data import quickstart
 from asrcompress.data.corpora import librispeech
 from asrcompress.data.espeak import Espeak, Voice
 from asrcompress.errors import UserError
-from asrcompress.files import atomic
+from asrcompress.files import atomic, require_file, sha256
 from asrcompress.lang import lexicon as lexicons
+from asrcompress.processes import die_with_parent
 
 SAMPLING_RATE = librispeech.SAMPLING_RATE
 TRAIN, TEST = "train-quick", "dev-quick"
@@ -73,7 +74,9 @@ def synthesize(
     a grammar that is none, and words of it that the lexicon does not have.
     """
     out = Path(out)
-    settings = {"train_minutes": train_minutes, "test_minutes": test_minutes, "seed": seed, "speakers": list(speakers)}
+    settings = {"train_minutes": train_minutes, "test_minutes": test_minutes, "seed": seed, "speakers": list(speakers),
+                "grammar": sha256(require_file(Path(grammar), "the grammar")),
+                "lexicon": sha256(require_file(Path(lexicon), "the lexicon"))}
     if _is_done(out / ".done", settings):
         return
     rules = grammars.read(grammar)
@@ -139,7 +142,7 @@ def _draw(rules: grammars.Grammar, rng: random.Random, count: int, said: set[str
 def _run(jobs: list[_Speaker]) -> None:
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])  # imports once what every process needs
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=die_with_parent, max_tasks_per_child=1) as pool:
         for _ in track(pool.map(_speak, jobs), "Speaking", total=len(jobs), transient=True):
             pass
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from asrcompress.decoding.archive import Archive
 from asrcompress.lang import lexicon, text
+from asrcompress.options import require
 
 WORD_START = "▁"  # sentencepiece puts it before the first piece of a word
 
@@ -21,8 +22,10 @@ def best_tokens(log_probs: np.ndarray, blank: int = 0) -> list[int]:
 def greedy(archive: Archive, tokens: dict[str, int]) -> dict[str, str]:
     """Utterance -> its tokens, parted by spaces: the hypotheses of a token (phone) error rate.
 
-    `tokens` is token -> id as in `tokens.txt`; the blank has id 0.
+    `tokens` is token -> id as in `tokens.txt`; the blank has id 0. Errors: UserError for those of another model.
     """
+    require(len(tokens) == archive.dim, f"{archive.path} has {archive.dim} tokens, and tokens.txt of the lang folder "
+            f"{len(tokens)}; give the lang folder that the model was trained with")
     names = {number: token for token, number in tokens.items()}
     return {utt: " ".join(names[token] for token in best_tokens(archive[utt])) for utt in archive.utts}
 

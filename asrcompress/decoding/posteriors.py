@@ -24,7 +24,8 @@ def batches_of(cuts: CutSet, seconds: float) -> list[list[MonoCut]]:
 
 @torch.inference_mode()
 def write(model: AcousticModel, cuts: CutSet, out: Path, batch_seconds: float = 200) -> float:
-    """Write the log posteriors of every cut, under its supervision's id; the real-time factor of the network."""
+    """Write the log posteriors of every cut, under its supervision's id; the real-time factor of the network,
+    0 without a cut."""
     audio = wall = 0.0
     with ArchiveWriter(out, model.config["vocab"], {"frame_seconds": 0.01 * model.subsampling}) as archive:
         for batch in track(batches_of(cuts, batch_seconds), description=f"posteriors of {out.stem}", transient=True):
@@ -35,4 +36,4 @@ def write(model: AcousticModel, cuts: CutSet, out: Path, batch_seconds: float = 
             audio += sum(cut.duration for cut in batch)
             for cut, row, length in zip(batch, log_probs, out_lens.tolist(), strict=True):
                 archive.add(cut.supervisions[0].id, row[:length].numpy())
-    return wall / audio
+    return wall / audio if audio else 0.0

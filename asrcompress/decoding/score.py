@@ -14,6 +14,7 @@ from typing import Any
 from asrcompress.errors import UserError
 from asrcompress.files import atomic, require_file
 from asrcompress.lang import text
+from asrcompress.options import require
 
 REPLICATIONS = 10000
 SWEPT = re.compile(r"ac(\d[\d.]*)(?:-lm(\d[\d.]*))?(?:-bp(-?\d[\d.]*))?\.txt")  # as `asrcompress search` names them
@@ -69,17 +70,30 @@ def score(refs: dict[str, str], hyps: dict[str, str], dense: dict[str, str] | No
     """
     import kaldialign
 
+    check_words(refs)
     check_ids(refs, hyps)
     keys = sorted(refs)
     words = {key: refs[key].split() for key in keys}
-    if not any(words.values()):
-        raise UserError("the references hold no word, so there is no error rate; give the transcripts of the test set")
     pairs = {key: kaldialign.align(words[key], hyps.get(key, "").split(), "") for key in keys}
     flat = [pair for key in keys for pair in pairs[key]]
     return Score(unit=unit, words=sum(map(len, words.values())), sub=sum(bool(r and h and r != h) for r, h in flat),
                  ins=sum(not r for r, _ in flat), dels=sum(not h for _, h in flat), ci95=interval(refs, hyps),
                  p_better_than_dense=None if dense is None else p_better(refs, hyps, dense),
                  missing=[key for key in keys if key not in hyps], pairs=pairs)
+
+
+def check_words(refs: dict[str, str]) -> None:
+    """Errors: UserError where the references hold no word."""
+    require(any(map(str.split, refs.values())), "the references hold no word, so there is no error rate; give the "
+            "transcripts of the test set")
+
+
+def check_whole(hyps: dict[str, str], dense: dict[str, str], where: str = "the dense model's text") -> None:
+    """Check that the dense model has a hypothesis of every utterance of `hyps`: without, all its words would count as
+    deleted by the dense model. Errors: UserError that names the first without."""
+    if lacking := [key for key in hyps if key not in dense]:
+        raise UserError(f"{where} lacks {len(lacking)} of {len(hyps)} hypotheses (the first is {lacking[0]}); decode "
+                        "the same test set with the dense model")
 
 
 def check_ids(refs: dict[str, str], hyps: dict[str, str]) -> None:
@@ -110,11 +124,12 @@ def p_better(refs: dict[str, str], hyps: dict[str, str], dense: dict[str, str]) 
 
     The share of resampled test sets on which `hyps` make fewer errors, and half of those with equally many.
     kaldialign counts strict wins of its second system over its first, and with one seed both directions see the same
-    resamples, so wins, losses and ties add up to one.
+    resamples, so wins, losses and ties add up to one. Errors: those of `check_ids` and `check_whole`.
     """
     import kaldialign
 
     check_ids(refs, dense)
+    check_whole(hyps, dense)
     keys = sorted(refs)
     words, ours, theirs = (_split(texts, keys) for texts in (refs, hyps, dense))
     wins, losses = (kaldialign.bootstrap_wer_ci(words, first, second, REPLICATIONS, seed=0)["p_s2_improv_over_s1"]
@@ -161,7 +176,10 @@ def write(out: Path | str, result: Score) -> Path:
 
 def score_files(ref: Path, hyp: Path, dense: Path | None = None, unit: str = "word") -> Score:
     """`score` of Kaldi `text` files."""
-    return score(text.read(ref), text.read(hyp), text.read(dense) if dense else None, unit)
+    hyps, theirs = text.read(hyp), text.read(dense) if dense else None
+    if theirs is not None:
+        check_whole(hyps, theirs, str(dense))
+    return score(text.read(ref), hyps, theirs, unit)
 
 
 def sweep(refs: dict[str, str], folder: Path | str, unit: str = "word") -> list[dict[str, Any]]:
@@ -170,10 +188,11 @@ def sweep(refs: dict[str, str], folder: Path | str, unit: str = "word") -> list[
     Returns [{acoustic_scale, lm_scale, blank_penalty, wer, hyp}].
 
     The references are a held-out part of the training set, never a test set. Where rates are equal, the smaller scales
-    come first. Errors: UserError where the folder has no such file.
+    come first. Errors: UserError where the folder has no such file, and those of `score`.
     """
     import kaldialign
 
+    check_words(refs)
     rate = "wer" if unit == "word" else "ter"
     paths = sorted(require_file(folder, "the folder of hypotheses").iterdir())
     found = [(match.groups(), path) for path in paths if (match := SWEPT.fullmatch(path.name))]

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from asrcompress.errors import UserError
+from asrcompress.processes import die_with_parent
 
 
 def call(what: Path | str, function: Callable[..., Any], *args: Any) -> None:
-    """Run `function(*args)` in a new process; its standard output is this one's.
+    """Run `function(*args)` in a new process, which does not outlive this one; its standard output is this one's.
 
     `what` is the file that the work is about. Errors: UserError that the function raises; UserError with the file, the
     signal and the last line of the error stream where the process ends by a signal; RuntimeError with the whole error
@@ -37,6 +38,7 @@ def call(what: Path | str, function: Callable[..., Any], *args: Any) -> None:
 
 
 def _work(sender: Connection, errors: str, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    die_with_parent()
     os.dup2(os.open(errors, os.O_WRONLY), 2)
     try:
         function(*args)

@@ -15,6 +15,7 @@ from asrcompress.decoding.archive import Archive
 from asrcompress.errors import UserError
 from asrcompress.fsa.search import Searcher, batches, best_words, with_lm_scale
 from asrcompress.measure.machine import peak_rss
+from asrcompress.processes import die_with_parent
 
 BATCH_FRAMES = 1000  # 40 s of audio: larger batches take more memory and are no faster on a CPU
 RETRIES = 2
@@ -128,7 +129,7 @@ def _mapped(decoder: Decoder, work: list[list[str]], jobs: int) -> Iterator[Iter
     if Decoder.used:
         raise RuntimeError("several jobs need a process that has not searched yet")
     _decoder = decoder
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), initializer=die_with_parent) as pool:
         try:
             yield (future.result() for future in as_completed([pool.submit(_work, utts) for utts in work]))
         except BrokenProcessPool:

@@ -12,16 +12,28 @@ import numpy as np
 import torch
 
 from asrcompress.decoding.archive import Archive
+from asrcompress.options import require
 
 
 @dataclass(frozen=True)
 class Beams:
-    """How wide to search. Beams are differences of scores, after the acoustic scale; active states are a frame's."""
+    """How wide to search. Beams are differences of scores, after the acoustic scale; active states are a frame's.
+
+    Errors: UserError for what k2 would end the process on.
+    """
 
     search: float = 20.0
     output: float = 8.0
     min_active: int = 30
     max_active: int = 7000
+
+    def __post_init__(self) -> None:
+        require(self.search > 0 and self.output > 0, f"beams of {self.search:g} to search (--search-beam) and "
+                f"{self.output:g} for lattices (--output-beam): give numbers above 0, such as 20 and 8")
+        require(self.max_active > 0, f"at most {self.max_active} states a frame (--max-active): give 1 or more, such "
+                "as 7000")
+        require(0 <= self.min_active < self.max_active, f"at least {self.min_active} states a frame (--min-active): "
+                f"give 0 or more, and fewer than the most (--max-active), which is {self.max_active}")
 
     def wider(self) -> "Beams":
         """The beams of a second try: twice the search beam, four times the active states."""
@@ -99,6 +111,12 @@ def best_words(lattices: k2.Fsa) -> list[list[int] | None]:
         words = k2.RaggedTensor(arcs, best.aux_labels)
     lengths = arcs.row_splits(1).diff().tolist()
     return [ids if length else None for ids, length in zip(words.remove_values_leq(0).tolist(), lengths, strict=True)]
+
+
+def highest_word(graph: k2.Fsa) -> int:
+    """The highest word id that the graph says."""
+    words = graph.aux_labels
+    return int((words.values if isinstance(words, k2.RaggedTensor) else words).max())
 
 
 def batches(archive: Archive, utts: Iterable[str], frames: int) -> list[list[str]]:

@@ -156,6 +156,13 @@ def write(out: Path | str, orders: Sequence[Sequence[str]]) -> None:
         stream.write("\n\\end\\\n")
 
 
+def _never_start(unigrams: dict[str, float]) -> None:
+    """Share out what `<s>` has, which is never predicted: without longer n-grams, it is counted as a word."""
+    rest = 1 - unigrams.get(SENTENCE[0], 0.0)
+    for word, share in unigrams.items():
+        unigrams[word] = 0.0 if word == SENTENCE[0] else share / rest
+
+
 def train(sentences: Sequence[str], out: Path | str, order: int = 3, min_counts: Sequence[int] = ()) -> None:
     """Train a Kneser-Ney model with kaldingram and write it as a plain ARPA file.
 
@@ -178,6 +185,7 @@ def train(sentences: Sequence[str], out: Path | str, order: int = 3, min_counts:
             counts.apply_count_cutoffs([*min_counts, *[0] * order][:order])
         counts.cal_discounting_constants()
         counts.cal_f()
+        _never_start(counts.counts[0][()].word_to_f)
         counts.cal_bow()
         with atomic(out) as temporary, temporary.open("w", encoding="utf-8") as stream:
             counts.print_as_arpa(stream)

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from asrcompress.data import corpora
+from asrcompress.data.prepare import check_roles
 from asrcompress.options import require
 from asrcompress.recipe import commands
 from asrcompress.recipe.settings import Settings
@@ -16,20 +17,20 @@ DATA = Path("data")
 def with_corpus(settings: Settings) -> Settings:
     """The settings with the corpus's own sets and searches where they name none.
 
-    Errors: UserError where it has no set, and for a search that it has not.
+    Errors: UserError where it has no set, for a set in a wrong role, and for a search that it has not.
     """
     there = ["greedy", *(search.name for search in searches(settings))]
     for one in settings.searches:
         require(one in there, f"--searches is any of {', '.join(there)} with this corpus, not '{one}'")
     settings = replace(settings, searches=settings.searches or tuple(there))
-    if settings.train_sets and settings.test_sets:
-        return settings
-    train, test = corpora.get(settings.corpus_type).subsets(settings.corpus)
-    found = replace(settings, train_sets=settings.train_sets or tuple(train),
-                    test_sets=settings.test_sets or tuple(test))
-    require(bool(found.train_sets and found.test_sets), f"{settings.corpus} holds no training or no test set; give "
-            "another --corpus, or --train-sets and --test-sets")
-    return found
+    if not (settings.train_sets and settings.test_sets):
+        train, test = corpora.get(settings.corpus_type).subsets(settings.corpus)
+        settings = replace(settings, train_sets=settings.train_sets or tuple(train),
+                           test_sets=settings.test_sets or tuple(test))
+        require(bool(settings.train_sets and settings.test_sets), f"{settings.corpus} holds no training or no test "
+                "set; give another --corpus, or --train-sets and --test-sets")
+    check_roles(settings.train_sets, settings.test_sets)
+    return settings
 
 
 def download(settings: Settings) -> None:

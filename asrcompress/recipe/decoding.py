@@ -5,6 +5,7 @@ has lost parameters, is not as sure of itself. The scale of a language model tha
 dense model.
 """
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -39,7 +40,7 @@ def decode(settings: Settings, name: str) -> None:
         for one, search in _searches(settings):
             _stage(settings, name, test_set, one, search).run(partial(_decode, settings, name, test_set, one, search),
                                                               settings.redo)
-        (folder / "decode" / test_set / "posteriors").unlink(missing_ok=True)
+        shutil.rmtree(_network(folder / "decode" / test_set), ignore_errors=True)
 
 
 def prepare(settings: Settings, name: str) -> None:
@@ -54,12 +55,15 @@ def prepare(settings: Settings, name: str) -> None:
 def decode_part(settings: Settings, name: str, part: int) -> None:
     """Decode one part of every test set, as `--decode-parts` splits them, with the scales that `prepare` chose."""
     for test_set in settings.test_sets:
-        at = EXP / name / "decode" / test_set / "parts" / parts.name(part, settings.decode_parts)
-        split = parts.split(test_set, part, settings.decode_parts)
+        number = parts.of(test_set, settings.decode_parts)
+        if part > number:
+            continue
+        at = EXP / name / "decode" / test_set / "parts" / parts.name(part, number)
+        split = parts.split(test_set, part, number)
         for one, search in _searches(settings):
             Stage(at / one, settings.named("max_active") if search else {}, _inputs(settings, name, test_set, search)
                   ).run(partial(_search, settings, name, split, at, one, search), settings.redo)
-        (at / "posteriors").unlink(missing_ok=True)
+        shutil.rmtree(_network(at), ignore_errors=True)
 
 
 def _searches(settings: Settings) -> list[tuple[str, Search | None]]:
@@ -69,9 +73,12 @@ def _searches(settings: Settings) -> list[tuple[str, Search | None]]:
 
 
 def stages(settings: Settings, name: str) -> list[Stage]:
-    """What `decode` goes through, but for the scales of language models, which belong to the dense model."""
-    return [_scales(settings, name), *(_stage(settings, name, test_set, one, search)
-                                       for test_set in settings.test_sets for one, search in _searches(settings))]
+    """What `decode` goes through; the scales of language models are those of the dense model."""
+    searches = _searches(settings)
+    return [_scales(settings, name),
+            *(_lm_scales(settings, search) for _, search in searches if search and search.rescores),
+            *(_stage(settings, name, test_set, one, search)
+              for test_set in settings.test_sets for one, search in searches)]
 
 
 def _stage(settings: Settings, name: str, test_set: str, one: str, search: Search | None) -> Stage:
@@ -97,7 +104,7 @@ def _decode(settings: Settings, name: str, test_set: str, one: str, search: Sear
     """Hypotheses of a whole test set, joined where it was decoded in parts, and their row."""
     at = EXP / name / "decode" / test_set
     if settings.decode_parts > 1:
-        parts.join(at, one, settings.decode_parts)
+        parts.join(at, one, parts.of(test_set, settings.decode_parts))
     else:
         _search(settings, name, test_set, at, one, search)
     record(settings, name, test_set, one)
@@ -105,15 +112,20 @@ def _decode(settings: Settings, name: str, test_set: str, one: str, search: Sear
 
 def _search(settings: Settings, name: str, test_set: str, at: Path, one: str, search: Search | None) -> None:
     """Search a prepared set into AT/ONE; its posteriors stay in `at` for the next search."""
-    if not (at / "posteriors").exists():
-        commands.here("posteriors", "--model", EXP / name / "model.packed", "--data", DATA, "--set", test_set,
-                      "--out", at / "posteriors")
-    out, ref = at / one, DATA / f"{test_set}.text"
+    out, ref, archive = at / one, DATA / f"{test_set}.text", _network(at) / "posteriors"
+    Stage(archive.parent, {}, {"the model": EXP / name, test_set: ref}).run(lambda: commands.here(
+        "posteriors", "--model", EXP / name / "model.packed", "--data", DATA, "--set", test_set, "--out", archive),
+        redo=True)  # a decoding that was cut off may have left those of another test set
     if search is None:
-        commands.here("greedy", "--archive", at / "posteriors", "--lang", settings.lang, "--ref", ref, "--out", out)
+        commands.here("greedy", "--archive", archive, "--lang", settings.lang, "--ref", ref, "--out", out)
     else:
         scale = [lm_scale(search)] if search.rescores else []
-        search_with(settings, name, search, at / "posteriors", out / "hyp.txt", scale)
+        search_with(settings, name, search, archive, out / "hyp.txt", scale)
+
+
+def _network(at: Path) -> Path:
+    """Where the output of the network stands while a test set is decoded."""
+    return at / "network"
 
 
 def record(settings: Settings, name: str, test_set: str, search: str) -> None:
@@ -158,7 +170,6 @@ def _scales(settings: Settings, name: str) -> Stage:
 
 def choose_lm_scale(settings: Settings, search: Search) -> None:
     """Choose the scale of a rescoring language model, with the dense model: exp/dense/decode/dev/SEARCH/best.json."""
-    assert search.rescores
     dev = DENSE / "decode" / "dev"
     out = dev / search.name
 
@@ -166,9 +177,16 @@ def choose_lm_scale(settings: Settings, search: Search) -> None:
         search_with(settings, "dense", search, dev / "posteriors", out, settings.lm_scales)
         _choose(out, out / "best.json")
 
-    Stage(out, settings.named("lm_scales", "max_active"),
-          {"the scales": dev, "the graph": settings.graph(search.name),
-           "the graph of the first pass": settings.graph(search.rescores)}).run(make, settings.redo)
+    _lm_scales(settings, search).run(make, settings.redo)
+
+
+def _lm_scales(settings: Settings, search: Search) -> Stage:
+    """The choice of that scale: it follows from the dense model's scales and the graphs."""
+    assert search.rescores
+    dev = DENSE / "decode" / "dev"
+    return Stage(dev / search.name, settings.named("lm_scales", "max_active"),
+                 {"the scales": dev, "the graph": settings.graph(search.name),
+                  "the graph of the first pass": settings.graph(search.rescores)})
 
 
 def scales(name: str) -> dict[str, Any]:

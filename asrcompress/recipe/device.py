@@ -83,7 +83,7 @@ def _decode(settings: Settings, file: File, test_set: str) -> None:
     commands.here("decode", *given, "--ref", ref, "--lang", settings.lang, "--out", at / "greedy")
     first = data.searches(settings)[0]
     commands.here("decode", *given, "--graph", data.first_graph(settings) / "HLG.fst", "--words",
-                  settings.lang / "words.txt", "--out", at / "HLG")
+                  settings.lang / "words.txt", "--max-active", settings.max_active, "--out", at / "HLG")
     archive = at / "posteriors"
     commands.here("posteriors", "--model", folder(file) / "model.onnx", "--data", DATA, "--set", test_set, "--out",
                   archive)

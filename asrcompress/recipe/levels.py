@@ -9,6 +9,7 @@ sherpa-onnx, with SET in the same way.
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from asrcompress.lang import text
 from asrcompress.measure import machine
 from asrcompress.options import require
 from asrcompress.recipe import commands
-from asrcompress.recipe.rows import of_files
+from asrcompress.recipe.rows import of_files, search_of
 from asrcompress.recipe.stage import Stage
 from asrcompress.report import rows
 
 DENSE, PACKED, RESULT = "dense", "model.packed", "result.json"
+ENGLISH = "en"  # what recognisers and runtimes hear unless they are told
+WEIGHTS = (".safetensors", ".json", ".txt")  # what is read of a folder of Hugging Face's
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,15 @@ class Sweep:
     options: tuple[tuple[str, Any], ...] = ()
     command: str = ""
 
-    @property
-    def search(self) -> str:
-        """`greedy`, or `beam-5`."""
-        beam = dict(self.options).get("beam", 1)
-        return "greedy" if beam == 1 else f"beam-{beam}"
-
 
 def parse(texts: Sequence[str]) -> list[Level]:
-    """NAME=WORDS each, the dense model first. Errors: UserError for a text of another form, and a name twice."""
+    """NAME=WORDS each, the dense model first; blanks around them are left out.
+
+    Errors: UserError for a text of another form, and a name twice.
+    """
     levels = [Level(DENSE)]
-    for one in texts:
-        name, equals, words = one.partition("=")
+    for one in filter(str.strip, texts):
+        name, equals, words = map(str.strip, one.partition("="))
         require(bool(equals and words and name) and "/" not in name, f"the level '{one}' is not NAME=WORDS, such as "
                 "int8=quantization=int8")
         require(name not in [level.name for level in levels], f"there are two levels '{name}'; give each its own name")
@@ -71,25 +71,29 @@ def parse(texts: Sequence[str]) -> list[Level]:
 
 def compress(sweep: Sweep, level: Level, redo: bool = False) -> None:
     """EXP/NAME/model.packed. Errors: those of `asrcompress compress`."""
-    folder = sweep.exp / level.name
+    folder, calibrated = sweep.exp / level.name, _calibrates(level)
 
     def make() -> None:
         if level.name == DENSE:
             save(folder / PACKED, recognisers.load_model(sweep.model))
         else:
-            needs: list[str | Path] = []
-            if not {"--calibrate", "--data-free"} & set(level.words) and _calibrates(level):
-                needs = ["--calibrate", sweep.data]
+            needs: list[str | Path] = ["--calibrate", sweep.data] if calibrated else []
             if {"--target", "--at-most"} & set(level.words):
                 needs += ["--choices", sweep.exp]  # all targets choose from one table
             commands.here("compress", "--model", sweep.model, "--out", folder / PACKED, *needs, *level.words)
 
-    Stage(folder, {"--model": sweep.model, "--level": list(level.words)}).run(make, redo)
+    given = dict(pairwise(level.words))
+    heard = [given.get("--calibrate-set", "dev"), given.get("--distil-set")] if calibrated else []
+    inputs = {f"{name}.text": sweep.data / f"{name}.text" for name in heard if name}
+    if (weights := Path(sweep.model.removeprefix(recognisers.HUB))).is_dir():
+        inputs |= {path.name: path for path in sorted(weights.iterdir()) if path.suffix in WEIGHTS}
+    Stage(folder, {"--model": sweep.model, "--level": list(level.words)}, inputs).run(make, redo)
 
 
 def _calibrates(level: Level) -> bool:
-    """Whether the words ask for something that needs speech."""
-    return bool({"--target", "--at-most", "--distil", "--activations", "structure.data_aware=true"} & set(level.words))
+    """Whether the words ask for something that needs speech, and do not say which."""
+    asked = {"--target", "--at-most", "--distil", "--activations", "structure.data_aware=true"} & set(level.words)
+    return bool(asked) and not {"--calibrate", "--data-free"} & set(level.words)
 
 
 def decode(sweep: Sweep, level: Level, redo: bool = False) -> str:
@@ -108,7 +112,8 @@ def decode(sweep: Sweep, level: Level, redo: bool = False) -> str:
         inputs = {"the model": folder, f"{name}.text": sweep.data / f"{name}.text"}
         if level.name != DENSE:
             inputs["the dense model's texts"] = dense / name
-        Stage(at, {"--sets": name, **dict(sweep.options)}, inputs).run(make, redo)
+        options = {key: str(value) if isinstance(value, Path) else value for key, value in sweep.options}
+        Stage(at, {"--sets": name, **options}, inputs).run(make, redo)
         row = _put(sweep, at)
         said.append(_wer(row))
     return f"{level.name}: {row['packed_bytes']:,} bytes, 1/{row['ratio']:.3g}; WER {', '.join(said)}"
@@ -122,23 +127,26 @@ def device(sweep: Sweep, level: Level, precision: str, redo: bool = False) -> st
     Stage(out, {"--precision": precision}, {"the model": folder}).run(lambda: commands.here(
         "export", folder / PACKED, "--precision", precision, "--out", out), redo)
     recogniser = recognisers.load(folder / PACKED, **dict(sweep.options))
+    language = dict(sweep.options).get("language", ENGLISH)
+    spoken = {} if language == ENGLISH else {"--language": language}
     size = sum(path.stat().st_size for path in out.glob("*.onnx"))
     for name in sweep.sets:
         at, dense = out / name, None if level.name == DENSE else sweep.exp / DENSE / name
 
         def make(name: str = name, at: Path = at, dense: Path | None = dense) -> None:
-            commands.here("decode", "--model", out, "--data", sweep.data, "--set", name, "--out", at)
+            commands.here("decode", "--model", out, "--data", sweep.data, "--set", name, "--out", at,
+                          *chain(*spoken.items()))
             score = score_texts(recogniser, text.read(at / "hyp.txt"), sweep.data / f"{name}.text", at, dense)
             found = files.read_json(at / "decode.json")
-            row = {**_described(sweep, level, name, at), "precision": precision, "runtime": found["runtime"],
-                   "device_bytes": size, "rtf": found["rtf"], "threads": found["threads"], "cpu": machine.cpu(),
-                   **score.row()}
+            row = {**_described(sweep, level, name, at), "search": "greedy",  # whatever the beam of the recogniser is
+                   "precision": precision, "runtime": found["runtime"], "device_bytes": size, "rtf": found["rtf"],
+                   "threads": found["threads"], "cpu": machine.cpu(), **score.row()}
             files.write_json(at / RESULT, rows.check(row, str(at / RESULT)))
 
         inputs = {"the device files": out, f"{name}.text": sweep.data / f"{name}.text"}
         if dense:
             inputs["the dense model's texts"] = dense
-        Stage(at, {"--sets": name}, inputs).run(make, redo)
+        Stage(at, {"--sets": name, **spoken}, inputs).run(make, redo)
         row = _put(sweep, at)
         said.append(f"{_wer(row)}, RTF {row['rtf']:.3f}")
     return f"{level.name}, {precision}: {size:,} bytes; WER {'; '.join(said)}"
@@ -150,13 +158,13 @@ def _described(sweep: Sweep, level: Level, name: str, at: Path) -> rows.Row:
     return {**of_files(at / "hyp.txt", packed, dense), **stored(packed), "name": level.name,
             "when": "none" if level.name == DENSE else "after", "model": Path(sweep.model).name,
             "options": " ".join(level.words) or None, "test_set": name,
-            "search": sweep.search, "seed": 0, "command": sweep.command or None}
+            "search": search_of(dict(sweep.options)), "seed": 0, "command": sweep.command or None}
 
 
 def _put(sweep: Sweep, at: Path) -> rows.Row:
     """The row of a decoding, which is then in results.jsonl too."""
     row: rows.Row = files.read_json(at / RESULT, "the row")
-    rows.put(sweep.exp.parent / "results.jsonl", row)
+    rows.put(sweep.exp.parent / "results.jsonl", row, same=rows.FOLDER)
     return row
 
 

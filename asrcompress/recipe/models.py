@@ -14,6 +14,7 @@ from asrcompress.recipe.sweep import DENSE, EXP, Job
 
 DATA = Path("data")
 MODEL = "model.safetensors"
+FINETUNE, SCRATCH = ("finetune_options", "finetune_epoch_fraction"), ("scratch_options",)  # settings of such trainings
 
 
 def stage(job: Job) -> Stage:
@@ -32,13 +33,17 @@ def stage(job: Job) -> Stage:
 def _options(job: Job) -> dict[str, Any]:
     """The settings on which the model of a job depends, by the names that the user gives them."""
     criterion, epochs = _training(job)
-    kind = {"dense": (), "after": ("finetune_options", "finetune_epoch_fraction"),
-            "experiment": ("finetune_options", "finetune_epoch_fraction")}.get(job.kind, ("scratch_options",))
-    options = {"--model": job.model, "--criterion": criterion,
-               **job.settings.named("train_sets", "seed", "train_options", *kind)}
+    options = {"--model": job.model, **job.settings.named("train_sets", "seed")}
     if job.kind == "experiment":
+        steps, model = _train_steps(job)
+        if not all(map(_names_criterion, steps)):
+            options["--criterion"] = criterion
+        if steps:
+            options |= job.settings.named("train_options", *(FINETUNE if model is None else SCRATCH))
         teacher = [] if job.teachers == ("dense",) else [f"teacher={'+'.join(job.teachers)}"]
         return {**options, "--experiments": [job.experiment, f"from={job.source}", *teacher, *job.keys]}
+    kind = {"dense": (), "after": FINETUNE}.get(job.kind, SCRATCH)
+    options |= {"--criterion": criterion, **job.settings.named("train_options", *kind)}
     if job.method:
         options |= {"--methods": [job.method.structure, *job.method.options], "--sizes": job.size}
     return {**options, "--epochs": epochs, **({"--schedule": job.schedule} if job.schedule else {})}
@@ -225,7 +230,7 @@ def experiment_config(job: Job) -> dict[str, Any]:
 def _step_config(job: Job, words: Sequence[str], scratch: bool) -> dict[str, Any]:
     """`conf/train.yaml` for a training step of an experiment: its own `words`, and the recipe's for such a training."""
     settings = job.settings
-    own = [] if any(word.startswith("criterion=") for word in words) else [f"criterion={settings.finetune_criterion}"]
+    own = [] if _names_criterion(words) else [f"criterion={settings.finetune_criterion}"]
     fraction = [] if scratch else [f"training.epoch_fraction={settings.finetune_epoch_fraction:g}"]
     more = settings.scratch_options if scratch else settings.finetune_options
     return _with_data(configs.compose("train", [*own, *words, *fraction, *settings.train_options, *more]), job)
@@ -236,10 +241,21 @@ def experiment_trainings(job: Job) -> tuple[list[dict[str, Any]], str | None]:
 
     Errors: UserError.
     """
+    steps, model = _train_steps(job)
+    return [_step_config(job, words, model is not None) for words in steps], model
+
+
+def _train_steps(job: Job) -> tuple[list[list[str]], str | None]:
+    """The overrides of each training step of an experiment, and the model that the first one makes anew."""
     steps = [words for kind, words in pipeline.steps(experiment_config(job), job.keys) if kind == "train"]
     model = next((word.removeprefix("model=") for words in steps[:1] for word in words if word.startswith("model=")),
                  None)
-    return [_step_config(job, words, model is not None) for words in steps], model
+    return steps, model
+
+
+def _names_criterion(words: Sequence[str]) -> bool:
+    """Whether a training step chooses its criterion itself."""
+    return any(word.startswith("criterion=") for word in words)
 
 
 def _run_experiment(job: Job) -> None:

@@ -20,6 +20,12 @@ def numbers(parts: int) -> range:
     return range(1, parts + 1) if parts > 1 else range(0)
 
 
+def of(test_set: str, parts: int) -> int:
+    """Into how many parts a prepared set goes: none is empty. Errors: UserError where the set is not prepared."""
+    lines = utterances.lines(files.require_file(DATA / f"{test_set}.jsonl.gz", "the prepared set"))
+    return sum(1 for _ in islice(lines, parts))
+
+
 def name(part: int, parts: int) -> str:
     """`2of4`."""
     return f"{part}of{parts}"
@@ -48,7 +54,7 @@ def join(at: Path, search: str, parts: int) -> None:
 
     Errors: UserError where a part is missing.
     """
-    folders = [at / "parts" / name(part, parts) / search for part in numbers(parts)]
+    folders = [at / "parts" / name(part, parts) / search for part in range(1, parts + 1)]
     for file in (file for file in TEXTS if (folders[0] / file).exists()):
         joined: dict[str, str] = {}
         for folder in folders:

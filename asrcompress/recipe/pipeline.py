@@ -16,6 +16,8 @@ from asrcompress.recipe.stage import Stage
 Step = tuple[str, list[str]]  # compress, target or train, and its overrides
 # (overrides, model file to start from, or None: the step makes a new one, folder to write into)
 Train = Callable[[Sequence[str], Path | None, Path], None]
+# overrides of a training step -> options and inputs, as those of `Stage`, on which it depends besides
+Depends = Callable[[Sequence[str]], tuple[Mapping[str, Any], Mapping[str, Path]]]
 MODEL = "model.safetensors"
 
 
@@ -53,13 +55,14 @@ def takes(kind: str, words: Sequence[str], option: str) -> bool:
 
 
 def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: Path, out: Path, train: Train,
-        redo: bool = False, data: Path = Path("data")) -> dict[str, Any]:
+        redo: bool = False, data: Path = Path("data"), depends: Depends = lambda words: ({}, {})) -> dict[str, Any]:
     """Run the steps from a model file into folders of `out`, and write its model.safetensors, model.packed and
     train.json. A training that chooses a model starts anew.
 
     Run again, it goes on after the last step that was done. `dense` is the model of which sizes are fractions; targets
-    calibrate on the dev set of `data`. Returns what result rows say of the model: structure, quantization, coder, size
-    and the seconds of all trainings. Errors: UserError.
+    calibrate on the dev set of `data`. `depends` says on what `train` depends that the overrides do not tell; a recipe
+    needs none, as the stage of its job knows all of it. Returns what result rows say of the model: structure,
+    quantization, coder, size and the seconds of all trainings. Errors: UserError.
     """
     start, seconds, precision = model, 0.0, None
     for index, (kind, words) in enumerate(steps(config, options), 1):
@@ -80,7 +83,11 @@ def run(config: Mapping[str, Any], options: Sequence[str], model: Path, dense: P
             else:
                 commands.here("compress", "--model", source, "--out", folder / MODEL, *words)
 
-        Stage(folder, {"overrides": words}, {f"the model {source}": source} if source else {}).run(make, redo)
+        told, needs = depends(words) if kind == "train" else ({}, {})
+        if kind == "target":
+            needs = {"the dense model": dense, "dev": data / "dev.text"}
+        start_from = {f"the model {source}": source} if source else {}
+        Stage(folder, {"overrides": words, **told}, {**start_from, **needs}).run(make, redo)
         model = folder / MODEL
         if kind == "train":
             trained = files.read_json(folder / "train.json", "the report of the training")

@@ -52,6 +52,14 @@ def of_files(hyp: Path, packed: Path | None = None, dense_packed: Path | None = 
     return row
 
 
+def search_of(options: Mapping[str, Any]) -> str:
+    """What a row says of a recogniser's search: `greedy`, `beam-5`, or the folder of its graph, as `tgsmall`."""
+    if options.get("graph"):
+        return Path(options["graph"]).resolve().parent.name
+    beam = options.get("beam", 1)
+    return "greedy" if beam == 1 else f"beam-{beam}"
+
+
 def score(ref: Path, hyp: Path, dense: Path | None, out: Path, row: Mapping[str, Any], unit: str = "word") -> str:
     """Score hypotheses, write OUT/score.json, OUT/align.txt and, last, OUT/result.json with the row; Kaldi's %WER line.
 
@@ -68,7 +76,8 @@ def collect(folder: Path, results: Path) -> None:
     """Put the rows of the decodings below a model's or a device file's folder into `results`.
 
     Each decoding leaves its row in a file of its own, and one process merges them, so that jobs on many machines need
-    no lock on a shared file; a row that is merged twice is there once. Errors: UserError for a damaged row.
+    no lock on a shared file; a row that is merged twice is there once, and one of a model that was made again replaces
+    the old one, whatever its size and its options are now. Errors: UserError for a damaged row.
     """
     found = [files.read_json(path, "the row") for path in sorted(folder.glob(f"decode/*/*/{RESULT}"))]
-    rows.put(results, *(rows.check(row, str(folder)) for row in found))
+    rows.put(results, *(rows.check(row, str(folder)) for row in found), same=rows.FOLDER)

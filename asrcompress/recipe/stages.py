@@ -10,7 +10,9 @@ from asrcompress.recipe.settings import Settings
 
 def make(stage: str, settings: Settings) -> None:
     """Make the models of a stage of the sweep: the dense one, the controls, or every compressed one."""
-    sweep.run_all(graph.MAKE[stage](settings))
+    for task in graph.tasks(settings, [stage]):
+        if task.job and sweep.run(task.job):
+            print(f"{task.job.folder}: done", flush=True)
 
 
 def decode(settings: Settings) -> None:
@@ -48,9 +50,11 @@ def run(names: Sequence[str], settings: Settings, only: str | None = None, part:
         graph.only(settings, names[0], only, part)()
         return
     together = settings.dry_run or settings.jobs > 1 or settings.launcher != "local"
-    swept = [name for name in names if together and name in graph.STAGES]
+    swept = [name for name in names if name in graph.STAGES]
+    if len(swept) > 1 and not together:
+        graph.tasks(settings, swept)  # a mistake in a later stage does not wait for the models of an earlier one
     for name in names:
-        if name not in swept:
+        if name not in swept or not together:
             STAGES[name](settings)
         elif name == swept[-1]:  # all that they need stands before the first of them
             tasks = graph.tasks(settings, swept)

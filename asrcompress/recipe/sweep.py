@@ -87,7 +87,7 @@ def dense(settings: Settings) -> Job:
 
 
 def controls(settings: Settings) -> list[Job]:
-    """Models trained from scratch that stand beside the compressed ones."""
+    """Models trained from scratch that stand beside the compressed ones. Errors: UserError for two alike."""
     pairs = [control.split("=", 1) for control in settings.controls]
     return _with_seeds([Job(_plain(name), "control", settings, model) for name, model in pairs])
 
@@ -100,21 +100,24 @@ def compressed(settings: Settings) -> list[Job]:
     methods = [Method.parse(text) for text in settings.methods]
     jobs = [job for when, method, size in product(settings.when, methods, settings.sizes)
             for job in _of_size(settings, when, method, size)]
-    jobs = _with_seeds(jobs + [experiment(settings, text) for text in settings.experiments])
-    names = [job.name for job in jobs]
-    for name in names:
-        require(names.count(name) == 1 and name != "dense",
-                f"two models of the sweep would be called {name}; rename one")
-    return jobs
+    return _with_seeds(jobs + [experiment(settings, text) for text in settings.experiments])
 
 
 def _with_seeds(jobs: list[Job]) -> list[Job]:
-    """Each job once for each of --seeds; with another than --seed it is called NAME-seedN."""
+    """Each job once for each of --seeds; with another than --seed it is called NAME-seedN.
+
+    Errors: UserError for two alike, and one called as the dense model is.
+    """
     def seeded(job: Job, seed: int) -> Job:
         name = job.name if seed == job.settings.seed else f"{job.name}-seed{seed}"
         return replace(job, name=name, settings=replace(job.settings, seed=seed))
 
-    return [seeded(job, int(seed)) for job in jobs for seed in job.settings.seeds or (job.settings.seed,)]
+    found = [seeded(job, int(seed)) for job in jobs for seed in job.settings.seeds or (job.settings.seed,)]
+    names = [job.name for job in found]
+    for name in names:
+        require(names.count(name) == 1 and name != "dense",
+                f"two models of the sweep would be called {name}; rename one")
+    return found
 
 
 def _of_size(settings: Settings, when: str, method: Method, size: float) -> Iterator[Job]:
@@ -157,20 +160,6 @@ def run(job: Job) -> bool:
     from asrcompress.recipe import models
 
     return models.stage(job).run(lambda: models.make(job), job.settings.redo)
-
-
-def run_all(jobs: list[Job]) -> None:
-    """Run jobs one after the other, after all of them have been checked: a mistake does not wait for hours.
-
-    Errors: UserError.
-    """
-    from asrcompress.recipe import models
-
-    for job in jobs:
-        models.check(job)
-    for job in jobs:
-        if run(job):
-            print(f"{job.folder}: done", flush=True)
 
 
 def finished() -> list[str]:

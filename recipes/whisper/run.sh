@@ -55,7 +55,7 @@ level_words=(
   "eighth=--target 1/8 $fine"
   "twelfth=--target 1/12 $fine"
 )
-[ -z "$levels" ] || IFS=';' read -ra level_words <<< "$levels"
+[ -z "$levels" ] || readarray -td ';' level_words < <(printf %s "$levels")
 sweep() {  # STAGE and what it alone is given
   local extra=("${@:2}")
   [ "$redo" = false ] || extra+=(--redo)

@@ -94,7 +94,27 @@ def test_hold_out_takes_whole_speakers_until_the_minutes_are_there(tiny_corpus: 
             hold_out(cuts, minutes)
 
 
+def test_held_out_speakers_are_in_no_training_set(tiny_corpus: Path, tmp_path: Path) -> None:
+    def read(corpus: Path, name: str) -> CutSet:  # the same speakers in both
+        return librispeech.prepare(corpus, "train-quick")
+
+    prepare(read, tiny_corpus, ["one", "two"], [], tmp_path, speeds=(1.0,), held_out_minutes=0.1)
+    one, two, dev = (speakers(load_manifest(tmp_path / f"{name}.jsonl.gz")) for name in ("one", "two", "dev"))
+    assert one == two and one and dev and not one & dev
+
+
 def test_nothing_is_held_out_of_a_test_set(tiny_corpus: Path, tmp_path: Path) -> None:
     prepare(librispeech.prepare, tiny_corpus, [], ["dev-quick"], tmp_path)
     assert [path.name for path in tmp_path.glob("*.jsonl.gz")] == ["dev-quick.jsonl.gz"]
     assert text.read(tmp_path / "dev-quick.text") == text.read(prepared.data(tiny_corpus) / "dev-quick.text")
+
+
+@pytest.mark.parametrize(("train", "test", "said"), [
+    (["train-quick"], ["dev"], "a set of the corpus cannot be called dev"),
+    (["dev"], ["dev-quick"], "a set of the corpus cannot be called dev"),
+    (["train-quick"], ["train-quick"], "train-quick is among --train-sets and among --test-sets"),
+    (["train-quick", "dev-quick"], [], "dev-quick.jsonl.gz has one speed, and a training set has speed copies; remove"),
+    ([], ["train-quick"], "train-quick.jsonl.gz has speed copies, and a test set has one speed; remove")])
+def test_a_set_has_one_role(tiny_corpus: Path, train: list[str], test: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        prepare(librispeech.prepare, tiny_corpus, train, test, prepared.data(tiny_corpus), held_out_minutes=0.1)

@@ -84,11 +84,16 @@ def test_noise_is_20_to_35_db_below_the_speech() -> None:
         assert 19 < 10 * np.log10(signal / (spectrum.sum() - signal)) < 36
 
 
-def test_a_finished_corpus_is_kept_and_never_overwritten(tiny_corpus: Path) -> None:
+def test_a_finished_corpus_is_kept_and_never_overwritten(tiny_corpus: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tiny_corpus.rglob("*")}
     synthesis.synthesize(tiny_corpus, GRAMMAR, LEXICON, 0.4, 0.13, speakers=(2, 1))
     with pytest.raises(UserError, match="other settings"):
         synthesis.synthesize(tiny_corpus, GRAMMAR, LEXICON, 0.4, 0.13, seed=5, speakers=(2, 1))
+    for number, path in enumerate((GRAMMAR, LEXICON)):
+        other = tmp_path / path.name
+        other.write_text(path.read_text() + "# another\n")
+        with pytest.raises(UserError, match="other settings"):
+            synthesis.synthesize(tiny_corpus, *([other, LEXICON], [GRAMMAR, other])[number], 0.4, 0.13, speakers=(2, 1))
     assert before == {path: path.stat().st_mtime_ns for path in tiny_corpus.rglob("*")}
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from asrcompress.decoding import greedy
 from asrcompress.decoding.archive import Archive, ArchiveWriter
+from asrcompress.errors import UserError
 from asrcompress.lang.tokens import collapse
 
 TOKENS = {"<blk>": 0, "▁THE": 1, "▁C": 2, "AT": 3}
@@ -39,3 +40,11 @@ def test_archive_to_tokens_and_words(tmp_path: Path) -> None:
     tokens = greedy.greedy(Archive(tmp_path / "x"), TOKENS)
     assert tokens == {"u1": "▁THE ▁C AT", "u2": ""}
     assert greedy.greedy_words(tokens) == {"u1": "THE CAT", "u2": ""}
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_tokens_of_another_lang_folder_are_refused(count: int, tmp_path: Path) -> None:
+    with ArchiveWriter(tmp_path / "x", 4) as archive:
+        archive.add("u1", path_to_rows([0, 1]))
+    with pytest.raises(UserError, match=f"x has 4 tokens, and tokens.txt of the lang folder {count}"):
+        greedy.greedy(Archive(tmp_path / "x"), {str(i): i for i in range(count)})

@@ -1,3 +1,4 @@
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +78,17 @@ def test_command(
     )
     assert main([*arguments, "other"]) == 1
     assert "the prepared set" in capsys.readouterr().err
+
+
+def test_a_set_without_utterances_has_an_empty_archive(model: models.AcousticModel, tmp_path: Path) -> None:
+    save_model(tmp_path / "model.safetensors", model)
+    gzip.open(tmp_path / "none.jsonl.gz", "w").close()
+    (tmp_path / "none.text").touch()
+    (tmp_path / "tokens.txt").write_text("".join(f"{i} {i}\n" for i in range(7)))
+    (tmp_path / "lexicon.txt").write_text("A 1\n")
+    archive = ["--out", str(tmp_path / "x"), "--data", str(tmp_path), "--set", "none"]
+    assert main(["posteriors", "--model", str(tmp_path / "model.safetensors"), *archive]) == 0
+    assert len(Archive(tmp_path / "x")) == 0
+    assert main(["greedy", "--archive", str(tmp_path / "x"), "--lang", str(tmp_path), "--ref",
+                 str(tmp_path / "none.text"), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "tokens.txt").read_text() == ""

@@ -106,6 +106,8 @@ def test_errors_are_sentences() -> None:
         scoring.score(REFS, HYPS, dense={"z": "OH"})
     with pytest.raises(UserError, match="no word"):
         scoring.score({"a": ""}, {"a": "OH"})
+    with pytest.raises(UserError, match=r"the dense model's text lacks 1 of 2 hypotheses \(the first is b\)"):
+        scoring.score(REFS, HYPS, dense={"a": "OH"})
 
 
 def test_sweep_takes_the_lowest_rate(tmp_path: Path) -> None:
@@ -192,3 +194,35 @@ def test_an_alignment_is_read_as_it_was_written(tmp_path: Path) -> None:
     scoring.write(tmp_path, scoring.score(refs, hyps))
     assert scoring.read_alignment(tmp_path / "align.txt") == {
         "a": (refs["a"], hyps["a"], 2), "b": (refs["b"], hyps["b"], 1), "c": (refs["c"], hyps["c"], 0)}
+
+
+def test_a_dense_text_without_an_utterance_is_named(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text.write(files / "dense.txt", {"b": REFS["b"]})
+    assert command(files, "--dense-hyp", str(files / "dense.txt")) == 1
+    assert "dense.txt lacks 1 of 2 hypotheses (the first is a); decode the same" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["scales.json", "scales", "there"])
+def test_the_best_scales_go_into_a_folder_or_a_json_file(out: str, files: Path) -> None:
+    text.write(files / "sweep/ac0.6.txt", HYPS)
+    (files / "there").mkdir()
+    sweep = ["score", "--ref", str(files / "ref"), "--sweep", str(files / "sweep"), "--out", str(files / out)]
+    assert main(sweep) == 0
+    best = files / out if out.endswith(".json") else files / out / "best.json"
+    assert json.loads(best.read_text())["acoustic_scale"] == 0.6
+
+
+@pytest.mark.parametrize(("what", "options", "sentence"), [
+    ("sweep", ["--rows", "r.jsonl", "--row", "name=x"], "--sweep chooses scales and makes no row"),
+    ("sweep", ["--dense-hyp", "dense.txt"], "--sweep chooses scales and makes no row"),
+    ("sweep", ["--ref", "wordless"], "the references hold no word"),
+    ("hyp", ["--row", "name=x"], "give --rows FILE too"),
+    ("hyp", ["--packed", "small.packed"], "give --rows FILE too")])
+def test_what_would_be_ignored_is_refused(what: str, options: list[str], sentence: str, files: Path,
+                                          monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(files)
+    text.write(files / "wordless", dict.fromkeys(REFS, ""))
+    text.write(files / "sweep/ac1.txt", HYPS)
+    given = {"sweep": ["--sweep", "sweep"], "hyp": ["--hyp", "hyp.txt"]}[what]
+    assert main(["score", "--ref", "ref", *given, *options]) == 1
+    assert sentence in capsys.readouterr().err and not (files / "sweep/best.json").exists()

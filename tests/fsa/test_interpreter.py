@@ -50,3 +50,19 @@ def test_a_command_says_that_its_python_is_no_program(monkeypatch: pytest.Monkey
     monkeypatch.setenv("K2_PYTHON", str(tmp_path / "none"))
     assert main(["graph", "--lang", "lang", "--arpa", "lm.arpa", "--out", str(tmp_path / "graph")]) == 1
     assert "none cannot be started (No such file or directory); check K2_PYTHON" in capsys.readouterr().err
+
+
+def test_a_python_without_k2_does_not_start_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                   capfd: pytest.CaptureFixture[str]) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho ${interpreter.STARTED}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(interpreter, "here", lambda: False)
+    monkeypatch.setenv("K2_PYTHON", str(python))
+    command = ["graph", "--lang", "lang", "--arpa", "lm.arpa", "--out", str(tmp_path / "graph")]
+    assert main(command) == 0
+    started = capfd.readouterr().out.strip()
+    assert started == str(python)
+    monkeypatch.setenv(interpreter.STARTED, started)  # as the process that it started finds it
+    assert main(command) == 1
+    assert "has no k2, which graphs and searches need; run setup.sh" in capfd.readouterr().err

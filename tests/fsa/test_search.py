@@ -16,7 +16,7 @@ pytest.importorskip("kaldilm")
 from asrcompress.cli import main  # noqa: E402
 from asrcompress.decoding.archive import Archive  # noqa: E402
 from asrcompress.errors import UserError  # noqa: E402
-from asrcompress.fsa import decode, graph, lexicon, search  # noqa: E402
+from asrcompress.fsa import decode, graph, lexicon, search, storage  # noqa: E402
 from tests.fsa import tiny  # noqa: E402
 from tests.fsa.test_graph import EXACT, hlg_of  # noqa: E402
 
@@ -118,10 +118,10 @@ def test_batches_hold_everything_once_and_fit(tmp_path: Path) -> None:
 
 @pytest.fixture
 def graphs(tmp_path: Path) -> Path:
-    lang = tiny.write_lang(tmp_path / "lang")
-    small, large = tiny.write_arpa(tmp_path / "small", tiny.UNIGRAM), tiny.write_arpa(tmp_path / "large", tiny.BIGRAM)
-    command = ["graph", "--lang", str(lang), "--arpa", str(small), "--large", str(large)]
-    assert main([*command, "--out", str(tmp_path / "graph")]) == 0
+    storage.save(tmp_path / "graph" / "HLG.npz", hlg_of(tmp_path / "lang", tiny.UNIGRAM), "HLG")
+    words = lexicon.read_lang(tmp_path / "lang").words
+    grammar, _ = graph.grammar_fst(tiny.write_arpa(tmp_path / "large", tiny.BIGRAM), words, 3)
+    storage.save(tmp_path / "graph" / "G.npz", graph.rescoring_grammar(grammar, words["#0"]), "G")
     return tmp_path
 
 
@@ -170,12 +170,32 @@ def test_command_sweeps(graphs: Path, archive: Path) -> None:
     (["--blank-penalty", "0,x"], "is not a list of numbers"),
     (["--lm-scale", "2"], "give that too"),
     (["--nj", "0"], "at least one process"),
+    (["--search-beam", "-1"], "give numbers above 0"),
+    (["--output-beam", "nan"], "give numbers above 0"),
+    (["--max-active", "0"], "give 1 or more"),
+    (["--min-active", "20", "--max-active", "20"], "fewer than the most (--max-active), which is 20"),
+    (["--words", "short.txt"], "short.txt has 2 words, and the graph "),
 ])
 def test_command_with_bad_options(graphs: Path, archive: Path, options: list[str], message: str,
-                                  capsys: pytest.CaptureFixture[str]) -> None:
+                                  capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(graphs)
+    Path("short.txt").write_text("<eps> 0\nAB 1\n")
+    monkeypatch.setattr(decode, "decode", lambda *_: pytest.fail("it searched before it refused"))
     assert main(command(graphs, *options)) == 1
     assert message in capsys.readouterr().err
     assert not (graphs / "hyp").exists()
+
+
+@pytest.mark.parametrize("most", ["1", "20"])  # the 30 that are kept unless told are more
+def test_command_with_few_active_states(graphs: Path, archive: Path, most: str) -> None:
+    assert main(command(graphs, "--max-active", most)) == 0
+    assert len((graphs / "hyp").read_text().splitlines()) == len(Archive(archive))
+
+
+def test_command_of_an_archive_without_utterances(graphs: Path) -> None:
+    tiny.write_archive(graphs / "x.post", {})
+    assert main(command(graphs)) == 0
+    assert (graphs / "hyp").read_text() == "" and json.loads((graphs / "hyp.json").read_text())["rtf"] == 0
 
 
 def test_command_with_an_archive_cut_in_half(graphs: Path, archive: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,6 +133,30 @@ def test_trained_model_is_a_distribution(tmp_path: Path) -> None:
         assert sum(10 ** log10((*history, word)) for word in ["A", "B", "C", "</s>"]) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize(("order", "cut"), [(1, []), (2, []), (2, [0, 9])])  # of the last, the 1-grams are left
+def test_the_start_of_a_sentence_is_no_word(order: int, cut: list[int], tmp_path: Path) -> None:
+    pytest.importorskip("kaldingram")
+    ngram.train(["A B A", "A B C", "B A"], tmp_path / "arpa", order, cut)
+    found = {fields[1]: float(fields[0]) for n, fields in ngram.ngrams(tmp_path / "arpa") if n == 1}
+    assert found.pop("<s>") == -99
+    assert found.keys() == {"A", "B", "C", "</s>"} and sum(10 ** p for p in found.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("options", "kept"), [([], 4), (["--order", "2"], 2)])
+def test_an_arpa_keeps_all_its_orders_unless_told(options: list[str], kept: int, tmp_path: Path) -> None:
+    pytest.importorskip("kaldingram")
+    ngram.train(["A B C A", "A B C B"], tmp_path / "arpa", 4)
+    assert main(["ngram", "--arpa", str(tmp_path / "arpa"), "--out", str(tmp_path / "out"), *options]) == 0
+    assert max(order for order, _ in ngram.ngrams(tmp_path / "out")) == kept
+
+
+def test_order_is_refused_where_it_would_be_ignored(arpa: Path, tmp_path: Path,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    for options in (["--prune", "1e-7"], ["--smooth", str(arpa)]):
+        assert main(["ngram", "--arpa", str(arpa), "--order", "1", "--out", str(tmp_path / "out"), *options]) == 1
+        assert "keep every order" in capsys.readouterr().err
+
+
 def test_cut_offs(tmp_path: Path) -> None:
     pytest.importorskip("kaldingram")
     sentences = ["A B C", "A B D", "A B C"]

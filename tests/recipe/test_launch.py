@@ -9,6 +9,7 @@ import pytest
 from asrcompress.errors import UserError
 from asrcompress.recipe import estimate, launch, launchers
 from asrcompress.recipe.graph import Task
+from asrcompress.recipe.launchers import slurm
 from asrcompress.recipe.launchers.base import LOST
 from asrcompress.recipe.settings import Settings
 from asrcompress.recipe.sweep import Job
@@ -110,3 +111,10 @@ def test_a_launcher_is_named_with_its_options(tmp_path: Path) -> None:
                               ("slurm", ("time=long",), "time is 'long'; it is a whole number")):
         with pytest.raises(UserError, match=said):
             launchers.build(name, words, 1, tmp_path)
+
+
+def test_texts_of_digits_stay_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm, "launcher", lambda options, jobs, folder: options)
+    found = launchers.build("slurm", ("account=12345", "partition=1", "mem=16000", "time=60", "gpus_per_node=2"), 1,
+                            tmp_path)
+    assert found == slurm.Options(account="12345", partition="1", mem="16000", time=60, gpus_per_node=2)

@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from asrcompress.cli import main
 from asrcompress.errors import UserError
 from asrcompress.recipe import levels
+from asrcompress.recipe.stage import Stage
 from tests.recognisers import tiny
 
 LEVELS = ("int8=quantization=int8 coder=range", "third=--target 1/3 structures=[dense] quantizations=[int8,trellis]",
@@ -64,6 +66,83 @@ def test_a_sweep_makes_files_and_rows_and_then_nothing(tmp_path: Path, monkeypat
     assert "exp/int8 was made otherwise" in capsys.readouterr().err
     assert not sweep("compress", folder, "--redo", "--only", "int8", chosen=other)
     assert Path("exp/int8/model.packed").stat().st_mtime_ns != made[Path("exp/int8/model.packed")]
+
+
+def test_device_files_are_searched_greedily_in_the_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("d").mkdir()
+    Path("d/t.text").write_text("u A\n")
+    Stage(Path("exp/dense")).run(lambda: None)
+    asked: list[tuple[Any, ...]] = []
+
+    def here(command: str, *words: Any) -> None:
+        asked.append((command, *words))
+        out = words[words.index("--out") + 1]
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "hyp.txt").write_text("u A\n")
+        (out / "decode.json").write_text('{"runtime": "sherpa-onnx", "rtf": 0.1, "threads": 1}')
+
+    monkeypatch.setattr(levels.commands, "here", here)
+    monkeypatch.setattr(levels, "stored", lambda path: {})
+    monkeypatch.setattr(levels, "of_files", lambda *_: {"packed_bytes": 1})
+    monkeypatch.setattr(levels.recognisers, "load", lambda *_, **__: SimpleNamespace(normalise=str))
+
+    def decoded(redo: bool = False, **options: Any) -> list[tuple[Any, ...]]:
+        asked.clear()
+        made = levels.Sweep("m", Path("d"), ("t",), options=tuple(options.items()))
+        levels.device(made, levels.Level("dense"), "float32", redo)
+        return [words[-2:] for words in asked if words[0] == "decode"]
+
+    assert decoded(language="de", beam=5) == [("--language", "de")] and decoded(language="de", beam=1) == []
+    with pytest.raises(UserError, match="--language de -> "):
+        decoded(language="en")
+    assert decoded(redo=True, language="en") == [("--out", Path("exp/dense/device/float32/t"))] and decoded() == []
+    assert [json.loads(line)["search"] for line in Path("results.jsonl").read_text().splitlines()] == ["greedy"]
+
+
+@pytest.mark.parametrize(("words", "stale"), [
+    ("quantization=int8", ["hf/model.safetensors"]), ("--target 1/3", ["hf/model.safetensors", "d/dev.text"]),
+    ("--target 1/3 --data-free gaussian", ["hf/model.safetensors"]),
+    ("--distil 2 --calibrate-set a --distil-set b", ["hf/model.safetensors", "d/a.text", "d/b.text"])])
+def test_a_file_follows_from_weights_and_speech(words: str, stale: list[str], tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(levels.commands, "here", lambda *_: None)
+    inputs = [Path(path) for path in ("hf/model.safetensors", "d/dev.text", "d/a.text", "d/b.text")]
+    for path in inputs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("u A\n")
+    made, (_, level) = levels.Sweep("hf:hf", Path("d"), ("t",)), levels.parse([f"a={words}"])
+    levels.compress(made, level)
+    for number, path in enumerate(inputs):
+        path.write_text("u B\n" * (number + 2))
+        if str(path) in stale:
+            with pytest.raises(UserError, match=f"{path.name} has changed"):
+                levels.compress(made, level)
+        levels.compress(made, level, redo=True)
+
+
+def test_a_level_has_one_row_a_search_and_that_may_be_a_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("d/t.text", "tgsmall/HLG.npz"):
+        Path(path).parent.mkdir()
+        Path(path).write_text("u A\n")
+    Stage(Path("exp/dense")).run(lambda: Path("exp/dense/model.packed").touch())
+    monkeypatch.setattr(levels, "stored", lambda path: {})
+    monkeypatch.setattr(levels, "of_files", lambda *_: {"packed_bytes": 1, "ratio": 1.0})
+    monkeypatch.setattr(levels.recognisers, "load", lambda *_, **__: None)
+    said = {"wer": 1.0, "ci95": None}
+    monkeypatch.setattr(levels, "evaluate", lambda *_: SimpleNamespace(facts={}, score=SimpleNamespace(row=said.copy)))
+    for words, scale in ((("x",), 1.0), (("y",), 2.0)):
+        options = (("lang", Path("lang")), ("graph", Path("tgsmall/HLG.npz")), ("acoustic_scale", scale))
+        levels.decode(levels.Sweep("m", Path("d"), ("t",), options=options), levels.Level("dense", words), redo=True)
+    (row,) = map(json.loads, Path("results.jsonl").read_text().splitlines())
+    assert (row["search"], row["options"]) == ("tgsmall", "y")
+
+
+def test_blanks_around_levels_and_names_are_left_out() -> None:
+    assert levels.parse(["a=x y", " b = z", "\nc=--target 1/8\n", " \n"])[1:] == [
+        levels.Level("a", ("x", "y")), levels.Level("b", ("z",)), levels.Level("c", ("--target", "1/8"))]
 
 
 @pytest.mark.parametrize("texts", [["int8"], ["a/b=x"], ["a=x", "a=y"], ["dense=x"], ["a=it's"], ["=x"], ["a="]])

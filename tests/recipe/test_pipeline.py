@@ -1,7 +1,9 @@
 """Pipelines, on the spoken corpus of the tests: what comes out is the packed file, and a second run repeats nothing."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from asrcompress.compression import modules, packed, quantization
 from asrcompress.compression.packed import writer
 from asrcompress.errors import UserError
 from asrcompress.recipe import pipeline
+from asrcompress.training import run
 from tests import prepared
 from tests.training.test_train import OPTIONS, train
 
@@ -49,6 +52,50 @@ def test_deep_compression_from_one_command(tiny_corpus: Path, dense: Path, tmp_p
     trained = (tmp_path / "4-train" / "train.json").stat().st_mtime_ns
     assert experiment(tiny_corpus, dense, tmp_path, *overrides) == 0
     assert (tmp_path / "4-train" / "train.json").stat().st_mtime_ns == trained
+
+
+def test_a_step_follows_from_all_that_its_command_was_told(tiny_corpus: Path, dense: Path, tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch,
+                                                           capsys: pytest.CaptureFixture[str]) -> None:
+    folders = {"--data": prepared.data(tiny_corpus), "--lang": prepared.lang(tiny_corpus)}
+    for name, files in (("--data", ["train-quick.text", "dev.text"]), ("--lang", ["tokens.txt", "lexicon.txt"])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            shutil.copy(folders[name] / file, tmp_path / name)
+    made: list[str] = []
+
+    def train(config: dict[str, Any], data: Path, lang: Path, out: Path, init: Path) -> None:
+        made.append("train")
+        shutil.copy(init, out / "model.safetensors")
+        (out / "train.json").write_text('{"train_seconds": 1}')
+
+    def target_words(*_: object) -> list[str]:
+        made.append("target")
+        return ["quantization=int8"]
+
+    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(pipeline, "target_words", target_words)
+    whole = shutil.copy(dense, tmp_path / "dense.safetensors")
+
+    def again(*more: str, rate: str = "1e-3") -> list[str]:
+        made.clear()
+        words = [word for name in folders for word in (name, str(tmp_path / name))]
+        done = main(["experiment", *words, "--model", str(dense), "--dense", str(whole), "--out", str(tmp_path / "out"),
+                     "experiment.steps=[{train: ['training=finetune']}, {target: ['bytes=1/2']}]", *more, "--train",
+                     "train_sets=[train-quick]", f"training.optimizer.lr={rate}"])
+        return made if done == 0 else [capsys.readouterr().err]
+
+    assert again() == ["train", "target"] and again() == []
+    assert "1-train was made otherwise: --train" in again(rate="1e-4")[0]
+    assert again("--redo", rate="1e-4") == ["train"]  # and the target of the same model
+    for file, steps in (("--lang/tokens.txt", ["train"]), ("--data/train-quick.text", ["train"]),
+                        ("--data/dev.text", ["train", "target"])):
+        with (tmp_path / file).open("a") as stream:
+            stream.write("\n")
+        assert f"{Path(file).name} has changed" in again(rate="1e-4")[0]
+        assert again("--redo", rate="1e-4") == steps
+    shutil.copy(tmp_path / "out" / "2-target" / "model.safetensors", whole)
+    assert "the dense model has changed" in again(rate="1e-4")[0]
 
 
 @pytest.mark.slow

@@ -121,10 +121,35 @@ def test_a_mistake_is_found_before_the_first_training(recipe: tuple[Path, Settin
     monkeypatch.chdir(folder)
     for wrong in ({"methods": ("cp", "svd,data_awake=true")}, {"methods": ("cp", "magic")}, {"methods": ("cp", "tied")},
                   {"experiments": ("a=epr,rat=3",)}, {"experiments": ("a=quantized,quantization.moon=1",)},
-                  {"methods": ("cp", "svd"), "when": ("during",), "epochs": 2}):
+                  {"methods": ("cp", "svd"), "when": ("during",), "epochs": 2},
+                  {"methods": ("cp",), "experiments": ("a=quantized,from=typo,epochs=0",)}):
         with pytest.raises(UserError):
             stages.run(["compress"], replace(settings, **wrong))
         assert not Path("exp/cp-0.5").exists()
+
+
+def test_a_mistake_in_a_later_stage_is_found_before_the_first(recipe: tuple[Path, Settings], tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="a needs the model typo"):
+        stages.run(["train-dense", "compress"], replace(recipe[1], experiments=("a=quantized,from=typo",)))
+    assert not Path("exp").exists()
+
+
+def test_a_model_waits_for_the_one_that_it_starts_from(recipe: tuple[Path, Settings],
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recipe[0])
+    made: list[str] = []
+    monkeypatch.setattr(sweep, "run", lambda job: made.append(job.name))
+    experiments = ("b=quantized,from=a,epochs=0", "a=quantized,epochs=0")
+    stages.run(["compress"], replace(recipe[1], methods=(), experiments=experiments))
+    assert made == ["a", "b"]
+
+
+@pytest.mark.parametrize("test_set", ["dev", "train-quick"])
+def test_a_test_set_is_not_what_models_are_trained_on(recipe: tuple[Path, Settings], test_set: str) -> None:
+    with pytest.raises(UserError, match="cannot be called dev|is among --train-sets and among --test-sets"):
+        stages.run(["decode"], replace(recipe[1], test_sets=(test_set,)))
 
 
 @pytest.mark.parametrize("options, teacher, files", [

@@ -4,9 +4,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from asrcompress import recognisers
+from asrcompress.cli import main
+from asrcompress.decoding import evaluate
 from asrcompress.errors import UserError
 from asrcompress.recipe import rows
 from asrcompress.report import rows as result_rows
@@ -105,3 +109,30 @@ def test_rows_of_a_model_are_collected_once(tmp_path: Path) -> None:
     (tmp_path / "exp" / "a" / "decode" / "dev" / "greedy" / rows.RESULT).write_text("{")
     with pytest.raises(UserError, match=r"result\.json is not a JSON object"):
         rows.collect(tmp_path / "exp" / "a", results)
+
+
+def test_a_model_that_was_made_again_has_one_row(tmp_path: Path) -> None:
+    """The size of an experiment is measured, so the row of --redo stood beside the old one."""
+    results = tmp_path / "results.jsonl"
+    for number, options in ((0.2471, "quantization=int8"), (0.2469, "quantization=int8,epochs=0")):
+        scored(tmp_path / "int8", "greedy", size=number, options=options, seed=0)
+        scored(tmp_path / "other", "greedy", size=number, seed=int(number == 0.2469))
+        for name in ("int8", "other"):
+            rows.collect(tmp_path / name, results)
+    assert [(row["name"], row["size"], row["seed"]) for row in result_rows.read(results)] == [
+        ("int8", 0.2469, 0), ("other", 0.2471, 0), ("other", 0.2469, 1)]
+
+
+@pytest.mark.parametrize(("options", "search"), [
+    ({}, "greedy"), ({"beam": 1}, "greedy"), ({"beam": 5}, "beam-5"),
+    ({"lang": Path("lang"), "graph": Path("data/graph_phone/tgsmall/HLG.npz")}, "tgsmall")])
+def test_rows_name_the_search_of_a_recogniser(options: dict, search: str, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rows.search_of(options) == search
+    result = evaluate.Result(SimpleNamespace(row=lambda: {"wer": 1.0}, line=lambda: ""), {"rtf": 0.1})  # type: ignore[arg-type]
+    monkeypatch.setattr(recognisers, "load", lambda model, **given: given == options)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: result)
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    assert not main(["evaluate", "m", "--data", "d", "--set", "t", "--out", str(tmp_path / "m"), "--rows",
+                     str(tmp_path / "results.jsonl"), *words])
+    assert [row["search"] for row in result_rows.read(tmp_path / "results.jsonl")] == [search]

@@ -82,3 +82,23 @@ def test_jobs_are_plain_data() -> None:
 def test_mistakes_are_sentences(options: dict, said: str) -> None:
     with pytest.raises(UserError, match=said):
         sweep.compressed(Settings(**options))
+
+
+@pytest.mark.parametrize(("controls", "name"), [(("dense=tdnn_small",), "dense"), (("a=tdnn", "a=tdnn_small"), "a")])
+def test_controls_have_names_of_their_own(controls: tuple, name: str) -> None:
+    with pytest.raises(UserError, match=f"two models of the sweep would be called {name}"):
+        sweep.controls(Settings(controls=controls))
+
+
+DIFFERENT: dict = {"scratch_options": ("training.epoch_fraction=0.5",), "finetune_options": ("training.warmup=0.1",),
+                   "finetune_criterion": "ctc", "train_options": ("training.workers=0",)}
+
+
+@pytest.mark.parametrize(("text", "taken"), [
+    ("a=during,model=tdnn_small", {"scratch_options", "train_options"}),
+    ("a=distilled", {"finetune_options", "train_options"}),
+    ("a=quantized", {"finetune_options", "finetune_criterion", "train_options"}), ("a=quantized,epochs=0", set())])
+def test_an_experiment_depends_on_the_options_that_its_trainings_take(text: str, taken: set[str]) -> None:
+    made = models._options(sweep.experiment(Settings(), text))
+    other = {key: models._options(sweep.experiment(Settings(**{key: value}), text)) for key, value in DIFFERENT.items()}
+    assert {key for key, options in other.items() if options != made} == taken

@@ -19,6 +19,7 @@ from asrcompress.data.corpora._wsj_discs import RELEASES, SETS, Discs
 from asrcompress.errors import UserError
 from asrcompress.files import atomic, locked, read_jsonl
 from asrcompress.lang import ngram, text
+from asrcompress.processes import die_with_parent
 
 TRANSCRIPTS = {"wsj0": "11-4.1, 11-10.1 or 11-14.1", "wsj1": "13-33.1 or 13-34.1"}
 
@@ -107,7 +108,7 @@ def _check_decoder(paths: Iterable[Path]) -> None:
 
 def _decode_all(audio: dict[str, Path], out: Path, jobs: int) -> dict[str, str]:
     """Write the FLAC files; utterance -> what is wrong with it, for those that have none then."""
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, initializer=die_with_parent) as pool:
         results = pool.map(_decode, audio.values(), [_flac(out, name) for name in audio], chunksize=16)
         done = zip(audio, track(results, "decoding", total=len(audio)), strict=True)
         return {name: problem for name, problem in done if problem}

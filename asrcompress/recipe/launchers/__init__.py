@@ -6,7 +6,7 @@ so does what it makes: every machine has to see the recipe's folder and the Pyth
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from asrcompress import registry
 from asrcompress.errors import UserError
@@ -24,10 +24,11 @@ def build(name: str, words: Sequence[str], jobs: int, folder: Path) -> Launcher:
     for word in words:
         if "=" not in word:
             raise UserError(f"--launcher-options {word}: write {word}=VALUE")
-    given = {key: _plain(value) for key, value in (word.split("=", 1) for word in words)}
+    hints = get_type_hints(module.Options)
+    given = {key: _plain(value, hints.get(key)) for key, value in (word.split("=", 1) for word in words)}
     return module.launcher(make(module.Options, given, f"launcher {name}"), jobs, folder)
 
 
-def _plain(text: str) -> Any:
-    """A whole number where the text is one."""
-    return int(text) if text.isdigit() else text
+def _plain(text: str, hint: Any) -> Any:
+    """A whole number where the text is one and the option takes it: an account may have digits only."""
+    return int(text) if text.isdecimal() and int in (hint, *get_args(hint)) else text

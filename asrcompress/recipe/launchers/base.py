@@ -1,12 +1,12 @@
 """What every launcher does, and the process that runs a command on whatever machine it was given."""
 
-import ctypes
 import os
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from asrcompress.processes import die_with_parent
 
 LOST = -1  # the machine or the process went away, so that nobody knows how far the command came
 
@@ -37,9 +37,3 @@ def popen(command: Sequence[str], folder: str, environment: Mapping[str, str], l
     with open(log, "ab") as stream:
         return subprocess.Popen(list(command), cwd=folder, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
                                 stdout=stream, stderr=subprocess.STDOUT, preexec_fn=die_with_parent)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent ends, however it ends: a job that was given up must not go on
-    beside its second run."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

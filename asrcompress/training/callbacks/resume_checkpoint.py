@@ -40,6 +40,7 @@ class EpochCheckpoints(ModelCheckpoint):
                          save_on_train_epoch_end=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The state of a checkpoint, with its files in this folder."""
         def here(path: str) -> str:
             return str(Path(str(self.dirpath), Path(path).name)) if path else path
 
