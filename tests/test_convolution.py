@@ -24,6 +24,26 @@ with torch.no_grad():
     torch.testing.assert_close(y, torch.nn.functional.conv1d(x, weight, bias, 3, 4, 2), atol=1e-4, rtol=1e-4)
 """
 
+DEPTHWISE = """
+import torch
+from asrcompress.convolution import conv1d
+torch.set_num_threads(2)
+for batch, frames in ((1, 56), (1, 370), (3, 200), (5, 40), (5, 296)):
+    x, weight = torch.randn(batch, 144, frames), torch.randn(144, 1, 15)
+    expected = torch.nn.functional.conv1d(x, weight, padding=7, groups=144)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = conv1d(x, weight, padding=7, groups=144)
+    halves = conv1d(x.bfloat16(), weight.bfloat16(), padding=7, groups=144)
+    assert found.dtype == halves.dtype == torch.bfloat16 and torch.get_num_threads() == 2
+    for one in (found, halves):
+        torch.testing.assert_close(one.float(), expected, atol=0.1, rtol=0.02)
+"""
+
+
+def test_depthwise_in_bfloat16_ends_on_two_threads() -> None:
+    """oneDNN went round for ever, so that no Conformer could be trained on two cores with bfloat16."""
+    subprocess.run([sys.executable, "-c", DEPTHWISE], check=True, timeout=120)
+
 
 @pytest.mark.parametrize("name", ["dense", "hashed"])
 def test_an_input_no_longer_than_the_dilation_does_not_end_the_process(name: str) -> None:

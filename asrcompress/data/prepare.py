@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from lhotse import CutSet
 from lhotse.cut import Cut
@@ -27,6 +28,10 @@ logging.getLogger("lhotse").setLevel(logging.ERROR)
 ARCHIVE = 500  # cuts in a file of features
 
 
+def _speaker(cut: Cut) -> Any:
+    return cut.supervisions[0].speaker
+
+
 def hold_out(cuts: CutSet, minutes: float, seed: int = 0) -> tuple[CutSet, CutSet]:
     """Split off whole speakers, in an order that only their names and the seed decide, until `minutes` are reached.
 
@@ -34,7 +39,7 @@ def hold_out(cuts: CutSet, minutes: float, seed: int = 0) -> tuple[CutSet, CutSe
     """
     spoken: dict[str, float] = defaultdict(float)
     for cut in cuts:
-        spoken[cut.supervisions[0].speaker] += cut.duration / 60
+        spoken[_speaker(cut)] += cut.duration / 60
     order = sorted(spoken, key=lambda speaker: hashlib.sha256(f"{seed} {speaker}".encode()).hexdigest())
     held: set[str] = set()
     for speaker in order:
@@ -46,8 +51,8 @@ def hold_out(cuts: CutSet, minutes: float, seed: int = 0) -> tuple[CutSet, CutSe
     if len(held) == len(spoken):
         raise UserError(f"holding out {minutes} minutes would take all {len(spoken)} speakers of the first training "
                         "set; choose a smaller --held-out-minutes")
-    return (cuts.filter(lambda c: c.supervisions[0].speaker not in held).to_eager(),
-            cuts.filter(lambda c: c.supervisions[0].speaker in held).to_eager())
+    return (cuts.filter(lambda cut: _speaker(cut) not in held).to_eager(),
+            cuts.filter(lambda cut: _speaker(cut) in held).to_eager())
 
 
 def store(cuts: CutSet, name: str, out: Path, speeds: Sequence[float], jobs: int, warn: Callable[[str], None],
@@ -89,11 +94,7 @@ def check_roles(train: Sequence[str], test: Sequence[str]) -> None:
         require(name not in test, f"{name} is among --train-sets and among --test-sets; take it out of one of them")
 
 
-def _speaker(cut: Cut) -> str | None:
-    return cut.supervisions[0].speaker
-
-
-def _others(cuts: CutSet, held: set[str | None], name: str) -> CutSet:
+def _others(cuts: CutSet, held: set[str], name: str) -> CutSet:
     """What is not spoken by those who were held out of the first training set."""
     left = cuts.filter(lambda cut: _speaker(cut) not in held).to_eager()
     if len(left) < len(cuts):

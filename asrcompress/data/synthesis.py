@@ -28,7 +28,7 @@ from asrcompress.data import quickstart
 from asrcompress.data.corpora import librispeech
 from asrcompress.data.espeak import Espeak, Voice
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, require_file, sha256
+from asrcompress.files import atomic, sha256
 from asrcompress.lang import lexicon as lexicons
 from asrcompress.processes import die_with_parent
 
@@ -75,8 +75,8 @@ def synthesize(
     """
     out = Path(out)
     settings = {"train_minutes": train_minutes, "test_minutes": test_minutes, "seed": seed, "speakers": list(speakers),
-                "grammar": sha256(require_file(Path(grammar), "the grammar")),
-                "lexicon": sha256(require_file(Path(lexicon), "the lexicon"))}
+                "grammar": sha256(grammar, "the grammar"),
+                "lexicon": sha256(lexicon, "the lexicon")}
     if _is_done(out / ".done", settings):
         return
     rules = grammars.read(grammar)

@@ -1,6 +1,4 @@
 import itertools
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -53,24 +51,3 @@ def test_batchnorm_is_torchs_in_training_and_after() -> None:
 def test_batchnorm_needs_three_dimensions() -> None:
     with pytest.raises(ValueError, match=r"expected \(N, C, T\), got 2"):
         BatchNorm1d(6)(torch.randn(4, 6))
-
-
-DEPTHWISE = """
-import torch
-from asrcompress.convolution import conv1d
-torch.set_num_threads(2)
-for batch, frames in ((1, 56), (1, 370), (3, 200), (5, 40), (5, 296)):
-    x, weight = torch.randn(batch, 144, frames), torch.randn(144, 1, 15)
-    expected = torch.nn.functional.conv1d(x, weight, padding=7, groups=144)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = conv1d(x, weight, padding=7, groups=144)
-    halves = conv1d(x.bfloat16(), weight.bfloat16(), padding=7, groups=144)
-    assert found.dtype == halves.dtype == torch.bfloat16 and torch.get_num_threads() == 2
-    for one in (found, halves):
-        torch.testing.assert_close(one.float(), expected, atol=0.1, rtol=0.02)
-"""
-
-
-def test_depthwise_in_bfloat16_ends_on_two_threads() -> None:
-    """oneDNN went round for ever, so that no Conformer could be trained on two cores with bfloat16."""
-    subprocess.run([sys.executable, "-c", DEPTHWISE], check=True, timeout=120)
