@@ -25,7 +25,7 @@ def same(written: nn.Module, loaded: nn.Module, path: str, example: tuple[Any, .
     if differ:
         raise _not_kept(path, f"the tensor '{differ[0]}' comes out different once the file is loaded again")
     made, again = modules.constants(plain), modules.constants(loaded_plain)
-    for name in made.keys() & again.keys():
+    for name in (name for name in made if name in again):  # in order: the sentence names the first
         if _other_constant(made[name].cpu(), again[name].cpu()):
             raise _not_kept(path, f"the buffer '{name}', which the model's state leaves out, is another one in a model "
                             "that is built again; build it alike, or register it as persistent")
