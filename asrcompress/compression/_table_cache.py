@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from asrcompress.errors import UserError
+
 
 class Cache:
     """JSON values by key, in a file FOLDER/choices-DIGEST.jsonl with a line for each; nothing is kept without a folder.
@@ -25,7 +27,13 @@ class Cache:
         whole = [line for line in lines if line.endswith("\n")]  # a run that was stopped may have left half a line
         if whole != lines:
             self.path.write_text("".join(whole), encoding="utf-8")
-        self.found = dict(map(json.loads, whole))
+        for number, line in enumerate(whole, 1):
+            try:
+                key, kept = json.loads(line)
+                self.found[str(key)] = kept
+            except (ValueError, TypeError):
+                raise UserError(f"{self.path}, line {number} is damaged; remove the line, and what it said is measured "
+                                "again") from None
 
     def value(self, key: str, make: Callable[..., Any], *args: Any) -> Any:
         """What is kept under a key, or what `make` says of the arguments, which is kept from then on."""

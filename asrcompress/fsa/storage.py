@@ -4,8 +4,6 @@ Members: `arcs` int32 (N, 4) as k2 keeps them (from, to, label, bits of the floa
 (N,) or, where an arc has any number of output labels, `outputs` with `splits` int32 (N + 1,); `kind`, one word.
 """
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import k2
@@ -14,7 +12,7 @@ import torch
 from _k2.ragged import create_ragged_shape2
 
 from asrcompress.errors import UserError
-from asrcompress.files import atomic, require_file
+from asrcompress.files import atomic, read_npz, require_file
 
 
 def save(path: Path | str, fsa: k2.Fsa, kind: str) -> None:
@@ -46,9 +44,8 @@ def load(path: Path | str, kind: str) -> k2.Fsa:
 def _members(path: Path, kind: str) -> dict[str, np.ndarray]:
     wrong = UserError(f"the graph {path} is damaged or not a graph; remove it and build it again")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            members = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        members = read_npz(path, "the graph")
+    except UserError:
         raise wrong from None
     arcs = members.get("arcs")
     if arcs is None or arcs.ndim != 2 or arcs.shape[1] != 4 or "kind" not in members:

@@ -175,6 +175,11 @@ def test_a_table_goes_on_where_it_was_stopped(batches: list, tmp_path: Path, mon
     assert sorted(made) == ["0", "2", "4", "4"] and file.read_text() == text
     for one in (same, again):
         assert one.measured == whole.measured and one.form.scales == whole.form.scales and one.checked == whole.checked
+    for damage in ("{", "[1]", "7"):
+        file.write_text(damage + text[text.index("\n"):])
+        with pytest.raises(UserError, match=f"{file}, line 1 is damaged"):
+            target.Table(classifier(), batches, ways, cache=tmp_path / "choices")
+    file.write_text(text)
     fewer = Ways(structures=("dense",), quantizations=("int8",))
     target.Table(classifier(), batches, fewer, cache=tmp_path / "choices")
     assert sorted(made[4:]) == ["0", "2", "4"], "of other choices, so made anew"

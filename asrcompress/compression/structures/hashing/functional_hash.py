@@ -34,6 +34,7 @@ from asrcompress.errors import UserError
 from asrcompress.options import require
 
 NEXT, SECOND = 1 << 48, 1 << 62  # how far apart are the seeds of two hashes, and of the two pools
+MOST = 64  # hashes and hidden units: a file of a few bytes must not ask for any number of tables
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class FunctionalHashOptions:
     steps: int = 40  # of the descent that fits what is not linear to a trained weight
 
     def __post_init__(self) -> None:
-        require(min(self.hashes, self.hidden) >= 1, "functional_hash: hashes and hidden are at least 1, not "
-                f"{self.hashes} and {self.hidden}")
+        require(min(self.hashes, self.hidden) >= 1 and max(self.hashes, self.hidden) <= MOST,
+                f"functional_hash: hashes and hidden are from 1 to {MOST}, not {self.hashes} and {self.hidden}")
         require(self.steps >= 0, f"functional_hash: steps is {self.steps}; it is at least 0")
 
     def kind(self) -> "Kind":
@@ -122,9 +123,9 @@ class FunctionalHash(Structure):
         super().__init__(shape)
         check_hash(hash)
         self.kind, self.seed, self.scale = Kind(hashes, reconstruction, hidden, multi_hop, balanced), seed, scale
-        if buckets < 1 or mixing < 0 or min(hashes, hidden) < 1:
+        if buckets < 1 or mixing < 0 or min(hashes, hidden) < 1 or max(hashes, hidden) > MOST:
             raise UserError(f"functional_hash of {self.shape} has no pools of {buckets} and {mixing} values, "
-                            f"{hashes} hashes and {hidden} hidden units")
+                            f"{hashes} hashes and {hidden} hidden units; at most {MOST} of these")
         self.pool = nn.Parameter(torch.zeros(buckets))
         self.mixing = nn.Parameter(torch.ones(mixing)) if mixing else None
         g = []  # the parameters of g

@@ -201,8 +201,9 @@ def test_wrong_options_are_user_errors() -> None:
     for options in ({"hashes": 0}, {"hidden": 0, "reconstruction": "mlp"}, {"reconstruction": "magic"}, {"size": None}):
         with pytest.raises(UserError, match="functional_hash"):
             structures.fit("functional_hash", random(6, 5), **{"size": 0.5, **options})
-    with pytest.raises(UserError, match="no pools"):
-        structures.build("functional_hash", {"shape": [6, 6], "buckets": 0, "hash": "splitmix64-1"})
+    for wrong in ({"buckets": 0}, {"hashes": 1 << 20}, {"hidden": 1 << 30, "reconstruction": "mlp"}):
+        with pytest.raises(UserError, match="no pools"):
+            structures.build("functional_hash", {"shape": [6, 6], "buckets": 9, "hash": "splitmix64-1", **wrong})
 
 
 @pytest.mark.parametrize("options", KINDS)
