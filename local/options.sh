@@ -33,13 +33,13 @@ scratch_epochs=    # of those; empty: as many as the dense one
 scratch_options=   # further overrides of conf/train.yaml for these trainings, e.g. training.epoch_fraction=0.5
 experiments=       # NAME=EXPERIMENT[,from=OTHER][,KEY=VALUE...]: pipelines of conf/experiment, with options of their methods:
                    # "int4=quantized,quantization=int4,quantization.group=64"; {epochs} stands for --epochs
-scales=1.0,1.5,2.2  # acoustic scales tried on the held-out speakers, for each model
+scales=1.0,1.1,1.2,1.35,1.5,1.8,2.2  # acoustic scales tried on the held-out speakers, for each model
 max_active=3000    # states that the search keeps a frame, as in sherpa-onnx
 decode=            # models of exp/ that stage 7 decodes; empty: all of them
 decode_parts=1     # of each test set, which with a launcher are jobs of their own
 searches=          # greedy, and names of the corpus's searches; empty: all of them (LibriSpeech: "greedy tgsmall tglarge")
-lm_scales=0.8,1.0,1.2,1.6  # scales of a language model that rescores, tried there
-blank_penalties=0  # taken from the blank's log-posterior; several, such as 0,0.5,1, are tried there
+lm_scales=0.8,0.9,1.0,1.1,1.2,1.4,1.6  # scales of a language model that rescores, tried there
+blank_penalties=0  # taken from the blank's log-posterior in searches (not in device files); several, such as 0,0.5,1, are tried there
 devices=           # models of exp/ taken to the device; empty: dense and every svd-*; none: no model
 precisions="float32 int8-dynamic"  # of the device files: what asrcompress export --precision takes
 device_beam=20     # search beam over HLG on the device

@@ -2,7 +2,7 @@
 
   asrcompress search --archive dev.post --graph graph/HLG.npz --words lang/words.txt --acoustic-scale 0.8 --out dev.txt
   asrcompress search --archive held-out.post --graph graph/HLG.npz --words lang/words.txt \\
-    --acoustic-scale 0.5,0.7,1.0 --out sweep
+    --acoustic-scale 0.5,0.7,1.0 --blank-penalty 0,0.5 --lattice-scale 0.7 --out sweep
 
 With several scales, or where --out is a folder already, it gets a file for each: ac0.5.txt, or ac0.5-lm0.9-bp1.txt
 where the language model's scale and the blank's penalty vary too, or are not 1 and 0. Beside each file of hypotheses
@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lm-scale", default="1.0", metavar="S[,S...]", help="factor on the --rescore language model")
     parser.add_argument("--blank-penalty", default="0", metavar="P[,P...]",
                         help="taken from the blank's log-posterior, against deletions")
+    parser.add_argument("--lattice-scale", type=float, metavar="S",
+                        help="search once, with this acoustic scale, and take all scales and penalties from its "
+                        "lattices: fast, and nearly what each search would find")
     parser.add_argument("--search-beam", type=float, default=20.0)
     parser.add_argument("--output-beam", type=float, default=8.0, help="beam of the lattice")
     parser.add_argument("--min-active", type=int,
@@ -56,8 +59,7 @@ def run(args: argparse.Namespace) -> None:
     graph = storage.load(args.graph, "HLG")
     require(search.highest_word(graph) < len(names), f"{args.words} has {len(names)} words, and the graph {args.graph} "
             f"says word {search.highest_word(graph)}; give the words.txt that the graph was made with")
-    searcher = search.Searcher(graph, grammar, beams)
-    decoder = decode.Decoder(archive, searcher, settings)
+    decoder = decode.Decoder(archive, search.Searcher(graph, grammar, beams), settings, args.lattice_scale)
     results = decode.decode(decoder, args.nj, _progress)
     for setting, result in results.items():
         report = decode.report(archive, setting, result)
@@ -72,6 +74,8 @@ def _settings(args: argparse.Namespace) -> "list[Setting]":
 
     if args.lm_scale != "1.0" and not args.rescore:
         raise UserError("--lm-scale acts on the language model of --rescore; give that too, or use --acoustic-scale")
+    if args.lattice_scale is not None:
+        _numbers("--lattice-scale", str(args.lattice_scale))
     if args.nj < 1:
         raise UserError(f"--nj {args.nj}: at least one process is needed")
     return [Setting(acoustic, lm, blank) for acoustic in _numbers("--acoustic-scale", args.acoustic_scale)

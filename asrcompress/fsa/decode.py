@@ -13,7 +13,7 @@ import numpy as np
 
 from asrcompress.decoding.archive import Archive
 from asrcompress.errors import UserError
-from asrcompress.fsa.search import Searcher, batches, best_words, with_lm_scale
+from asrcompress.fsa.search import Searcher, batches, best_words, with_acoustic_scale, with_lm_scale
 from asrcompress.measure.machine import peak_rss
 from asrcompress.processes import die_with_parent
 
@@ -54,12 +54,20 @@ class Result:
 
 
 class Decoder:
-    """An archive, a searcher, and how to go about it; calling it with a batch searches the batch."""
+    """An archive, a searcher, and how to go about it; calling it with a batch searches the batch.
+
+    With `lattice_scale` there is one search, with this acoustic scale, and each setting takes the best path of its
+    lattice: many settings cost little more than one. Errors: UserError with a searcher that rescores.
+    """
 
     used = False  # whether this process has searched
 
-    def __init__(self, archive: Archive, searcher: Searcher, settings: Sequence[Setting]) -> None:
-        self.archive, self.searcher, self.settings = archive, searcher, settings
+    def __init__(self, archive: Archive, searcher: Searcher, settings: Sequence[Setting],
+                 lattice_scale: float | None = None) -> None:
+        self.archive, self.searcher, self.settings, self.lattice_scale = archive, searcher, settings, lattice_scale
+        if lattice_scale is not None and searcher.grammar is not None:
+            raise UserError("--lattice-scale goes without --rescore, in whose lattices a frame without a token and a "
+                            "back-off look alike")
         highest = int(searcher.graph.labels.max())
         if highest >= archive.dim:
             raise UserError(f"{archive.path} has {archive.dim} tokens, the graph reads token {highest}; "
@@ -69,6 +77,8 @@ class Decoder:
         """Results by setting; settings that differ in `lm_scale` alone share their lattices."""
         Decoder.used = True
         log_probs = [self.archive[utt] for utt in utts]
+        if self.lattice_scale is not None:
+            return self._search(utts, log_probs, list(self.settings))
         out: dict[Setting, Result] = {}
         shared = dict.fromkeys(setting._replace(lm_scale=1.0) for setting in self.settings)
         for one in shared:
@@ -83,14 +93,19 @@ class Decoder:
         beams = self.searcher.beams
         for _ in range(retries):
             beams = beams.wider()
-        lattices = self.searcher.lattices(log_probs, settings[0].acoustic_scale, settings[0].blank_penalty, beams)
+        first = settings[0] if self.lattice_scale is None else Setting(self.lattice_scale)
+        lattices = self.searcher.lattices(log_probs, first.acoustic_scale, first.blank_penalty, beams)
         if self.searcher.grammar is not None:
             lattices = self.searcher.rescored(lattices)
         shared, shared_cpu = time.perf_counter() - start, time.process_time() - cpu
         out = {}
         for setting in settings:
             start, cpu = time.perf_counter(), time.process_time()
-            found = best_words(lattices if setting.lm_scale == 1.0 else with_lm_scale(lattices, setting.lm_scale))
+            scaled = lattices if setting.lm_scale == 1.0 else with_lm_scale(lattices, setting.lm_scale)
+            if self.lattice_scale is not None:
+                scaled = with_acoustic_scale(lattices, self.lattice_scale, setting.acoustic_scale,
+                                             setting.blank_penalty)
+            found = best_words(scaled)
             out[setting] = Result(
                 {utt: words or [] for utt, words in zip(utts, found, strict=True)},
                 shared + time.perf_counter() - start, shared_cpu + time.process_time() - cpu,

@@ -99,6 +99,15 @@ def with_lm_scale(lattices: k2.Fsa, lm_scale: float) -> k2.Fsa:
     return scaled
 
 
+def with_acoustic_scale(lattices: k2.Fsa, before: float, scale: float, blank_penalty: float) -> k2.Fsa:
+    """Lattices that were searched with the acoustic scale `before` and no penalty, with another scale and a penalty of
+    the blank. Their best paths are those of a search with these, as far as the beam of the lattice held them."""
+    scaled = lattices.clone()
+    acoustic = (lattices.scores - lattices.lm_scores) / before - blank_penalty * (lattices.labels == 0)
+    scaled.scores = scale * acoustic + lattices.lm_scores
+    return scaled
+
+
 def best_words(lattices: k2.Fsa) -> list[list[int] | None]:
     """Word ids of the best path of each lattice, None where it holds no path."""
     best = k2.shortest_path(lattices, use_double_scores=True)

@@ -148,15 +148,16 @@ def hypotheses(folder: Path, ref: Path) -> tuple[Path, Path, str]:
 
 
 def choose_scales(settings: Settings, name: str) -> None:
-    """Choose the acoustic scale and the blank penalty of a model on the held-out set, with the corpus's first search:
-    exp/NAME/decode/dev/best.json."""
+    """Choose the acoustic scale and the blank penalty of a model on the held-out set, with lattices of the corpus's
+    first search: exp/NAME/decode/dev/best.json."""
     out, first = EXP / name / "decode" / "dev", data.searches(settings)[0]
 
     def make() -> None:
         commands.here("posteriors", "--model", EXP / name / "model.packed", "--data", DATA, "--set", "dev",
                       "--out", out / "posteriors")
         (out / "sweep").mkdir(exist_ok=True)
-        run_search(settings, first, out / "posteriors", settings.scales, settings.blank_penalties, out / "sweep")
+        run_search(settings, first, out / "posteriors", settings.scales, settings.blank_penalties, out / "sweep",
+                   lattice_scale=min(settings.scales))  # whose lattices are the widest
         _choose(out / "sweep", out / "best.json")
 
     _scales(settings, name).run(make, settings.redo)
@@ -207,13 +208,15 @@ def search_with(settings: Settings, name: str, search: Search, archive: Path, ou
 
 
 def run_search(settings: Settings, search: Search, archive: Path, acoustic: Sequence[float],
-               penalties: Sequence[float], out: Path, lm_scales: Sequence[float] = ()) -> None:
+               penalties: Sequence[float], out: Path, lm_scales: Sequence[float] = (),
+               lattice_scale: float | None = None) -> None:
     """k2's search over HLG in its own process; `out` is a file, or a folder that is there and gets a file a scale."""
     hlg = settings.graph(search.rescores or search.name) / "HLG.npz"
     rescore = ["--rescore", settings.graph(search.name) / "G.npz", "--lm-scale", _listed(lm_scales)]
+    lattice = [] if lattice_scale is None else ["--lattice-scale", lattice_scale]
     commands.in_k2("search", "--archive", archive, "--graph", hlg, "--words", settings.lang / "words.txt",
                    "--acoustic-scale", _listed(acoustic), f"--blank-penalty={_listed(penalties)}", "--max-active",
-                   settings.max_active, "--nj", settings.nj, "--out", out, *(rescore if search.rescores else []))
+                   settings.max_active, "--nj", settings.nj, "--out", out, *(rescore if search.rescores else lattice))
 
 
 def _listed(numbers: Sequence[float]) -> str:

@@ -52,12 +52,12 @@ class Settings:
     scratch_epochs: int | None = None
     scratch_options: Words = ()
     experiments: Words = ()
-    scales: Numbers = (1.0, 1.5, 2.2)
+    scales: Numbers = (1.0, 1.1, 1.2, 1.35, 1.5, 1.8, 2.2)
     max_active: int = 3000
     decode: Words = ()
     decode_parts: int = 1
     searches: Words = ()
-    lm_scales: Numbers = (0.8, 1.0, 1.2, 1.6)
+    lm_scales: Numbers = (0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6)
     blank_penalties: Numbers = (0.0,)
     devices: Words = ()
     precisions: Words = ("float32", "int8-dynamic")

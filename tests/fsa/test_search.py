@@ -76,11 +76,12 @@ def archive(tmp_path: Path) -> Path:
     return tiny.write_archive(tmp_path / "x.post", {**utterances, "silent": np.zeros((0, 4))})
 
 
-def test_archive_at_several_scales(tmp_path: Path, archive: Path) -> None:
+@pytest.mark.parametrize("lattice_scale", [None, 0.7])
+def test_archive_at_several_scales(tmp_path: Path, archive: Path, lattice_scale: float | None) -> None:
     searcher = search.Searcher(hlg_of(tmp_path, tiny.BIGRAM), beams=EXACT)
     posteriors = Archive(archive)
     settings = [decode.Setting(0.5), decode.Setting(2.0), decode.Setting(2.0, blank_penalty=1.5)]
-    decoder = decode.Decoder(posteriors, searcher, settings)
+    decoder = decode.Decoder(posteriors, searcher, settings, lattice_scale)
     calls: list[tuple[int, int]] = []
     results = decode.decode(decoder, 1, lambda done, total: calls.append((done, total)))
     for setting, result in results.items():
@@ -169,6 +170,8 @@ def test_command_sweeps(graphs: Path, archive: Path) -> None:
     (["--acoustic-scale", "0.5,x"], "is not a list of positive numbers"),
     (["--blank-penalty", "0,x"], "is not a list of numbers"),
     (["--lm-scale", "2"], "give that too"),
+    (["--lattice-scale", "0"], "is not a list of positive numbers"),
+    (["--lattice-scale", "1", "--rescore", "graph/G.npz"], "goes without --rescore"),
     (["--nj", "0"], "at least one process"),
     (["--search-beam", "-1"], "give numbers above 0"),
     (["--output-beam", "nan"], "give numbers above 0"),

@@ -53,7 +53,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         if command == "greedy":
             text.write(given["--out"] / "hyp.txt", text.read(given["--archive"]))
 
-    def run_search(settings: Settings, search: Any, archive: Path, *more: Any) -> None:
+    def run_search(settings: Settings, search: Any, archive: Path, *more: Any, **options: Any) -> None:
         found.append(("search", [search.name]))
 
     def choose(sweep: Path, out: Path) -> None:
@@ -82,7 +82,7 @@ def test_posteriors_of_a_decoding_that_was_cut_off_are_taken_for_the_same_set_on
     settings = replace(settings, searches=("greedy", "tgsmall"))
     whole = decoding.run_search
 
-    def cut_off(settings: Settings, search: Any, archive: Path, *more: Any) -> None:
+    def cut_off(settings: Settings, search: Any, archive: Path, *more: Any, **options: Any) -> None:
         if "dev" not in archive.parts:
             raise UserError("cut off")
         whole(settings, search, archive, *more)
