@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The rows of tdnn/longer/RESULTS.md: the TDNN that comes with the recipe, compressed in every way, part by part.
+# The rows of a table: the TDNN that comes with the recipe, compressed in every way, part by part.
 #
 #   ./run.sh --corpus DIR --train-sets "train-clean-5 train-cv train-voices" --dir table --stop-stage 3   data, features, graphs
 #   ./table.sh low_rank --corpus DIR --dir table    then a part, or all, with more options of run.sh; paths are from this folder
