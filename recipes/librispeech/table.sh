@@ -16,7 +16,7 @@ more=("$@")
 # rows STAGE OPTION...: what these options of run.sh ask for is made from this stage on, and decoded.
 rows() {
   ./run.sh --train-sets "train-clean-5 train-cv train-voices" --test-sets dev-clean-2 --searches "greedy tgsmall" \
-    --dense-model tdnn/dense-24-int8.packed --finetune-epoch-fraction 0.5 --stage "$1" --stop-stage 7 "${@:2}" "${more[@]}"
+    --dense-model tdnn/dense-int8.packed --finetune-epoch-fraction 0.5 --stage "$1" --stop-stage 7 "${@:2}" "${more[@]}"
 }
 after() { rows 6 --controls "" --methods "$1" --sizes "0.5 0.25 0.125 0.0625" "${@:2}"; }
 experiments() { rows 6 --controls "" --methods "${methods-}" --sizes "0.5 0.25 0.125" --experiments "$*"; }
@@ -50,14 +50,14 @@ on_svd() {
     svd-0.5-epr-2=epr,from=svd-0.5,rate=2 svd-0.25-epr-2=epr,from=svd-0.25,rate=2
 }
 controls() {  # from scratch as the dense model was, and by its posteriors for as long
-  rows 5 --methods "" --epochs 24 --controls "half=tdnn_half quarter=tdnn_small eighth=tdnn_eighth sixteenth=tdnn_sixteenth"
-  rows 5 --methods "" --epochs 24 --scratch-criterion distillation \
+  rows 5 --methods "" --epochs 12 --controls "half=tdnn_half quarter=tdnn_small eighth=tdnn_eighth sixteenth=tdnn_sixteenth"
+  rows 5 --methods "" --epochs 12 --scratch-criterion distillation \
     --controls "half-taught=tdnn_half quarter-taught=tdnn_small eighth-taught=tdnn_eighth sixteenth-taught=tdnn_sixteenth"
 }
 scratch() {
-  rows 6 --controls "" --when scratch --scratch-epochs 24 --sizes 0.25 \
+  rows 6 --controls "" --when scratch --scratch-epochs 12 --sizes 0.25 \
     --methods "svd tensor_train hashed functional_hash frequency_hash multi_hash circulant toeplitz toeplitz_like ldr"
-  rows 6 --controls "" --when during --scratch-epochs 24 --sizes "0.5 0.25" --methods svd
+  rows 6 --controls "" --when during --scratch-epochs 12 --sizes "0.5 0.25" --methods svd
 }
 
 case " ${parts[*]} " in
