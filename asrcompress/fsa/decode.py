@@ -101,10 +101,12 @@ class Decoder:
         out = {}
         for setting in settings:
             start, cpu = time.perf_counter(), time.process_time()
-            scaled = lattices if setting.lm_scale == 1.0 else with_lm_scale(lattices, setting.lm_scale)
+            scaled = lattices
             if self.lattice_scale is not None:
                 scaled = with_acoustic_scale(lattices, self.lattice_scale, setting.acoustic_scale,
                                              setting.blank_penalty)
+            elif setting.lm_scale != 1.0:
+                scaled = with_lm_scale(lattices, setting.lm_scale)
             found = best_words(scaled)
             out[setting] = Result(
                 {utt: words or [] for utt, words in zip(utts, found, strict=True)},

@@ -13,15 +13,16 @@ part=${1-}
 shift || true
 more=("$@")
 
-# rows STAGE OPTION...: what these options of run.sh ask for is made from this stage on, and decoded.
+# rows OPTION...: the dense model, if it is not there yet, and what these options of run.sh ask for; all of it decoded.
 rows() {
   ./run.sh --train-sets "train-clean-5 train-cv train-voices" --test-sets dev-clean-2 --searches "greedy tgsmall" \
-    --dense-model tdnn/dense-int8.packed --finetune-epoch-fraction 0.5 --stage "$1" --stop-stage 7 "${@:2}" "${more[@]}"
+    --dense-model tdnn/dense-int8.packed --epochs 12 --controls "" --methods "" --finetune-epoch-fraction 0.5 \
+    --stage 4 --stop-stage 7 "$@" "${more[@]}"
 }
-after() { rows 6 --controls "" --methods "$1" --sizes "0.5 0.25 0.125 0.0625" "${@:2}"; }
-experiments() { rows 6 --controls "" --methods "${methods-}" --sizes "0.5 0.25 0.125" --experiments "$*"; }
+after() { rows --methods "$1" --sizes "0.5 0.25 0.125 0.0625" "${@:2}"; }
+experiments() { rows --methods "${methods-}" --sizes "0.5 0.25 0.125" --experiments "$*"; }
 
-dense() { rows 4 --controls "" --methods "" --decode dense; }
+dense() { rows; }
 low_rank() { after "svd svd,data_aware=true semi_orthogonal grouped tucker cp tensor_train"; }
 # These two families keep little of a trained weight, so they learn at four times the rate.
 displacement() { after "circulant toeplitz toeplitz_like ldr" --finetune-options training.optimizer.lr=2e-3; }
@@ -50,14 +51,14 @@ on_svd() {
     svd-0.5-epr-2=epr,from=svd-0.5,rate=2 svd-0.25-epr-2=epr,from=svd-0.25,rate=2
 }
 controls() {  # from scratch as the dense model was, and by its posteriors for as long
-  rows 5 --methods "" --epochs 12 --controls "half=tdnn_half quarter=tdnn_small eighth=tdnn_eighth sixteenth=tdnn_sixteenth"
-  rows 5 --methods "" --epochs 12 --scratch-criterion distillation \
+  rows --controls "half=tdnn_half quarter=tdnn_small eighth=tdnn_eighth sixteenth=tdnn_sixteenth"
+  rows --scratch-criterion distillation \
     --controls "half-taught=tdnn_half quarter-taught=tdnn_small eighth-taught=tdnn_eighth sixteenth-taught=tdnn_sixteenth"
 }
 scratch() {
-  rows 6 --controls "" --when scratch --scratch-epochs 12 --sizes 0.25 \
+  rows --when scratch --sizes 0.25 \
     --methods "svd tensor_train hashed functional_hash frequency_hash multi_hash circulant toeplitz toeplitz_like ldr"
-  rows 6 --controls "" --when during --scratch-epochs 12 --sizes "0.5 0.25" --methods svd
+  rows --when during --sizes "0.5 0.25" --methods svd
 }
 
 case " ${parts[*]} " in
